@@ -1,0 +1,108 @@
+// Errors that an operator can mend. Every code is declared here once, with what it means and what to do;
+// docs/errors.md is held against this table by a test. Expected outcomes are values, bugs are plain exceptions.
+
+/** What a code means and the usual way out of it. */
+export interface ErrorEntry {
+  readonly message: string;
+  readonly hint: string;
+}
+
+/** All operator errors. Add a code here and a section to docs/errors.md. Keep it sorted. */
+export const errorTable = {
+  CONFIG_INVALID: {
+    message: 'A setting or flag has a value that cannot be used.',
+    hint: 'Correct the value named in the message; `--help` lists what is accepted.',
+  },
+  INTERNAL: {
+    message: 'Weir met a state that should not exist.',
+    hint: 'This is a bug in Weir: report it with the output of `weir status -o json`.',
+  },
+  IP_INVALID: {
+    message: 'A text is not an IP address or CIDR.',
+    hint: 'Write addresses like 10.0.0.1 or fd00::1 and blocks like 10.0.0.0/8, without zones or leading zeros.',
+  },
+  LABEL_INVALID: {
+    message: 'A label or label selector breaks the syntax of Kubernetes.',
+    hint: 'Keys are [prefix/]name, names and values at most 63 letters, digits, "-", "_" or ".".',
+  },
+  LAB_ALREADY_UP: {
+    message: 'A lab of this name is up.',
+    hint: 'Use it, or end it first: `weir lab down`.',
+  },
+  LAB_ARGUMENT_INVALID: {
+    message: 'A flag or argument of `weir lab` has a value that cannot be used.',
+    hint: '`weir lab --help` shows examples.',
+  },
+  LAB_BUILD_FAILED: {
+    message: 'A program of the lab could not be built.',
+    hint: 'The message says what failed; `weir lab build` tries again.',
+  },
+  LAB_BUSY: {
+    message: 'Another command is starting or ending this lab.',
+    hint: 'Wait until that command has ended.',
+  },
+  LAB_COMMAND_FAILED: {
+    message: 'A program that the lab runs has failed.',
+    hint: 'The message has the program’s own words.',
+  },
+  LAB_MACHINE_UNSUPPORTED: {
+    message: 'This machine lacks something that the lab needs.',
+    hint: 'The lab needs Linux with namespaces, control groups, overlayfs, veth and the bpf file system.',
+  },
+  LAB_NOT_FOUND: {
+    message: 'There is no such lab, or the lab has no such node.',
+    hint: '`weir lab list` shows the labs; `weir lab up` starts one.',
+  },
+  LAB_NOT_ROOT: {
+    message: 'The lab makes namespaces and mounts, which only root may.',
+    hint: 'Run it as root: `sudo bin/weir lab ...`.',
+  },
+  LAB_NOT_RUNNING: {
+    message: 'A part of the lab that is needed does not run.',
+    hint: '`weir lab status` shows what runs and where the logs are.',
+  },
+  LAB_PACKAGE_FAILED: {
+    message: 'A Debian package could not be fetched or installed.',
+    hint: 'Check the network and the sources of apt, then try again.',
+  },
+  LAB_PROGRAM_MISSING: {
+    message: 'A program that the lab runs is not on this machine.',
+    hint: 'Install it with apt-get, or let `weir lab build` do it.',
+  },
+  LAB_TIMEOUT: {
+    message: 'A part of the lab did not become ready in time.',
+    hint: '`weir lab status` shows where the logs are.',
+  },
+  POLICY_INVALID: {
+    message: 'A policy cannot be understood, so it isolates the pods it selects and allows nothing.',
+    hint: 'Correct the field named in the message and apply the policy again.',
+  },
+} as const satisfies Record<string, ErrorEntry>;
+
+/** The code of an operator error. */
+export type ErrorCode = keyof typeof errorTable;
+
+/**
+ * An error with a code, what happened, and what to do next.
+ *
+ * ```ts
+ * throw new WeirError('CONFIG_INVALID', '--nodes is "many"', 'Give a number from 1 to 100.');
+ * ```
+ */
+export class WeirError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, hint?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'WeirError';
+    this.code = code;
+    this.hint = hint ?? errorTable[code].hint;
+  }
+}
+
+/** The text of anything that was thrown, in one line. */
+export function errorText(thrown: unknown): string {
+  const text = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
+  return text.replace(/\s*\n\s*/g, '; ');
+}

@@ -1,0 +1,22 @@
+// An exact address that belongs to the cluster: of a pod, of a node, of the API server.
+import type { NamedPort } from './named-port.ts';
+
+/** What an address belongs to. */
+export type AddressKind = 'pod' | 'host' | 'remote-node' | 'kube-apiserver';
+
+/** One address in canonical text, without prefix length. The primary key is `address`. */
+export interface AddressRow {
+  readonly address: string;
+  readonly identity: number;
+  readonly kind: AddressKind;
+  readonly namespace?: string;
+  readonly pod?: string;
+  readonly node?: string;
+  readonly namedPorts: readonly NamedPort[];
+  /** The host side of a local pod's veth; 0 for everything else. */
+  readonly ifindex: number;
+  /** The local endpoint; 0 for everything else. */
+  readonly endpointId: number;
+  /** The pod's identity is not known yet: it counts as a pod that no selector selects. */
+  readonly pending?: boolean;
+}
