@@ -235,7 +235,7 @@ function adoptPinned(
 
 /** Takes a pin's place in one step, and only now that the object has loaded: a failed load leaves the old map pinned. */
 function pinOver(map: BpfMap, path: string): void {
-  const staging = `${path}.new`;
+  const staging = `${path}_new`; // bpffs forbids dots in names
   rmSync(staging, { force: true });
   map.pin(staging);
   renameSync(staging, path);
