@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Sends a judged packet on: into a pod of this node, to the node itself, or to the next hop, past the node's stack.
+ * The host side of veth I has MAC 0e:57:I, the pod's side 0a:57:I, so no table of MACs is needed. */
+#pragma once
+
+#include <linux/pkt_cls.h>
+
+#include "config.h"
+#include "datapath_maps.h"
+#include "drop_reasons.h"
+#include "packet.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define MAC_POD 0x570a	/* 0a:57 as a little-endian half word */
+#define MAC_NODE 0x570e /* 0e:57 */
+
+struct mac_pair {
+	__u16 to;
+	__u32 to_index;
+	__u16 from;
+	__u32 from_index;
+} __attribute__((packed));
+
+static __always_inline int write_pod_macs(struct __sk_buff *skb, __u32 ifindex)
+{
+	struct mac_pair m = {
+		.to = MAC_POD,
+		.to_index = bpf_htonl(ifindex),
+		.from = MAC_NODE,
+		.from_index = bpf_htonl(ifindex),
+	};
+
+	return bpf_skb_store_bytes(skb, 0, &m, sizeof(m), 0);
+}
+
+/* One hop less. 0, or the reason to drop. */
+static __always_inline int take_hop(struct __sk_buff *skb, int ipv6)
+{
+	if (ipv6) {
+		__u8 hops;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 7, &hops, 1) < 0)
+			return DROP_INVALID_PACKET_DROPPED;
+		if (hops <= 1)
+			return DROP_TTL_EXCEEDED;
+		hops--;
+		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+	} else {
+		struct {
+			__u8 ttl, protocol;
+			__u16 check;
+		} h;
+		__u32 sum;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 8, &h, 4) < 0)
+			return DROP_INVALID_PACKET_DROPPED;
+		if (h.ttl <= 1)
+			return DROP_TTL_EXCEEDED;
+		h.ttl--;
+		sum = (__u32)h.check + bpf_htons(0x0100); /* RFC 1624, for a word that lost 0x0100 */
+		h.check = sum + (sum >= 0xffff);
+		return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &h, 4, 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+	}
+}
+
+/* Finds the way to addr by the node's routes. 0, or the reason to drop. */
+static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const __u8 *src, const __u8 *dst, int d)
+{
+	struct bpf_fib_lookup fib = {};
+	long rc;
+
+	if (!e || !src || !dst)
+		return DROP_FIB_LOOKUP_FAILED;
+	d &= 1;
+	fib.ifindex = skb->ifindex;
+	if (e->flags & CT_IPV6) {
+		fib.family = AF_INET6;
+		addr_copy((__u8 *)fib.ipv6_src, src);
+		addr_copy((__u8 *)fib.ipv6_dst, dst);
+	} else {
+		fib.family = AF_INET;
+		fib.ipv4_src = *(const __u32 *)(src + 12);
+		fib.ipv4_dst = *(const __u32 *)(dst + 12);
+	}
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return DROP_FIB_LOOKUP_FAILED;
+	if (fib.family == AF_INET6)
+		addr_copy(e->next_hop[d], (__u8 *)fib.ipv6_dst);
+	else
+		addr_from_ip4(e->next_hop[d], fib.ipv4_dst);
+	if (fib.ifindex == host_ifindex) /* this node's block, but no pod of it */
+		return DROP_STALE_OR_UNROUTABLE_IP;
+	e->out_ifindex[d] = fib.ifindex;
+	if (!e->in_ifindex[d ^ 1]) /* replies are expected where the packets leave; otherwise they are judged once more */
+		e->in_ifindex[d ^ 1] = fib.ifindex;
+	e->out_kind[d] = OUT_NEIGHBOUR;
+	return 0;
+}
+
+/* Sends the packet the entry's way. Returns the hook's verdict, or minus the reason to drop. */
+static __always_inline int forward(struct __sk_buff *skb, const struct ct_entry *e, int d)
+{
+	__u32 ifindex;
+	int reason;
+
+	d &= 1;
+	ifindex = e->out_ifindex[d];
+	switch (e->out_kind[d]) {
+	case OUT_POD:
+		if (write_pod_macs(skb, ifindex) < 0)
+			return -DROP_INVALID_PACKET_DROPPED;
+		return bpf_redirect_peer(ifindex, 0);
+	case OUT_NEIGHBOUR: {
+		struct bpf_redir_neigh n = {};
+		const __u32 *hop = (const __u32 *)e->next_hop[d];
+
+		reason = take_hop(skb, e->flags & CT_IPV6);
+		if (reason)
+			return -reason;
+		if (!(e->flags & CT_IPV6) && hop[2] == bpf_htonl(0xffff)) {
+			n.nh_family = AF_INET;
+			n.ipv4_nh = hop[3];
+		} else { /* IPv4 may have an IPv6 gateway (RFC 5549) */
+			n.nh_family = AF_INET6;
+			__builtin_memcpy(n.ipv6_nh, hop, 16);
+		}
+		return bpf_redirect_neigh(ifindex, &n, sizeof(n), 0);
+	}
+	case OUT_THIS_NODE:
+		if (write_pod_macs(skb, net_ifindex) < 0)
+			return -DROP_INVALID_PACKET_DROPPED;
+		return bpf_redirect(host_ifindex, BPF_F_INGRESS);
+	default:
+		return -DROP_FIB_LOOKUP_FAILED;
+	}
+}

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The packet's walk, the same on every hook: find the connection; if it is known and nothing changed, send the packet
+ * on; else find out who both ends are, whether the sender may be who it says, and what policy says, and remember it. */
+#pragma once
+
+#include "conntrack.h"
+#include "deliver.h"
+#include "events.h"
+#include "ndp.h"
+#include "packet.h"
+#include "policy.h"
+
+enum hook {
+	HOOK_POD = 1,	/* from a pod */
+	HOOK_NODE = 2,	/* from the node's own stack, over weir_net */
+	HOOK_DEVICE = 3, /* from a network */
+};
+
+/* The kernel is to go on with the packet as if Weir were not there. */
+#define NOT_OURS 1000
+
+/* May the sender be who it says it is on this hook, and is the packet Weir's at all? */
+static __always_inline int check_sender(struct __sk_buff *skb, const struct ipcache_entry *sender, const struct ipcache_entry *receiver, int hook)
+{
+	if (hook == HOOK_POD) {
+		__u32 ifindex = skb->ifindex;
+
+		if (sender->ifindex == ifindex)
+			return 0;
+		return bpf_map_lookup_elem(&endpoints, &ifindex) ? DROP_INVALID_SOURCE_IP : DROP_ENDPOINT_NOT_READY;
+	}
+	if (!receiver->ifindex) {
+		if (hook == HOOK_NODE || (receiver->flags & IPCACHE_LOCAL_BLOCK))
+			return DROP_STALE_OR_UNROUTABLE_IP;
+		return NOT_OURS;
+	}
+	if (sender->ifindex)
+		return DROP_INVALID_SOURCE_IP;
+	if (hook == HOOK_DEVICE && (sender->flags & IPCACHE_THIS_NODE))
+		return DROP_INVALID_IDENTITY;
+	return 0;
+}
+
+static __always_inline void set_way(struct ct_entry *e, const struct ipcache_entry *end, int towards, __u32 seen_ifindex)
+{
+	int from = towards ^ 1;
+
+	if (end->ifindex) {
+		e->out_kind[towards] = OUT_POD;
+		e->out_ifindex[towards] = end->ifindex;
+		e->in_ifindex[from] = end->ifindex;
+	} else if (end->flags & IPCACHE_THIS_NODE) {
+		e->out_kind[towards] = OUT_THIS_NODE;
+		e->out_ifindex[towards] = host_ifindex;
+		e->in_ifindex[from] = net_ifindex;
+	} else {
+		e->out_kind[towards] = OUT_UNKNOWN;
+		e->in_ifindex[from] = seen_ifindex;
+	}
+}
+
+/* Puts a verdict into an entry. d: direction of the packet at hand. */
+static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, const struct judgement *j, int d, int reason)
+{
+	e->epoch_slot[0] = j->epoch_slot[0];
+	e->epoch_slot[1] = j->epoch_slot[1];
+	e->epoch[0] = j->epoch[0];
+	e->epoch[1] = j->epoch[1];
+	e->identity[0] = j->from.identity;
+	e->identity[1] = j->to.identity;
+	e->cookie[0] = j->cookie[0];
+	e->cookie[1] = j->cookie[1];
+	e->verdict = reason;
+	e->denied_direction = j->direction;
+	e->flags = (e->flags & ~(CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) | j->staged;
+	set_way(e, &j->to, 0, d == 1 ? skb->ifindex : 0);
+	set_way(e, &j->from, 1, d == 0 ? skb->ifindex : 0);
+}
+
+static __always_inline void drop_context_of(struct drop_context *c, const struct judgement *j, int d)
+{
+	c->identity[0] = j->from.identity;
+	c->identity[1] = j->to.identity;
+	c->cookie[0] = j->cookie[0];
+	c->cookie[1] = j->cookie[1];
+	c->direction = j->direction;
+	c->flags = d ? EVENT_REPLY_PACKET : 0;
+}
+
+/* A drop is reported with the connection's ends, whichever way the packet went. */
+static __always_inline int drop_judged(struct __sk_buff *skb, struct packet *p, const struct judgement *j, int d, int reason)
+{
+	struct drop_context c = {};
+
+	drop_context_of(&c, j, d);
+	addr_copy(p->src, j->src);
+	addr_copy(p->dst, j->dst);
+	p->sport = j->sport;
+	p->dport = j->protocol == IPPROTO_ICMP || j->protocol == IPPROTO_ICMPV6 ? p->dport : j->dport;
+	return drop(skb, p, &c, reason);
+}
+
+/* Policy sees ICMP by its type, where other protocols have the port. */
+static __always_inline __be16 policy_port_of(const struct packet *p, __u8 icmp_type, __be16 port)
+{
+	if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
+		return bpf_htons(icmp_type);
+	return port;
+}
+
+static __always_inline int unreachable_from_pod(const struct packet *p)
+{
+	const __u32 *w = (const __u32 *)p->dst;
+
+	if (p->ipv6)
+		return p->dst[0] == 0xff || (p->dst[0] == 0xfe && (p->dst[1] & 0xc0) == 0x80) || !(w[0] | w[1] | w[2] | w[3]);
+	return (p->dst[12] & 0xf0) == 0xe0 || w[3] == 0xffffffff || !w[3];
+}
+
+/* A known connection whose verdict, sender or way has to be looked at again. */
+static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh, struct judgement *j)
+{
+	int d = dh & 1, hook = dh >> 1, reason, act;
+	struct drop_context c = {};
+
+	if (!p || !e || !j)
+		return TC_ACT_SHOT;
+	if (e->in_ifindex[d] != skb->ifindex || !ct_epochs_hold(e)) {
+		addr_copy(j->src, d ? p->dst : p->src);
+		addr_copy(j->dst, d ? p->src : p->dst);
+		j->sport = d ? p->dport : p->sport;
+		j->dport = policy_port_of(p, e->icmp_type, d ? p->sport : p->dport);
+		j->protocol = p->protocol;
+		judge_ends(j);
+		reason = check_sender(skb, d ? &j->to : &j->from, d ? &j->from : &j->to, hook);
+		if (reason == NOT_OURS)
+			return TC_ACT_OK;
+		if (reason) { /* somebody else with a known connection's addresses: the entry is not his to change */
+			c.flags = d ? EVENT_REPLY_PACKET : 0;
+			return drop(skb, p, &c, reason);
+		}
+		count(COUNTER_REJUDGED);
+		reason = judge_policy(j);
+		remember(skb, e, j, d, reason);
+		if (reason)
+			return drop_judged(skb, p, j, d, reason);
+	}
+	if (e->verdict) {
+		c.identity[0] = e->identity[0];
+		c.identity[1] = e->identity[1];
+		c.cookie[0] = e->cookie[0];
+		c.cookie[1] = e->cookie[1];
+		c.direction = e->denied_direction;
+		c.flags = d ? EVENT_REPLY_PACKET : 0;
+		if (d) {
+			__be16 port = p->sport;
+			__u8 addr[16];
+
+			addr_copy(addr, p->src);
+			addr_copy(p->src, p->dst);
+			addr_copy(p->dst, addr);
+			p->sport = p->dport;
+			p->dport = port;
+		}
+		return drop(skb, p, &c, e->verdict);
+	}
+	if (e->out_kind[d] == OUT_UNKNOWN) {
+		reason = resolve(skb, e, p->src, p->dst, d);
+		if (reason)
+			return drop(skb, p, &c, reason);
+	}
+	if (d && e->state == CT_OPENING)
+		ct_set_state(e, p->protocol, CT_OPEN);
+	e->tcp_flags[d] |= p->tcp_flags;
+	ct_account(skb, e, d, clock_ticks());
+	if (p->protocol == IPPROTO_TCP && ((p->tcp_flags & (TCP_FIN | TCP_RST)) || e->state >= CT_CLOSING)) {
+		reason = ct_tcp_close(e, p, d);
+		if (reason) {
+			ct_report(p, e, d, EVENT_END, reason);
+			count(COUNTER_CT_ENDED);
+		}
+	}
+	count(COUNTER_FORWARDED);
+	act = forward(skb, e, d);
+	return act < 0 ? drop(skb, p, &c, -act) : act;
+}
+
+/* No entry, or one that is over: judges the packet as the start of a connection.
+ * A TCP segment without SYN that has no entry (the table forgot it, or Weir came later) is judged as its sender's
+ * connection and, when that is denied, as the reply to its receiver's. A reset of this kind makes no entry. */
+static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+{
+	struct drop_context c = {};
+	struct judgement *j;
+	struct ct_entry *e;
+	int reason, act, d = 0, midstream;
+
+	if (!p || !s)
+		return TC_ACT_SHOT;
+	j = &s->judgement;
+	e = &s->entry;
+	addr_copy(j->src, p->src);
+	addr_copy(j->dst, p->dst);
+	j->sport = p->sport;
+	j->dport = policy_port_of(p, p->icmp_type, p->dport);
+	j->protocol = p->protocol;
+	j->direction = 0;
+	judge_ends(j);
+	reason = check_sender(skb, &j->from, &j->to, hook);
+	if (reason == NOT_OURS)
+		return TC_ACT_OK;
+	if (reason) {
+		c.identity[1] = j->to.identity;
+		return drop(skb, p, &c, reason);
+	}
+	if (hook == HOOK_POD && unreachable_from_pod(p)) {
+		c.identity[0] = j->from.identity;
+		return drop(skb, p, &c, DROP_UNKNOWN_L3_TARGET_ADDRESS);
+	}
+	count(COUNTER_JUDGED);
+	midstream = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
+	reason = judge_policy(j);
+	if (reason && midstream) {
+		judge_swap(j);
+		if (judge_policy(j)) {
+			judge_swap(j);
+			judge_policy(j);
+		} else {
+			reason = 0;
+			d = 1;
+		}
+	}
+	if (reason)
+		return drop_judged(skb, p, j, d, reason);
+
+	__builtin_memset(e, 0, sizeof(*e));
+	e->flags = (p->ipv6 ? CT_IPV6 : 0) | (midstream ? CT_MIDSTREAM : 0) | (ct_source_is_hi(p) != d ? CT_ORIGINATOR_HI : 0);
+	remember(skb, e, j, d, 0);
+	e->last_seen = clock_ticks();
+	e->next_report = e->last_seen + report_interval_ticks;
+	e->created_ns = bpf_ktime_get_ns();
+	e->icmp_type = p->icmp_type;
+	e->icmp_code = p->icmp_code;
+	e->tcp_flags[d] = p->tcp_flags;
+	ct_set_state(e, p->protocol, CT_OPENING);
+	ct_account(skb, e, d, e->last_seen);
+	if (e->out_kind[d] == OUT_UNKNOWN) {
+		reason = resolve(skb, e, p->src, p->dst, d);
+		if (reason) {
+			j->direction = 0;
+			return drop_judged(skb, p, j, d, reason);
+		}
+	}
+	if (!(midstream && (p->tcp_flags & TCP_RST))) {
+		if (midstream && (p->tcp_flags & TCP_FIN))
+			ct_set_state(e, p->protocol, CT_CLOSING);
+		if (ct_insert(p, e)) {
+			count(COUNTER_CT_FAILED);
+			return drop_judged(skb, p, j, d, DROP_CT_MAP_INSERTION_FAILED);
+		}
+		count(COUNTER_CT_CREATED);
+		ct_report(p, e, d, EVENT_NEW, 0);
+	}
+	act = forward(skb, e, d);
+	return act < 0 ? drop_judged(skb, p, j, d, -act) : act;
+}
+
+/* An ICMP error goes to the sender of the packet it speaks of, if that packet's connection is known and allowed. */
+static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+{
+	struct drop_context c = {};
+	struct packet *inner;
+	struct judgement *j;
+	struct ct_entry *e;
+	int reason, act, hi = 0, d;
+	__be16 ports[4];
+	__u32 off;
+
+	if (!p || !s)
+		return TC_ACT_SHOT;
+	j = &s->judgement;
+	inner = &s->inner;
+	__builtin_memset(inner, 0, sizeof(*inner));
+	addr_copy(j->src, p->src);
+	addr_copy(j->dst, p->dst);
+	judge_ends(j);
+	reason = check_sender(skb, &j->from, &j->to, hook);
+	if (reason == NOT_OURS)
+		return TC_ACT_OK;
+	if (reason)
+		return drop(skb, p, &c, reason);
+	off = p->l4_off + 8;
+	inner->ipv6 = p->ipv6;
+	if (p->ipv6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0)
+			return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
+		__builtin_memcpy(inner->src, &ip.saddr, 16);
+		__builtin_memcpy(inner->dst, &ip.daddr, 16);
+		inner->protocol = ip.nexthdr;
+		off += sizeof(ip);
+		if (inner->protocol == NEXT_FRAGMENT) { /* of a datagram sent in fragments */
+			__u8 next;
+
+			if (bpf_skb_load_bytes(skb, off, &next, 1) < 0)
+				return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
+			inner->protocol = next;
+			off += 8;
+		}
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0 || ip.ihl < 5)
+			return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
+		addr_from_ip4(inner->src, ip.saddr);
+		addr_from_ip4(inner->dst, ip.daddr);
+		inner->protocol = ip.protocol;
+		off += ip.ihl * 4;
+	}
+	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)) < 0)
+		return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
+	if (inner->protocol == IPPROTO_ICMP || inner->protocol == IPPROTO_ICMPV6) {
+		inner->sport = inner->dport = ports[2];
+	} else if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_UDP || inner->protocol == PROTO_SCTP ||
+		   inner->protocol == IPPROTO_UDPLITE || inner->protocol == IPPROTO_DCCP) {
+		inner->sport = ports[0];
+		inner->dport = ports[1];
+	}
+	e = addr_equal(inner->src, p->dst) ? ct_lookup(inner, &hi) : NULL;
+	if (!e)
+		return drop(skb, p, &c, DROP_ICMP_ERROR_UNRELATED);
+	if (e->verdict || !ct_epochs_hold(e))
+		return drop(skb, p, &c, e->verdict ? e->verdict : DROP_ICMP_ERROR_UNRELATED);
+	d = ((hi ^ e->flags) & CT_ORIGINATOR_HI) ^ 1; /* against the packet it speaks of */
+	if (e->out_kind[d] == OUT_UNKNOWN) {
+		reason = resolve(skb, e, p->src, p->dst, d);
+		if (reason)
+			return drop(skb, p, &c, reason);
+	}
+	count(COUNTER_FORWARDED);
+	act = forward(skb, e, d);
+	return act < 0 ? drop(skb, p, &c, -act) : act;
+}
+
+/* Everything but a packet of a known connection of which nothing changed. */
+static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh)
+{
+	__u32 zero = 0, now = clock_ticks();
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	int cause = 0;
+
+	if (!s || !p)
+		return TC_ACT_SHOT;
+	if (p->icmp_error)
+		return icmp_error(skb, p, dh >> 1, s);
+	if (e) {
+		if (now - e->last_seen > e->lifetime)
+			cause = END_EXPIRED;
+		else if (p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (e->state != CT_OPENING || (dh & 1)))
+			cause = END_REOPENED;
+		if (!cause)
+			return known_connection(skb, p, e, dh, &s->judgement);
+		/* Ended by whoever comes next. A reset was reported when it was seen. */
+		if (e->state != CT_CLOSED) {
+			ct_report(p, e, dh & 1, EVENT_END, cause);
+			count(COUNTER_CT_ENDED);
+		}
+		ct_delete(p);
+	}
+	return new_connection(skb, p, dh >> 1, s);
+}
+
+/* One packet, from any hook. ipv6 and hook are constants where it is called. */
+static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
+{
+	struct packet p = {};
+	struct drop_context c = {};
+	struct ct_entry *e;
+	int reason, act, d, hi = 0;
+	__u32 now;
+
+	reason = ipv6 ? packet_read_ip6(skb, &p) : packet_read_ip4(skb, &p);
+	if (reason) {
+		if (hook == HOOK_DEVICE) {
+			/* Not readable, and maybe not for a pod: then it is the node's to refuse. */
+			struct ipcache_entry *to = bpf_map_lookup_elem(&ipcache, p.dst);
+
+			if (!to || !to->ifindex)
+				return TC_ACT_OK;
+		}
+		return drop(skb, &p, &c, reason);
+	}
+	if (ipv6 && hook == HOOK_POD && is_ndp(&p))
+		return answer_ndp(skb, &p);
+	if (p.icmp_error)
+		return slow_path(skb, &p, NULL, hook << 1);
+	e = ct_lookup(&p, &hi);
+	if (!e)
+		return slow_path(skb, &p, NULL, hook << 1);
+	d = (hi ^ e->flags) & CT_ORIGINATOR_HI;
+	now = clock_ticks();
+	if (e->in_ifindex[d] != skb->ifindex || !ct_epochs_hold(e) || e->verdict || e->out_kind[d] == OUT_UNKNOWN ||
+	    now - e->last_seen > e->lifetime)
+		return slow_path(skb, &p, e, hook << 1 | d);
+	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return slow_path(skb, &p, e, hook << 1 | d);
+
+	ct_account(skb, e, d, now);
+	if (d && e->state == CT_OPENING)
+		ct_set_state(e, p.protocol, CT_OPEN);
+	act = forward(skb, e, d);
+	if (act < 0)
+		return drop(skb, &p, &c, -act);
+	if (p.protocol == IPPROTO_TCP) {
+		if ((e->tcp_flags[d] | p.tcp_flags) != e->tcp_flags[d])
+			e->tcp_flags[d] |= p.tcp_flags;
+		if ((p.tcp_flags & (TCP_FIN | TCP_RST)) || e->state == CT_CLOSING) {
+			reason = ct_tcp_close(e, &p, d);
+			if (reason) {
+				ct_report(&p, e, d, EVENT_END, reason);
+				count(COUNTER_CT_ENDED);
+				if (reason == END_CLOSED)
+					ct_delete(&p);
+				return act;
+			}
+		}
+	}
+	if ((__s32)(now - e->next_report) >= 0) {
+		e->next_report = now + report_interval_ticks;
+		ct_report(&p, e, d, EVENT_ACTIVE, 0);
+	}
+	return act;
+}
