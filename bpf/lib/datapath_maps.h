@@ -111,8 +111,8 @@ struct {
 
 /* Room for what does not fit on a program's 512 bytes of stack. Programs on one CPU do not interrupt each other. */
 struct judgement {
-	__u8 src[16]; /* originator */
-	__u8 dst[16];
+	__u8 src[16] __attribute__((aligned(8))); /* originator */
+	__u8 dst[16] __attribute__((aligned(8)));
 	struct ipcache_entry from;
 	struct ipcache_entry to;
 	__u32 epoch[2];
@@ -128,8 +128,8 @@ struct judgement {
 
 /* A packet as its headers describe it. */
 struct packet {
-	__u8 src[16]; /* IPv4 as ::ffff:a.b.c.d */
-	__u8 dst[16];
+	__u8 src[16] __attribute__((aligned(8))); /* IPv4 as ::ffff:a.b.c.d */
+	__u8 dst[16] __attribute__((aligned(8)));
 	__be16 sport; /* echo: the identifier, in both */
 	__be16 dport;
 	__be32 tcp_seq;

@@ -5,6 +5,7 @@
 
 #include "conntrack.h"
 #include "deliver.h"
+#include "drop.h"
 #include "events.h"
 #include "ndp.h"
 #include "packet.h"

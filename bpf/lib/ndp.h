@@ -3,6 +3,7 @@
 #pragma once
 
 #include "deliver.h"
+#include "drop.h"
 #include "events.h"
 #include "packet.h"
 
