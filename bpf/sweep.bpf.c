@@ -87,7 +87,7 @@ static long sweep6(void *map, const struct ct6_key *k, struct ct_entry *e, struc
 SEC("syscall")
 int sweep(struct sweep_result *result)
 {
-	struct sweep s = { .now = clock_ticks() };
+	struct sweep s = { .now = bpf_ktime_get_ns() >> 20 }; /* the coarse clock is not for this kind of program */
 
 	bpf_for_each_map_elem(&ct4, sweep4, &s, 0);
 	bpf_for_each_map_elem(&ct6, sweep6, &s, 0);
