@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Never loaded: it only tells the generator of codecs which types user space wants besides the maps' own. */
+#include <linux/types.h>
+
+#include "lib/btf_emit.h"
+#include "lib/datapath_structs.h"
+#include "lib/drop_reasons.h"
+
+BTF_EMIT(struct, event);
+BTF_EMIT(enum, direction);
+BTF_EMIT(enum, ipcache_flags);
+BTF_EMIT(enum, ct_state);
+BTF_EMIT(enum, ct_flags);
+BTF_EMIT(enum, out_kind);
+BTF_EMIT(enum, event_type);
+BTF_EMIT(enum, end_cause);
+BTF_EMIT(enum, event_flags);
+BTF_EMIT(enum, counter);
+BTF_EMIT(enum, drop_reason);

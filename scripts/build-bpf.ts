@@ -1,0 +1,54 @@
+// Compiles bpf/*.bpf.c to build/bpf/*.bpf.o and regenerates the codecs. Objects newer than all they include stay.
+// usage: build-bpf.ts [--force]
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const outDir = join(root, 'build/bpf');
+const compiler = process.env.CLANG ?? 'clang-19';
+const architectures: Record<string, string> = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' };
+
+mkdirSync(outDir, { recursive: true });
+const sources = readdirSync(join(root, 'bpf')).filter((name) => name.endsWith('.bpf.c'));
+const objects = sources.sort().map((source) => {
+  const input = join(root, 'bpf', source);
+  const output = join(outDir, source.replace(/\.c$/, '.o'));
+  if (process.argv.includes('--force') || isStale(output)) compile(input, output);
+  return output;
+});
+if (objects.length > 0) {
+  const reasons = join(root, 'bpf/lib/drop_reasons.h');
+  const args = ['--out', join(root, 'src/kernel/datapath.gen.ts')];
+  if (existsSync(reasons)) args.push('--drop-reasons', reasons);
+  run(process.execPath, [join(root, 'scripts/generate-codecs.ts'), ...args, ...objects]);
+}
+
+function compile(input: string, output: string): void {
+  console.log(`clang ${input.slice(root.length + 1)}`);
+  run(compiler, [
+    ...['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter'],
+    // Paths in the debug information are the verifier log's: keep them short and the same on every machine.
+    ...[`-fdebug-prefix-map=${root}=.`, '-fno-ident'],
+    `-I/usr/include/${architectures[process.arch] ?? 'x86_64-linux-gnu'}`,
+    ...['-MMD', '-MF', `${output}.d`, '-c', input, '-o', output],
+  ]);
+}
+
+/** True when an object is older than something it was made from, going by the compiler's list of dependencies. */
+function isStale(output: string): boolean {
+  if (!existsSync(output) || !existsSync(`${output}.d`)) return true;
+  const madeMs = statSync(output).mtimeMs;
+  const [, list = ''] = readFileSync(`${output}.d`, 'utf8').split(/:\s/, 2);
+  const inputs = list.split(/[\s\\]+/).filter((name) => name !== '');
+  return inputs.some((name) => !existsSync(name) || statSync(name).mtimeMs > madeMs);
+}
+
+function run(command: string, args: string[]): void {
+  try {
+    execFileSync(command, args, { stdio: 'inherit', cwd: root });
+  } catch {
+    process.exit(1); // the command has said why
+  }
+}
