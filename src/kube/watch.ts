@@ -1,0 +1,189 @@
+// Lists a collection and then follows it, for ever: reconnects, resumes where it was, lists again when the server has
+// forgotten. What it learns goes into a handler, or straight into a table.
+import type { Table } from '../core/table.ts';
+import { hasStatus, type KubeClient, type KubeList } from './client.ts';
+import { type KubeObject, type Resource, resourcePath } from './resource.ts';
+
+/** Receives what a watch learns. `list` replaces everything known. */
+export interface WatchHandler<T> {
+  list(items: readonly T[]): void;
+  upsert(item: T): void;
+  delete(item: T): void;
+}
+
+/** How a watch is doing. `error` is why it does not follow at the moment. */
+export interface WatchState {
+  readonly resource: string;
+  readonly connected: boolean;
+  readonly listed: boolean;
+  readonly error?: string;
+  readonly lastEventMs?: number;
+}
+
+/** A running watch. */
+export interface Watch {
+  state(): WatchState;
+  stop(): void;
+}
+
+/** Which objects to follow. */
+export interface WatchOptions {
+  readonly namespace?: string;
+  readonly labelSelector?: string;
+  readonly fieldSelector?: string;
+  /** Told whenever the state changes between connected and not. */
+  readonly onState?: (state: WatchState) => void;
+}
+
+const pageSize = 500;
+const minBackoffMs = 100;
+const maxBackoffMs = 5_000;
+/** The server ends a watch after this; it keeps connections from going stale unseen. */
+const watchSeconds = 290;
+
+/** Follows a collection until stopped. */
+export function watch<T extends KubeObject>(
+  client: KubeClient,
+  resource: Resource,
+  handler: WatchHandler<T>,
+  options: WatchOptions = {},
+): Watch {
+  const stop = new AbortController();
+  const path = resourcePath(resource, options.namespace);
+  const selectors = { labelSelector: options.labelSelector, fieldSelector: options.fieldSelector };
+  let state: WatchState = { resource: resource.plural, connected: false, listed: false };
+
+  function setState(change: Partial<WatchState>): void {
+    const before = state;
+    state = { ...state, ...change };
+    if (before.connected !== state.connected || before.error !== state.error || before.listed !== state.listed) options.onState?.(state);
+  }
+
+  async function list(): Promise<string> {
+    const items: T[] = [];
+    let token: string | undefined;
+    for (;;) {
+      const page: KubeList<T> = await client.request('GET', path, {
+        query: { ...selectors, limit: pageSize, continue: token },
+        signal: stop.signal,
+      });
+      items.push(...page.items);
+      token = page.metadata.continue || undefined;
+      if (token === undefined) {
+        handler.list(items);
+        setState({ listed: true, connected: true, error: undefined, lastEventMs: Date.now() });
+        return page.metadata.resourceVersion;
+      }
+    }
+  }
+
+  /** Follows from a version on; returns the version to resume from, or undefined to list again. */
+  async function follow(from: string): Promise<string | undefined> {
+    let version = from;
+    const stream = await client.stream(path, {
+      query: { ...selectors, watch: true, resourceVersion: from, allowWatchBookmarks: true, timeoutSeconds: watchSeconds },
+      signal: stop.signal,
+    });
+    setState({ connected: true, error: undefined });
+    stream.setEncoding('utf8');
+    let rest = '';
+    for await (const chunk of stream) {
+      rest += chunk;
+      let start = 0;
+      for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n', start)) {
+        const event = JSON.parse(rest.slice(start, end)) as { type: string; object: T & { code?: number; message?: string } };
+        start = end + 1;
+        if (event.type === 'ERROR') {
+          if (event.object.code === 410) return undefined;
+          throw new Error(event.object.message ?? 'the watch failed');
+        }
+        version = event.object.metadata.resourceVersion ?? version;
+        if (event.type === 'DELETED') handler.delete(event.object);
+        else if (event.type !== 'BOOKMARK') handler.upsert(event.object);
+        state = { ...state, lastEventMs: Date.now() };
+      }
+      rest = rest.slice(start);
+    }
+    return version;
+  }
+
+  async function run(): Promise<void> {
+    let version: string | undefined;
+    let failures = 0;
+    while (!stop.signal.aborted) {
+      try {
+        version ??= await list();
+        failures = 0;
+        version = await follow(version);
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        if (hasStatus(error, 410)) version = undefined;
+        setState({ connected: false, error: (error as Error).message });
+        const backoffMs = Math.min(maxBackoffMs, minBackoffMs * 2 ** failures++);
+        await pause(backoffMs * (0.5 + Math.random() / 2), stop.signal);
+      }
+    }
+  }
+
+  void run();
+  return { state: () => state, stop: () => stop.abort() };
+}
+
+/** Keeps a table equal to a collection. `toRow` answers undefined for objects that are not to be there. */
+export function watchIntoTable<T extends KubeObject, R>(
+  client: KubeClient,
+  resource: Resource,
+  // biome-ignore lint/suspicious/noExplicitAny: indexes do not matter here
+  table: Table<R, any>,
+  toRow: (object: T) => R | undefined,
+  options?: WatchOptions,
+): Watch {
+  const keys = new Map<string, ReturnType<typeof table.keyOf>>();
+  const nameOf = (object: T) => `${object.metadata.namespace ?? ''}/${object.metadata.name}`;
+  return watch<T>(
+    client,
+    resource,
+    {
+      list(items) {
+        keys.clear();
+        const rows: R[] = [];
+        for (const item of items) {
+          const row = toRow(item);
+          if (row === undefined) continue;
+          keys.set(nameOf(item), table.keyOf(row));
+          rows.push(row);
+        }
+        table.replaceAll(rows);
+        table.markInitialized();
+      },
+      upsert(item) {
+        const row = toRow(item);
+        const before = keys.get(nameOf(item));
+        table.batch(() => {
+          if (before !== undefined && (row === undefined || table.keyOf(row) !== before)) table.delete(before);
+          if (row !== undefined) {
+            keys.set(nameOf(item), table.keyOf(row));
+            table.upsert(row);
+          } else keys.delete(nameOf(item));
+        });
+      },
+      delete(item) {
+        const before = keys.get(nameOf(item));
+        if (before === undefined) return;
+        keys.delete(nameOf(item));
+        table.delete(before);
+      },
+    },
+    options,
+  );
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

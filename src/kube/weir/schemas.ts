@@ -1,0 +1,113 @@
+// Weir's own objects in the API, group weir.dev. Each schema is written once: it is the type, the check at run time,
+// and the schema of the CRD that the API server enforces.
+import { z } from 'zod';
+import type { Resource } from '../resource.ts';
+
+const group = { group: 'weir.dev', version: 'v1alpha1' } as const;
+
+/** A node as Weir knows it: who it is and which block of pod addresses it hands out. Written by the operator. */
+export const weirNodeSchema = z.object({
+  spec: z.object({
+    /** The node's own addresses, the preferred one of each family first. */
+    addresses: z.array(z.string()).max(32),
+    /** The blocks from which the node's pods get addresses, one per family. */
+    podCIDRs: z.array(z.string()).max(8),
+    /** The pools all nodes' blocks come from. An address in them that no slice names is a pod whose identity travels. */
+    clusterPools: z.array(z.string()).max(16),
+  }),
+  status: z.object({ message: z.string().optional() }).optional(),
+});
+
+/** What a number stands for. The name is the number. Written by the operator, never changed. */
+export const weirIdentitySchema = z.object({
+  labels: z.array(z.string().max(400)).max(256),
+});
+
+const portSchema = z.object({
+  name: z.string(),
+  protocol: z.enum(['TCP', 'UDP', 'SCTP']),
+  port: z.int().min(1).max(65_535),
+});
+
+/** Some of a node's pods with their addresses and identities. Written by the node's agent. */
+export const weirEndpointSliceSchema = z.object({
+  node: z.string(),
+  endpoints: z
+    .array(
+      z.object({
+        id: z.int().min(1).max(65_535),
+        namespace: z.string(),
+        pod: z.string(),
+        ipv4: z.string().optional(),
+        ipv6: z.string().optional(),
+        identity: z.int().min(1).max(16_777_215),
+        ports: z.array(portSchema).max(256).optional(),
+      }),
+    )
+    .max(64),
+});
+
+type Named = { apiVersion?: string; kind?: string; metadata: { name: string; uid?: string; resourceVersion?: string; labels?: Record<string, string> } };
+export type WeirNode = Named & z.infer<typeof weirNodeSchema>;
+export type WeirIdentity = Named & z.infer<typeof weirIdentitySchema>;
+export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;
+
+/** A column that kubectl prints. */
+export interface PrinterColumn {
+  readonly name: string;
+  readonly type: 'string' | 'integer' | 'date';
+  readonly jsonPath: string;
+}
+
+/** A kind of ours: where it lives, its schema, its columns. */
+export interface WeirKind extends Resource {
+  readonly singular: string;
+  readonly shortNames: readonly string[];
+  readonly schema: z.ZodType;
+  readonly status: boolean;
+  readonly columns: readonly PrinterColumn[];
+}
+
+/** All kinds of ours. */
+export const weirResources = {
+  nodes: {
+    ...group,
+    plural: 'weirnodes',
+    singular: 'weirnode',
+    shortNames: ['wn'],
+    kind: 'WeirNode',
+    namespaced: false,
+    schema: weirNodeSchema,
+    status: true,
+    columns: [
+      { name: 'Addresses', type: 'string', jsonPath: '.spec.addresses' },
+      { name: 'Pod CIDRs', type: 'string', jsonPath: '.spec.podCIDRs' },
+      { name: 'Message', type: 'string', jsonPath: '.status.message' },
+    ],
+  },
+  identities: {
+    ...group,
+    plural: 'weiridentities',
+    singular: 'weiridentity',
+    shortNames: ['wid'],
+    kind: 'WeirIdentity',
+    namespaced: false,
+    schema: weirIdentitySchema,
+    status: false,
+    columns: [{ name: 'Labels', type: 'string', jsonPath: '.labels' }],
+  },
+  endpointSlices: {
+    ...group,
+    plural: 'weirendpointslices',
+    singular: 'weirendpointslice',
+    shortNames: ['wes'],
+    kind: 'WeirEndpointSlice',
+    namespaced: false,
+    schema: weirEndpointSliceSchema,
+    status: false,
+    columns: [
+      { name: 'Node', type: 'string', jsonPath: '.node' },
+      { name: 'Pods', type: 'string', jsonPath: '.endpoints[*].pod' },
+    ],
+  },
+} as const satisfies Record<string, WeirKind>;
