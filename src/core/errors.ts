@@ -9,17 +9,49 @@ export interface ErrorEntry {
 
 /** All operator errors. Add a code here and a section to docs/errors.md. Keep it sorted. */
 export const errorTable = {
+  AGENT_UNREACHABLE: {
+    message: 'The agent’s socket does not answer.',
+    hint: 'Is the agent running? In a lab: ’weir lab status’. Else name its socket with --socket.',
+  },
+  BPF_OBJECT_MISSING: {
+    message: 'The compiled datapath is not there.',
+    hint: 'Run ’make build’ in the checkout.',
+  },
+  CNI_INVALID: {
+    message: 'The container runtime’s request or the network configuration cannot be used.',
+    hint: 'Correct the field named in the message in the file under /etc/cni/net.d.',
+  },
   CONFIG_INVALID: {
     message: 'A setting or flag has a value that cannot be used.',
     hint: 'Correct the value named in the message; `--help` lists what is accepted.',
+  },
+  IDENTITY_EXHAUSTED: {
+    message: 'All identity numbers are in use.',
+    hint: 'Exclude labels that differ per pod from identities (operator and agent, --ignore-label), or delete unused pods.',
   },
   INTERNAL: {
     message: 'Weir met a state that should not exist.',
     hint: 'This is a bug in Weir: report it with the output of `weir status -o json`.',
   },
+  IPAM_EXHAUSTED: {
+    message: 'The node’s block has no free pod address left.',
+    hint: 'Delete pods on the node, wait for freed addresses to rest, or give nodes larger blocks (operator, --node-mask-v4).',
+  },
+  IPAM_POOL_EXHAUSTED: {
+    message: 'The cluster’s pools have no block left for a node.',
+    hint: 'Give the operator a larger or another pool (--pool-v4, --pool-v6).',
+  },
   IP_INVALID: {
     message: 'A text is not an IP address or CIDR.',
     hint: 'Write addresses like 10.0.0.1 or fd00::1 and blocks like 10.0.0.0/8, without zones or leading zeros.',
+  },
+  KERNEL_UNSUPPORTED: {
+    message: 'This kernel lacks something that Weir cannot do without.',
+    hint: '’weir doctor’ shows what this kernel has and lacks.',
+  },
+  KUBECONFIG_INVALID: {
+    message: 'The kubeconfig cannot be read or lacks what is needed.',
+    hint: 'Check the file and its current context with ’kubectl config view’, or name another with --kubeconfig.',
   },
   LABEL_INVALID: {
     message: 'A label or label selector breaks the syntax of Kubernetes.',
@@ -53,10 +85,6 @@ export const errorTable = {
     message: 'There is no such lab, or the lab has no such node.',
     hint: '`weir lab list` shows the labs; `weir lab up` starts one.',
   },
-  LAB_NOT_ROOT: {
-    message: 'The lab makes namespaces and mounts, which only root may.',
-    hint: 'Run it as root: `sudo bin/weir lab ...`.',
-  },
   LAB_NOT_RUNNING: {
     message: 'A part of the lab that is needed does not run.',
     hint: '`weir lab status` shows what runs and where the logs are.',
@@ -73,9 +101,17 @@ export const errorTable = {
     message: 'A part of the lab did not become ready in time.',
     hint: '`weir lab status` shows where the logs are.',
   },
+  NOT_ROOT: {
+    message: 'This needs root.',
+    hint: 'Run it with sudo, or as root.',
+  },
   POLICY_INVALID: {
     message: 'A policy cannot be understood, so it isolates the pods it selects and allows nothing.',
     hint: 'Correct the field named in the message and apply the policy again.',
+  },
+  STATE_FILE_INVALID: {
+    message: 'A file in the state directory cannot be understood; it was set aside and the state rebuilt.',
+    hint: 'Nothing, if pods keep their addresses: see the agent’s log for the name of the file that was set aside.',
   },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -1,0 +1,104 @@
+// `weir lab image build|list|import`: container images without a registry.
+import { copyFileSync, existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { WeirError } from '../src/core/errors.ts';
+import { buildOwnImage, listImages } from './images.ts';
+import { nodeExec } from './node.ts';
+import { printAs } from './output.ts';
+import { terminalProgress } from './progress.ts';
+import { type LabRecord, labNames, paths, readRecord, requireLab } from './state.ts';
+
+/** Imports an image archive into the nodes of a running lab. */
+export async function importImage(record: LabRecord, archive: string, nodes?: readonly string[]): Promise<string[]> {
+  if (!existsSync(archive)) throw new WeirError('LAB_ARGUMENT_INVALID', `there is no file ${archive}`);
+  const into = record.nodes.filter((node) => node.kubelet && (nodes === undefined || nodes.includes(node.name)));
+  for (const node of into) {
+    // By way of the node's own folder: wherever the archive is, the node may have something else mounted there.
+    const name = `import-${process.pid}.tar`;
+    const folder = paths.node(record.name, node.name);
+    mkdirSync(folder, { recursive: true });
+    copyFileSync(archive, join(folder, name));
+    try {
+      const inside = join('/run/lab/state/nodes', node.name, name);
+      const programs =
+        'PATH=$(for d in /run/lab/*/; do printf %s: "$d"; done)$PATH; exec ctr -n k8s.io image import --local "$0"';
+      const done = await nodeExec(record.name, node.name, ['sh', '-c', programs, inside]);
+      if (done.status !== 0) throw new WeirError('LAB_COMMAND_FAILED', `${node.name}: ${done.stderr.trim()}`);
+    } finally {
+      rmSync(join(folder, name), { force: true });
+    }
+  }
+  return into.map((node) => node.name);
+}
+
+/** Adds `image build|list|import`. */
+export function addImageCommands(program: Command, nameOption: () => Option): void {
+  const image = program.command('image').description('container images made on this machine; none is ever pulled');
+  const words = (text: string, before: string[] = []) => [...before, text];
+
+  image
+    .command('build')
+    .description('make an image from a folder, keep it for new labs, and import it into those that are up')
+    .argument('<name>', 'such as weir.local/app:dev')
+    .argument('<folder>', 'its files are laid over the base')
+    .addOption(new Option('--base <base>', 'what is below').choices(['toolbox', 'none']).default('toolbox'))
+    .option('--entrypoint <word>', 'a word of the entry point; repeat it for each', words)
+    .option('--cmd <word>', 'a word of the command; repeat it for each', words)
+    .addHelpText(
+      'after',
+      '\nExample:\n  weir lab image build weir.local/app:dev ./app --entrypoint python3 --entrypoint /main.py',
+    )
+    .action(
+      async (
+        name: string,
+        folder: string,
+        options: { base: 'toolbox' | 'none'; entrypoint?: string[]; cmd?: string[] },
+      ) => {
+        if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+          throw new WeirError('LAB_ARGUMENT_INVALID', `"${folder}" is not a folder`);
+        }
+        const progress = terminalProgress();
+        const config = {
+          ...(options.entrypoint === undefined ? {} : { entrypoint: options.entrypoint }),
+          ...(options.cmd === undefined ? {} : { command: options.cmd }),
+        };
+        const archive = await progress.phase(`made image ${name}`, () =>
+          buildOwnImage(name, folder, { base: options.base, config }, progress),
+        );
+        for (const lab of labNames()) {
+          const record = readRecord(lab);
+          if (record?.phase !== 'up') continue;
+          await progress.phase(`imported into lab "${lab}"`, () => importImage(record, archive));
+        }
+        process.stdout.write(`${archive}\n`);
+      },
+    );
+
+  image
+    .command('list')
+    .description('the images that labs have')
+    .addOption(new Option('-o, --output <format>').choices(['table', 'json', 'yaml']).default('table'))
+    .action((options: { output: string }) => {
+      process.stdout.write(
+        printAs(options.output, listImages(), (images) => [
+          ['NAME', 'MIB', 'ARCHIVE'],
+          ...images.map((each) => [each.name, (each.sizeBytes / 2 ** 20).toFixed(1), each.archive]),
+        ]),
+      );
+    });
+
+  image
+    .command('import')
+    .description('import an image archive (docker save, OCI layout) into the nodes of a lab')
+    .addOption(nameOption())
+    .argument('<archive...>')
+    .option('--node <node>', 'only into this node; may be repeated', words)
+    .action(async (archives: string[], options: { name: string; node?: string[] }) => {
+      const record = requireLab(options.name);
+      const progress = terminalProgress();
+      for (const archive of archives) {
+        await progress.phase(`imported ${archive}`, () => importImage(record, archive, options.node));
+      }
+    });
+}

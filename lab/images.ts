@@ -1,0 +1,215 @@
+// The images that every lab has, made from programs of this machine and Debian packages; none is ever pulled.
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import { cacheDir, inputHash } from './cache.ts';
+import { run } from './command.ts';
+import { buildImageArchive, fullImageName, type ImageConfig } from './image-archive.ts';
+import { unpackPackages } from './packages.ts';
+import { programFile } from './programs.ts';
+import type { Progress } from './progress.ts';
+import { repository } from './state.ts';
+
+/** The names of the images that every node gets. */
+export const imageNames = {
+  pause: 'weir.local/pause:1',
+  coredns: 'weir.local/coredns:1.14.3',
+  toolbox: 'weir.local/toolbox:dev',
+  redis: 'weir.local/redis:dev',
+} as const;
+
+/** Raise it when the way an image is made changes. */
+const recipe = '1';
+
+const toolboxPackages = [
+  'bash',
+  'bind9-dnsutils',
+  'busybox-static',
+  'ca-certificates',
+  'coreutils',
+  'curl',
+  'iperf3',
+  'iproute2',
+  'iputils-ping',
+  'netcat-openbsd',
+  'python3-minimal',
+  'libpython3-stdlib',
+  'socat',
+];
+
+/** How one image is made: `fill` puts the files of its only layer into an empty folder. */
+interface ImageRecipe {
+  readonly name: string;
+  readonly key: () => string;
+  readonly fill: (folder: string, progress: Progress) => Promise<void>;
+  readonly config: ImageConfig;
+}
+
+const recipes: readonly ImageRecipe[] = [
+  {
+    name: imageNames.pause,
+    key: () => inputHash([join(repository, 'lab/images/pause.c')]),
+    config: { entrypoint: ['/pause'] },
+    async fill(folder) {
+      await run(['gcc', '-Os', '-static', '-s', '-o', join(folder, 'pause'), join(repository, 'lab/images/pause.c')]);
+    },
+  },
+  {
+    name: imageNames.coredns,
+    key: () => basename(join(programFile('coredns'), '..')),
+    config: { entrypoint: ['/coredns'] },
+    async fill(folder) {
+      baseFiles(folder);
+      copyFileSync(programFile('coredns'), join(folder, 'coredns'));
+    },
+  },
+  {
+    name: imageNames.toolbox,
+    key: () => inputHash([], toolboxPackages),
+    config: { command: ['sleep', 'infinity'] },
+    async fill(folder, progress) {
+      const root = await unpackPackages(toolboxPackages, progress, { closure: true });
+      cpSync(root, folder, { recursive: true, verbatimSymlinks: true });
+      baseFiles(folder);
+      fillTools(folder);
+    },
+  },
+  {
+    name: imageNames.redis,
+    key: () => 'redis',
+    config: { entrypoint: ['redis-server'], command: ['--protected-mode', 'no', '--bind', '* -::*', '--save', ''] },
+    async fill(folder, progress) {
+      const root = await unpackPackages(['redis-server', 'redis-tools', 'busybox-static'], progress, { closure: true });
+      cpSync(root, folder, { recursive: true, verbatimSymlinks: true });
+      baseFiles(folder);
+      fillTools(folder);
+    },
+  },
+];
+
+/** What a program expects to find in any root directory. */
+function baseFiles(folder: string): void {
+  for (const each of ['dev', 'etc', 'proc', 'root', 'run', 'sys', 'tmp', 'var/tmp']) {
+    mkdirSync(join(folder, each), { recursive: true });
+  }
+  writeFileSync(
+    join(folder, 'etc/passwd'),
+    'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n',
+  );
+  writeFileSync(join(folder, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n');
+  writeFileSync(join(folder, 'etc/nsswitch.conf'), 'hosts: files dns\n');
+}
+
+/** What installing the packages would have done: the shell's name, alternatives, and busybox for all that is missing. */
+function fillTools(folder: string): void {
+  const bin = join(folder, 'usr/bin');
+  const links = { sh: 'dash', nc: 'nc.openbsd', awk: 'busybox', vi: 'busybox', telnet: 'busybox', wget: 'busybox' };
+  for (const [name, target] of Object.entries({ ...links, ping6: 'ping', python: 'python3' })) {
+    if (existsSync(join(bin, target)) && !existsSync(join(bin, name))) symlinkSync(target, join(bin, name));
+  }
+  if (!existsSync(join(bin, 'sh'))) symlinkSync('busybox', join(bin, 'sh'));
+  for (const name of [
+    'cat',
+    'clear',
+    'grep',
+    'hexdump',
+    'less',
+    'ps',
+    'sed',
+    'top',
+    'traceroute',
+    'xargs',
+    'find',
+    'hostname',
+  ]) {
+    if (!existsSync(join(bin, name))) symlinkSync('busybox', join(bin, name));
+  }
+}
+
+/** The archive of an image that every lab has. */
+function archiveOf(image: ImageRecipe): string {
+  return join(cacheDir(), 'images', `${image.name.replace(/[^a-z0-9.]+/g, '-')}-${recipe}-${image.key()}.tar`);
+}
+
+/** Archives of the user's own images, which every new lab gets as well. */
+function ownImagesDir(): string {
+  return join(cacheDir(), 'images', 'own');
+}
+
+/** Makes the images that are not in the cache yet. */
+export async function buildImages(progress: Progress): Promise<void> {
+  for (const image of recipes) {
+    const archive = archiveOf(image);
+    if (existsSync(archive)) continue;
+    await progress.phase(`made image ${image.name}`, async () => {
+      const folder = mkdtempSync('/tmp/weir-image-');
+      try {
+        await image.fill(folder, progress);
+        await buildImageArchive(archive, [image.name], [folder], image.config);
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+  }
+}
+
+/** The archives that a node imports: the image that pods cannot start without first, the largest last. */
+export function imageArchives(): string[] {
+  const own = existsSync(ownImagesDir()) ? readdirSync(ownImagesDir()).filter((name) => name.endsWith('.tar')) : [];
+  return [...recipes.map(archiveOf), ...own.map((name) => join(ownImagesDir(), name))];
+}
+
+/** An image in the cache. */
+export interface KeptImage {
+  readonly name: string;
+  readonly archive: string;
+  readonly sizeBytes: number;
+}
+
+/** The images that a new lab gets. */
+export function listImages(): KeptImage[] {
+  const known = recipes.map((image) => ({ name: image.name, archive: archiveOf(image) }));
+  const own = imageArchives()
+    .filter((archive) => archive.startsWith(ownImagesDir()))
+    .map((archive) => ({ name: decodeURIComponent(basename(archive, '.tar')), archive }));
+  return [...known, ...own]
+    .filter((image) => existsSync(image.archive))
+    .map((image) => ({ ...image, sizeBytes: statSync(image.archive).size }));
+}
+
+/**
+ * Makes an image of the user's own from a folder, which is laid over the toolbox, or over nothing.
+ * It is kept in the cache, so that every lab started later has it.
+ */
+export async function buildOwnImage(
+  name: string,
+  folder: string,
+  options: { base: 'toolbox' | 'none'; config: ImageConfig },
+  progress: Progress,
+): Promise<string> {
+  const full = fullImageName(name);
+  const archive = join(ownImagesDir(), `${encodeURIComponent(full)}.tar`);
+  const layers = [folder];
+  const base = mkdtempSync('/tmp/weir-image-');
+  try {
+    if (options.base === 'toolbox') {
+      const toolbox = recipes.find((image) => image.name === imageNames.toolbox);
+      await toolbox?.fill(base, progress);
+      layers.unshift(base);
+    }
+    await buildImageArchive(archive, [full], layers, options.config);
+  } finally {
+    rmSync(base, { recursive: true, force: true });
+  }
+  return archive;
+}

@@ -1,0 +1,23 @@
+// What tests, benchmarks and the demonstration use of the lab.
+import { attempt, type CommandResult } from './command.ts';
+import { programFile } from './programs.ts';
+import { paths } from './state.ts';
+
+export { startAgent, startOperator, stopAgent, stopOperator, waitForAgent } from './agents.ts';
+export { type Api, type ApiObject, connectApi } from './api.ts';
+export { attempt, type CommandOptions, type CommandResult, run } from './command.ts';
+export { downLab } from './down.ts';
+export { addPod, callPlugin, deletePod, type LabPod, type PodOptions, podCommand, podExec } from './kubeletless.ts';
+export { inNode, nodeExec, stopNode } from './node.ts';
+export { type Progress, silentProgress, terminalProgress } from './progress.ts';
+export { type LabRecord, netnsFile, readRecord, requireLab, requireNode } from './state.ts';
+export { type LabStatus, labStatus, type NodeStatus } from './status.ts';
+export { restartNode, type UpOptions, upLab } from './up.ts';
+export { waitFor } from './wait.ts';
+export { worldCommand, worldExec } from './world.ts';
+
+/** Runs kubectl as the lab's administrator to its end. */
+export function kubectl(lab: string, args: readonly string[], stdin?: string): Promise<CommandResult> {
+  const options = stdin === undefined ? {} : { stdin };
+  return attempt([programFile('kubectl'), `--kubeconfig=${paths.kubeconfig(lab)}`, ...args], options);
+}

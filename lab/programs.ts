@@ -1,0 +1,142 @@
+// Builds the programs of the lab from their pinned Go modules, once: the result is kept in the user's cache.
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { WeirError } from '../src/core/errors.ts';
+import { cacheDir, inputHash } from './cache.ts';
+import { attempt } from './command.ts';
+import { findGo } from './go-toolchain.ts';
+import type { Progress } from './progress.ts';
+import { repository } from './state.ts';
+
+/** The Kubernetes that the lab runs; lab/kubernetes/go.mod pins the same. */
+export const kubernetesVersion = '1.34.4';
+
+/** The names by which the one Kubernetes program is called. */
+const kubernetesParts = [
+  'etcd',
+  'forward',
+  'kube-apiserver',
+  'kube-controller-manager',
+  'kube-proxy',
+  'kube-scheduler',
+  'kubectl',
+  'kubelet',
+];
+
+/** A program, the module folder under lab/ that pins it, and the package in that module. */
+interface GoProgram {
+  readonly name: string;
+  readonly module: string;
+  readonly package: string;
+  readonly linkerFlags: string;
+  readonly aliases: readonly string[];
+}
+
+const versionVariables = [
+  `gitVersion=v${kubernetesVersion}`,
+  'gitMajor=1',
+  `gitMinor=${kubernetesVersion.split('.')[1]}`,
+].map((each) => `-X k8s.io/component-base/version.${each}`);
+
+const containerd = 'github.com/containerd/containerd/v2/cmd';
+const goPrograms: readonly GoProgram[] = [
+  ...['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => ({
+    name,
+    module: 'containerd',
+    package: `${containerd}/${name}`,
+    linkerFlags: '-s -w -X github.com/containerd/containerd/v2/version.Version=v2.2.1',
+    aliases: [],
+  })),
+  { name: 'coredns', module: 'coredns', package: '.', linkerFlags: '-s -w', aliases: [] },
+  {
+    name: 'kubernetes',
+    module: 'kubernetes',
+    package: '.',
+    linkerFlags: `-s -w ${versionVariables.join(' ')}`,
+    aliases: kubernetesParts,
+  },
+];
+
+function moduleDir(program: GoProgram): string {
+  return join(repository, 'lab', program.module);
+}
+
+/** Where a program is kept: the folder's name is a hash of everything that it is built from. */
+function programDir(program: GoProgram): string {
+  const folder = moduleDir(program);
+  const sources = readdirSync(folder).filter((name) => /\.go$|^go\.(mod|sum)$/.test(name));
+  const hash = inputHash(
+    sources.sort().map((name) => join(folder, name)),
+    [program.package, program.linkerFlags, process.arch],
+  );
+  return join(cacheDir(), 'programs', `${program.name}-${hash}`);
+}
+
+/** The folders of all built programs, to be put in front of PATH. */
+export function programPath(): string[] {
+  return goPrograms.map(programDir);
+}
+
+/** The path of a built program or of one of its names. */
+export function programFile(name: string): string {
+  const program = goPrograms.find((each) => each.name === name || each.aliases.includes(name));
+  if (program === undefined) throw new Error(`no program ${name} in the lab`);
+  return join(programDir(program), name);
+}
+
+function isBuilt(program: GoProgram): boolean {
+  const folder = programDir(program);
+  return [program.name, ...program.aliases].every((name) => existsSync(join(folder, name)));
+}
+
+/** Builds what is not in the cache yet. `force` builds all again. */
+export async function buildPrograms(progress: Progress, force = false): Promise<void> {
+  const missing = goPrograms.filter((program) => force || !isBuilt(program));
+  if (missing.length === 0) return;
+  const go = await findGo(progress);
+  if (missing.some((program) => program.name === 'kubernetes')) {
+    progress.note('building Kubernetes from its Go modules: about 7 minutes on two cores, only this once');
+  }
+  for (const program of missing) {
+    await progress.phase(`built ${program.name}`, () => buildProgram(go, program, progress));
+  }
+}
+
+async function buildProgram(go: string, program: GoProgram, progress: Progress): Promise<void> {
+  const folder = programDir(program);
+  mkdirSync(folder, { recursive: true });
+  // Only a whole program gets its name: an interrupted build leaves a file that nobody runs.
+  const partial = join(folder, `${program.name}.${process.pid}.partial`);
+  const options = {
+    cwd: moduleDir(program),
+    env: { CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-buildvcs=false -mod=readonly', GOWORK: 'off' },
+  };
+  const nice = ['nice', '-n', '5', go];
+  progress.tick(`${program.name}: fetching its modules`);
+  const listed = await attempt([...nice, 'list', '-deps', program.package], {
+    ...options,
+    onStderrLine: (line) => progress.tick(`${program.name}: ${line}`),
+  });
+  const total = listed.stdout.split('\n').length - 1;
+  let compiled = 0;
+  const built = await attempt(
+    [...nice, 'build', '-v', '-trimpath', '-ldflags', program.linkerFlags, '-o', partial, program.package],
+    {
+      ...options,
+      onStderrLine(line) {
+        compiled++;
+        progress.tick(`${program.name}: compiled ${compiled} of at most ${total} packages (${line})`);
+      },
+    },
+  );
+  if (built.status !== 0) {
+    rmSync(partial, { force: true });
+    const words = `${listed.stderr}${built.stderr}`.trim().split('\n').slice(-8).join('; ');
+    throw new WeirError('LAB_BUILD_FAILED', `go could not build ${program.name}: ${words}`);
+  }
+  renameSync(partial, join(folder, program.name));
+  for (const alias of program.aliases) {
+    rmSync(join(folder, alias), { force: true });
+    symlinkSync(program.name, join(folder, alias));
+  }
+}

@@ -1,0 +1,237 @@
+// Starts a lab: builds what is missing, then network, control plane, nodes and Weir, as much at once as two cores allow.
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { WeirError } from '../src/core/errors.ts';
+import { hostNumbers, type IpFamily, maxNodes } from './addresses.ts';
+import { agentSockets, startAgent, startOperator, waitForAgent } from './agents.ts';
+import { type Api, type ApiObject, connectApi } from './api.ts';
+import { cgroupLayout } from './cgroups.ts';
+import { ensureObjects, nameServer, weirRoles } from './cluster-objects.ts';
+import { controlPlaneParts, freePort, requireAlive, startApiServer, startControllers } from './control-plane.ts';
+import { makeCredentials } from './credentials.ts';
+import { removeLab } from './down.ts';
+import { buildImages } from './images.ts';
+import { registerNode } from './kubeletless.ts';
+import { withLock } from './lock.ts';
+import { makeBackbone, makeHost, networkHosts } from './network.ts';
+import { nodeInit, startNode, waitForImages } from './node.ts';
+import { installPrerequisites, unpackPackages } from './packages.ts';
+import { routePods } from './pod-routes.ts';
+import { isAlive, recall } from './process-identity.ts';
+import { buildPrograms } from './programs.ts';
+import { type Progress, silentProgress } from './progress.ts';
+import {
+  checkLabName,
+  contextFile,
+  type LabRecord,
+  labDir,
+  type NodeSpec,
+  paths,
+  readRecord,
+  writeAtomically,
+  writeRecord,
+} from './state.ts';
+import { waitFor } from './wait.ts';
+
+/** What a lab is to be like. */
+export interface UpOptions {
+  readonly name?: string;
+  /** Nodes with kubelet and container runtime; 3 when not given. */
+  readonly nodes?: number;
+  /** Further nodes with an agent only; their pods are made by `addPod`. */
+  readonly kubeletless?: number;
+  readonly ipFamily?: IpFamily;
+  /** False leaves out Weir's agents and operator: nodes then wait for another network. */
+  readonly agents?: boolean;
+  /** The port of 127.0.0.1 that leads to the API server; a free one when not given. */
+  readonly port?: number;
+  readonly progress?: Progress;
+}
+
+/** Fails early, with what to do, on machines where a lab cannot work. */
+export function checkMachine(): void {
+  if (process.platform !== 'linux')
+    throw new WeirError('LAB_MACHINE_UNSUPPORTED', `a lab needs Linux, not ${process.platform}`);
+  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'a lab can only be started by root');
+  cgroupLayout();
+}
+
+/** Builds programs and images that are not in the cache yet; returns the folder with runc in it. */
+export async function prepare(progress: Progress): Promise<string> {
+  await installPrerequisites(progress);
+  await buildPrograms(progress);
+  const runc = await unpackPackages(['runc'], progress, { closure: false });
+  await buildImages(progress);
+  return runc;
+}
+
+/** Starts a lab and returns when it can be used: nodes Ready, name server up, images there. */
+export async function upLab(options: UpOptions = {}): Promise<LabRecord> {
+  const lab = checkLabName(options.name ?? 'lab');
+  const nodes = nodeSpecs(options.nodes ?? 3, options.kubeletless ?? 0);
+  const progress = options.progress ?? silentProgress;
+  checkMachine();
+  return withLock(lab, async () => {
+    if (isUp(lab))
+      throw new WeirError(
+        'LAB_ALREADY_UP',
+        `lab "${lab}" is up already`,
+        `Use it, or end it first: weir lab down --name ${lab}`,
+      );
+    if (readRecord(lab) !== undefined || networkHosts(lab).length > 0) {
+      await progress.phase('removed what an earlier lab of this name had left', () => removeLab(lab));
+    }
+    const runcFolder = await prepare(progress);
+    const record: LabRecord = {
+      name: lab,
+      phase: 'starting',
+      ipFamily: options.ipFamily ?? 'dual',
+      nodes,
+      agents: options.agents ?? true,
+      port: await choosePort(options.port),
+      createdAt: new Date().toISOString(),
+    };
+    return start(record, runcFolder, progress);
+  });
+}
+
+/** The nodes that are asked for: first those with kubelet, then those without. */
+export function nodeSpecs(withKubelet: number, kubeletless: number): NodeSpec[] {
+  for (const count of [withKubelet, kubeletless]) {
+    if (!Number.isInteger(count) || count < 0) {
+      throw new WeirError('LAB_ARGUMENT_INVALID', 'the number of nodes is not a whole number from 0');
+    }
+  }
+  const total = withKubelet + kubeletless;
+  if (total < 1 || total > maxNodes) {
+    throw new WeirError('LAB_ARGUMENT_INVALID', `a lab has 1 to ${maxNodes} nodes, not ${total}`);
+  }
+  return Array.from({ length: total }, (_, index) => ({
+    name: `node${index + 1}`,
+    ordinal: index + 1,
+    kubelet: index < withKubelet,
+  }));
+}
+
+async function choosePort(asked: number | undefined): Promise<number> {
+  const port = await freePort(asked);
+  if (asked !== undefined && port !== asked) {
+    throw new WeirError(
+      'LAB_ARGUMENT_INVALID',
+      `port ${asked} of 127.0.0.1 is in use`,
+      `Choose another; ${port} is free.`,
+    );
+  }
+  return port;
+}
+
+/** True when a lab was started to the end and its API server still runs. */
+function isUp(lab: string): boolean {
+  return readRecord(lab)?.phase === 'up' && isAlive(recall(paths.process(lab, 'kube-apiserver')));
+}
+
+async function start(record: LabRecord, runcFolder: string, progress: Progress): Promise<LabRecord> {
+  const lab = record.name;
+  const begin = performance.now();
+  await progress.phase('network and certificates', async () => {
+    for (const each of [paths.logs(lab), paths.processes(lab)]) mkdirSync(each, { recursive: true });
+    writeRecord(record);
+    makeCredentials(record);
+    await makeBackbone(lab, record.ipFamily);
+    await makeHost(lab, 'world', hostNumbers.world, record.ipFamily);
+  });
+  await progress.phase(`API server; namespaces of ${record.nodes.length} nodes`, async () => {
+    await Promise.all([startApiServer(record), ...record.nodes.map((node) => startNode(record, node, runcFolder))]);
+    writeFileSync(join(labDir(lab), 'api-ready'), '');
+  });
+  const api = connectApi(record);
+  try {
+    startControllers(record);
+    await ensureObjects(api, weirRoles());
+    if (record.agents) {
+      startOperator(lab);
+      await Promise.all(record.nodes.map((node) => startAgent(lab, node.name)));
+    }
+    for (const node of record.nodes.filter((each) => !each.kubelet)) await registerNode(api, record, node);
+    const dnsNode = record.nodes.find((node) => node.kubelet);
+    if (dnsNode !== undefined) await ensureObjects(api, nameServer(record, dnsNode.name));
+    await progress.phase('nodes registered', () => waitForNodes(api, record, () => true));
+    if (record.agents) {
+      writeContext(record);
+      await progress.phase('agents answer', () =>
+        Promise.all(record.nodes.map((node) => waitForAgent(lab, node.name, 60_000))),
+      );
+      await progress.phase('nodes Ready', () => waitForNodes(api, record, isReady));
+      await progress.phase('routes to the pods', () => routePods(api, record));
+    }
+    await progress.phase('images imported', () => Promise.all(record.nodes.map((node) => waitForImages(lab, node))));
+    if (dnsNode !== undefined) await progress.phase('name server', () => waitForNameServer(api));
+  } finally {
+    api.close();
+  }
+  const finished: LabRecord = { ...record, phase: 'up' };
+  writeRecord(finished);
+  progress.note(`lab "${lab}" is up after ${((performance.now() - begin) / 1000).toFixed(1)} s`);
+  return finished;
+}
+
+/** True when a node's Ready condition is true. */
+export function isReady(node: ApiObject): boolean {
+  const conditions: { type: string; status: string }[] = node.status?.conditions ?? [];
+  return conditions.some((each) => each.type === 'Ready' && each.status === 'True');
+}
+
+async function waitForNodes(api: Api, record: LabRecord, condition: (node: ApiObject) => boolean): Promise<void> {
+  await waitFor(
+    'the nodes',
+    async () => {
+      requireAlive(record.name, controlPlaneParts);
+      for (const node of record.nodes.filter((each) => each.kubelet)) {
+        if (nodeInit(record.name, node.name) === undefined) throw new Error(`${node.name} has ended`);
+      }
+      const found = (await api.list('/api/v1/nodes')).filter(condition);
+      const missing = record.nodes.filter((node) => !found.some((each) => each.metadata.name === node.name));
+      if (missing.length > 0) throw new Error(`not there yet: ${missing.map((node) => node.name).join(', ')}`);
+      return true;
+    },
+    120_000,
+    100,
+  );
+}
+
+async function waitForNameServer(api: Api): Promise<void> {
+  await waitFor(
+    'the name server',
+    async () => {
+      const deployment = await api.get('/apis/apps/v1/namespaces/kube-system/deployments/coredns');
+      return deployment.status?.readyReplicas > 0;
+    },
+    60_000,
+    100,
+  );
+}
+
+/** Tells the CLI where this lab's agents are. */
+function writeContext(record: LabRecord): void {
+  const file = contextFile(record.name);
+  mkdirSync(dirname(file), { recursive: true });
+  const nodes = record.nodes.map((node) => {
+    const sockets = agentSockets(record.name, node.name);
+    return { name: node.name, socket: sockets.agent, hubbleSocket: sockets.hubble };
+  });
+  writeAtomically(file, `${JSON.stringify({ name: record.name, nodes }, null, 2)}\n`);
+}
+
+/** Starts a node again that `stopNode` has ended, and its agent. */
+export async function restartNode(record: LabRecord, node: NodeSpec, progress: Progress): Promise<void> {
+  const lab = record.name;
+  if (nodeInit(lab, node.name) !== undefined) return;
+  // What is left of the kubelet's pods is of no use: their sandboxes died with the node.
+  rmSync(join(paths.node(lab, node.name), 'lib/cni'), { recursive: true, force: true });
+  await startNode(record, node, await prepare(progress));
+  if (record.agents) {
+    await startAgent(lab, node.name);
+    await waitForAgent(lab, node.name);
+  }
+  if (existsSync(paths.kubeconfig(lab))) await waitForImages(lab, node);
+}
