@@ -11,3 +11,6 @@ export * from './rows/policy-cookie.ts';
 export * from './rows/policy-peer.ts';
 export * from './rows/policy-port.ts';
 export * from './rows/prefix.ts';
+export * from './rows/node.ts';
+export * from './rows/pod.ts';
+export * from './rows/remote-endpoint.ts';

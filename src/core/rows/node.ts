@@ -1,0 +1,12 @@
+// A node of the cluster, from its WeirNode object.
+
+/** The primary key is `name`. */
+export interface NodeRow {
+  readonly name: string;
+  /** The node's own addresses, the preferred one of each family first. */
+  readonly addresses: readonly string[];
+  /** The blocks its pods get addresses from. */
+  readonly podCidrs: readonly string[];
+  /** The pools that all nodes' blocks come from. */
+  readonly clusterPools: readonly string[];
+}

@@ -1,0 +1,17 @@
+// A pod as the API server describes it, reduced to what Weir needs.
+import type { LabelMap } from '../labels.ts';
+import type { NamedPort } from './named-port.ts';
+
+/** The primary key is `key`, "namespace/name". */
+export interface PodRow {
+  readonly key: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly labels: LabelMap;
+  readonly serviceAccount: string;
+  readonly namedPorts: readonly NamedPort[];
+  readonly addresses: readonly string[];
+  /** The kind and name of what made the pod, such as Deployment web; the pod itself when nothing did. */
+  readonly workload: { readonly kind: string; readonly name: string };
+}

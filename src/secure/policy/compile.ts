@@ -1,0 +1,343 @@
+// Compiles policy for this node, incrementally: what goes in are changes of identities, namespaces, addresses, blocks
+// and policies; what comes out are changes of the kernel's rows. Cost follows the change. A subject is a class with
+// pods of this node; a peer is any class. A subject's fallback (peer 0) judges whatever finds no row or no entry.
+import { type Clock, systemClock } from '../../core/clock.ts';
+import { podOfIdentity, reservedIdentities } from '../../core/identity.ts';
+import type {
+  AddressRow,
+  ClassRow,
+  CookieRow,
+  Direction,
+  IdentityRow,
+  IpcacheRow,
+  PolicyPeerRow,
+  PolicyPortRow,
+} from '../../core/rows.ts';
+import { createClasses, type PolicyClass } from './classes.ts';
+import type { CompiledRule } from './compiled-rule.ts';
+import { createCookies } from './cookies.ts';
+import { createLocalPolicies, directions, type Subject } from './local-policies.ts';
+import { createNumbering, type NumberingState } from './numbering.ts';
+import { createPeerRows } from './peer-rows.ts';
+import { applyChanges, type PolicyChanges, type PolicyDelta } from './policy-delta.ts';
+import { createRuleIndex } from './rule-index.ts';
+import { createRulesets, type PortEntry, portEntries, sameEntries, sameVerdict } from './rulesets.ts';
+import { createSelectors, type PodIdentity, type SelectionChange } from './selectors.ts';
+import { baseOf, closedBase, reachesPeers, type SubjectBase } from './subject-base.ts';
+
+/** The numbers to keep across restarts, as JSON. */
+export interface PolicyCompilerState {
+  readonly classes: NumberingState;
+  readonly rulesets: NumberingState;
+  readonly cookies: NumberingState;
+}
+
+/** Settings of the compiler. */
+export interface PolicyCompilerOptions {
+  readonly clock?: Clock;
+  /** How long numbers and cookies rest before reuse. */
+  readonly restMs?: number;
+  readonly state?: PolicyCompilerState;
+  /** Numbers to begin above, when the kernel holds rows that `state` does not explain. */
+  readonly above?: { readonly class?: number; readonly ruleset?: number; readonly cookie?: number };
+  /**
+   * Gives each ruleset its own default deny. Otherwise a connection that finds no entry in its peer's ruleset is judged
+   * by the fallback's, and a new policy costs as many rows as it has, not as many as all policies of the pod have.
+   */
+  readonly catchAllEverywhere?: boolean;
+}
+
+/** The compiler of one node. */
+export interface PolicyCompiler {
+  /** Takes changes and answers with what to write. Without changes it only ends the rest of old numbers and cookies. */
+  update(changes: PolicyChanges): PolicyDelta;
+  /** Everything that should be in the kernel now. */
+  ports(): IterableIterator<PolicyPortRow>;
+  peers(): IterableIterator<PolicyPeerRow>;
+  ipcache(): IterableIterator<IpcacheRow>;
+  cookies(): IterableIterator<CookieRow>;
+  cookie(number: number): CookieRow | undefined;
+  classes(): IterableIterator<ClassRow>;
+  export(): PolicyCompilerState;
+}
+
+const defaultRestMs = 10 * 60_000;
+
+/** What must be compiled again for one identity and direction. */
+interface Dirt {
+  base: boolean;
+  all: boolean;
+  readonly peers: Set<PolicyClass>;
+}
+
+/** Makes a compiler that knows nothing yet. */
+export function createPolicyCompiler(options: PolicyCompilerOptions = {}): PolicyCompiler {
+  const { clock = systemClock, restMs = defaultRestMs, state, above, catchAllEverywhere = false } = options;
+  const numbering = (kind: keyof PolicyCompilerState, first: number) =>
+    createNumbering({ clock, restMs, first, state: state?.[kind] });
+  const classNumbers = numbering('classes', (above?.class ?? 0) + 1);
+  const rulesetNumbers = numbering('rulesets', Math.max(above?.ruleset ?? 0, 1) + 1);
+  const cookieNumbers = numbering('cookies', (above?.cookie ?? 0) + 1);
+
+  const classes = createClasses(classNumbers);
+  const selectors = createSelectors();
+  const rules = createRuleIndex(classes, selectors);
+  const cookies = createCookies(cookieNumbers);
+  const rulesets = createRulesets(rulesetNumbers, cookies);
+  const peerRows = createPeerRows(rulesets);
+  const pods = new Map<number, PodIdentity | undefined>();
+  const namespaces = new Set<string>();
+  const prefixes = new Set<string>();
+  /** The identity of each address that is a pod of this node; undefined for all others. */
+  const addresses = new Map<string, number | undefined>();
+  const localAddresses = new Map<number, number>();
+  const touchedSubjects = new Set<number>();
+  const bases = new Map<number, Partial<Record<Direction, SubjectBase>>>();
+  const dirt = new Map<number, Record<Direction, Dirt>>();
+
+  const policies = createLocalPolicies({
+    ruleAdded: rules.add,
+    ruleRemoved: rules.remove,
+    ruleTouched(rule, subject) {
+      const dirty = dirtOf(subject.identity, rule.direction);
+      // Classes that the rule's blocks and port names are about to make will bring their own dirt.
+      for (const peer of rules.classesOf(rule)) dirty.peers.add(peer);
+    },
+    isolationTouched(subject, direction) {
+      dirtOf(subject.identity, direction).base = true;
+    },
+  });
+
+  function dirtOf(identity: number, direction: Direction): Dirt {
+    let both = dirt.get(identity);
+    if (both === undefined) {
+      const clean = (): Dirt => ({ base: false, all: false, peers: new Set() });
+      both = { ingress: clean(), egress: clean() };
+      dirt.set(identity, both);
+    }
+    return both[direction];
+  }
+
+  function touchRule(rule: CompiledRule, peers: Iterable<PolicyClass>): void {
+    for (const subject of rule.policy.subjects) {
+      const dirty = dirtOf(subject, rule.direction);
+      for (const peer of peers) dirty.peers.add(peer);
+    }
+  }
+
+  function touchSelection(changes: readonly SelectionChange[]): void {
+    for (const { selector, identity } of changes) {
+      const peers = classes.byIdentity(identity);
+      if (peers.size > 0) for (const rule of selector.rules) touchRule(rule, peers);
+    }
+  }
+
+  function setAddress(key: string, row: AddressRow | undefined): void {
+    const local = row?.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0) ? row.identity : undefined;
+    countLocal(addresses.get(key), -1);
+    countLocal(local, 1);
+    if (row === undefined) {
+      addresses.delete(key);
+      classes.deleteAddress(key);
+    } else {
+      addresses.set(key, local);
+      classes.setAddress(row);
+    }
+  }
+
+  function countLocal(identity: number | undefined, by: 1 | -1): void {
+    if (identity === undefined) return;
+    const count = (localAddresses.get(identity) ?? 0) + by;
+    if (count > 0) localAddresses.set(identity, count);
+    else localAddresses.delete(identity);
+    touchedSubjects.add(identity);
+  }
+
+  function setIdentity(id: number, row: IdentityRow | undefined): void {
+    if (row === undefined) pods.delete(id);
+    else pods.set(id, podOfIdentity(row.labels));
+    touchSelection(selectors.setIdentity(id, pods.get(id)));
+    touchedSubjects.add(id);
+  }
+
+  function take(changes: PolicyChanges): void {
+    applyChanges(
+      changes.namespaces,
+      () => namespaces,
+      (name, row) => {
+        if (row === undefined) namespaces.delete(name);
+        else namespaces.add(name);
+        touchSelection(selectors.setNamespace(name, row?.labels));
+      },
+    );
+    applyChanges(changes.identities, () => pods.keys(), setIdentity);
+    applyChanges(
+      changes.prefixes,
+      () => prefixes,
+      (cidr, row) => {
+        if (row === undefined) prefixes.delete(cidr);
+        else prefixes.add(cidr);
+        if (row === undefined) classes.deletePrefix(cidr);
+        else classes.setPrefix(cidr, row.identity);
+      },
+    );
+    applyChanges(changes.addresses, () => addresses.keys(), setAddress);
+    for (const identity of touchedSubjects) {
+      if (localAddresses.has(identity)) policies.setSubject(identity, pods.get(identity));
+      else policies.deleteSubject(identity);
+    }
+    touchedSubjects.clear();
+    applyChanges(
+      changes.policies,
+      () => policies.keys(),
+      (key, row) => {
+        if (row === undefined) policies.delete(key);
+        else policies.set(row);
+      },
+    );
+  }
+
+  function compileSubject(subject: Subject, direction: Direction, dirty: Dirt): void {
+    const locals = [...classes.byIdentity(subject.identity)].filter((candidate) => candidate.local.size > 0);
+    const known = bases.get(subject.identity) ?? {};
+    bases.set(subject.identity, known);
+    const before = known[direction];
+    const base = dirty.base || before === undefined ? baseOf(subject, direction, cookies) : before;
+    known[direction] = base;
+    const denyMoved = base.denyCookie !== before?.denyCookie && (catchAllEverywhere || hasStaged(subject));
+    const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
+    const recipes = new Map<string, readonly PortEntry[]>();
+    for (const local of locals) {
+      const localBase = local.pending ? closedBase(cookies) : base;
+      const ownPorts = direction === 'ingress' ? local.namedPorts : [];
+      const fallback = localBase.open ? undefined : portEntries(localBase.wildcards, ownPorts, localBase, cookies);
+      const write = (peer: PolicyClass, matching: readonly CompiledRule[]): void => {
+        const ruling = local.pending ? [] : matching;
+        const entries = fallback && peerEntries(local, peer, direction, localBase, fallback, ruling, recipes);
+        peerRows.set(local.class, direction, peer.class, entries);
+      };
+      for (const number of all === undefined ? [] : peerRows.peersOf(local.class, direction)) {
+        const peer = classes.byNumber(number);
+        if (peer !== undefined && !all!.has(peer)) write(peer, []);
+      }
+      for (const [peer, matching] of all ?? []) write(peer, [...matching]);
+      for (const peer of all === undefined ? dirty.peers : []) {
+        if (classes.byNumber(peer.class) === peer) write(peer, concerning(subject, direction, rules.rulesOf(peer)));
+      }
+      peerRows.set(local.class, direction, 0, fallback ?? 'allow all');
+    }
+  }
+
+  /** All peers that rules of the subject match, with those rules; and the node itself. */
+  function gather(subject: Subject, direction: Direction): Map<PolicyClass, Set<CompiledRule>> {
+    const found = new Map<PolicyClass, Set<CompiledRule>>();
+    for (const host of classes.byIdentity(reservedIdentities.host)) found.set(host, new Set());
+    for (const policy of subject.policies) {
+      for (const rule of policy.rules[direction]) {
+        for (const peer of rules.classesOf(rule)) {
+          const matching = found.get(peer);
+          if (matching === undefined) found.set(peer, new Set([rule]));
+          else matching.add(rule);
+        }
+      }
+    }
+    return found;
+  }
+
+  /** The entries for one peer; undefined when they say no more than the fallback does. */
+  function peerEntries(
+    local: PolicyClass,
+    peer: PolicyClass,
+    direction: Direction,
+    base: SubjectBase,
+    fallback: readonly PortEntry[],
+    matching: readonly CompiledRule[],
+    recipes: Map<string, readonly PortEntry[]>,
+  ): readonly PortEntry[] | 'allow all' | undefined {
+    // A node may always reach its own pods: probes of the kubelet must not depend on policy.
+    if (direction === 'ingress' && peer.identity === reservedIdentities.host) return 'allow all';
+    if (matching.length === 0) return undefined;
+    const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
+    const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
+    const recipe = `${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
+    let entries = recipes.get(recipe);
+    if (entries === undefined) {
+      const full = portEntries([...new Set([...matching, ...base.wildcards])], namedPorts, base, cookies);
+      if (sameEntries(full, fallback)) entries = [];
+      // What the fallback says of everything else need not be said again.
+      else entries = !catchAllEverywhere && sameVerdict(full[0]!, fallback[0]!) ? full.slice(1) : full;
+      recipes.set(recipe, entries);
+    }
+    return entries.length === 0 ? undefined : entries;
+  }
+
+  function update(changes: PolicyChanges): PolicyDelta {
+    take(changes);
+    const sorted = classes.sort();
+    for (const peer of sorted.added) {
+      for (const rule of rules.rulesOf(peer)) touchRule(rule, [peer]);
+      if (peer.identity !== reservedIdentities.host) continue;
+      for (const { identity } of policies.subjects()) dirtOf(identity, 'ingress').peers.add(peer);
+    }
+    for (const { class: number, identity, local } of sorted.localChanged) {
+      if (local.size === 0) peerRows.deleteSubject(number);
+      else for (const direction of directions) dirtOf(identity, direction).all = true;
+    }
+    for (const { class: number } of sorted.removed) {
+      peerRows.deleteSubject(number);
+      peerRows.deletePeer(number);
+    }
+    for (const [identity, both] of dirt) {
+      const subject = policies.subject(identity);
+      if (subject === undefined) bases.delete(identity);
+      else for (const direction of directions) compileSubject(subject, direction, both[direction]);
+    }
+    dirt.clear();
+    classNumbers.sweep();
+    const peers = peerRows.settle();
+    const ports = rulesets.settle();
+    const subjects = new Set([...peers.upsert, ...peers.delete].map((row) => row.subject));
+    return {
+      cookies: cookies.settle(),
+      ports,
+      peers,
+      ipcache: { upsert: sorted.ipcacheUpsert, delete: sorted.ipcacheDelete },
+      classes: { upsert: sorted.added.map(classRow), delete: sorted.removed.map((gone) => gone.class) },
+      subjects: [...subjects].flatMap((number) => [...(classes.byNumber(number)?.local ?? [])]),
+    };
+  }
+
+  return {
+    update,
+    ports: rulesets.rows,
+    peers: peerRows.rows,
+    ipcache: classes.ipcache,
+    cookies: cookies.rows,
+    cookie: cookies.get,
+    *classes() {
+      for (const one of classes.all()) yield classRow(one);
+    },
+    export: () => ({
+      classes: classNumbers.export(),
+      rulesets: rulesetNumbers.export(),
+      cookies: cookieNumbers.export(),
+    }),
+  };
+}
+
+function concerning(subject: Subject, direction: Direction, rules: Iterable<CompiledRule>): CompiledRule[] {
+  const found: CompiledRule[] = [];
+  for (const rule of rules) {
+    if (rule.direction === direction && rule.policy.subjects.has(subject.identity)) found.push(rule);
+  }
+  return found;
+}
+
+function hasStaged(subject: Subject): boolean {
+  for (const policy of subject.policies) if (policy.row.staged) return true;
+  return false;
+}
+
+function classRow({ class: number, identity, prefixes, namedPorts }: PolicyClass): ClassRow {
+  return { class: number, identity, prefixes, namedPorts };
+}

@@ -1,0 +1,108 @@
+// Looks a connection up in compiled rows the way the kernel does: address -> class, (subject, direction, peer) ->
+// ruleset with a fallback to peer 0, longest prefix of protocol and port, and the fallback's ruleset when none matches.
+import { reservedIdentities } from '../../core/identity.ts';
+import { formatCidr, maskAddress, parseAddress } from '../../core/ip.ts';
+import {
+  type Direction,
+  type IpcacheRow,
+  type PolicyPeerRow,
+  type PolicyPortRow,
+  policyPeerKey,
+  policyPortKey,
+} from '../../core/rows.ts';
+import type { Connection } from './evaluate.ts';
+import type { PolicyDelta } from './policy-delta.ts';
+import { widen } from './port-prefix.ts';
+
+/** What the compiled rows say about one end of a connection. */
+export interface CompiledVerdict {
+  readonly allowed: boolean;
+  readonly cookie: number;
+  readonly stagedAllowed: boolean;
+}
+
+/** Compiled rows as the kernel would hold them. */
+export interface CompiledMaps {
+  readonly ipcache: Map<string, IpcacheRow>;
+  readonly peers: Map<string, PolicyPeerRow>;
+  readonly ports: Map<string, PolicyPortRow>;
+}
+
+/** Makes empty maps. */
+export function createCompiledMaps(): CompiledMaps {
+  return { ipcache: new Map(), peers: new Map(), ports: new Map() };
+}
+
+/** Writes a delta in the order that the agent writes it, calling `step` after each part. */
+export function applyDelta(maps: CompiledMaps, delta: PolicyDelta, step: () => void = () => {}): void {
+  const parts = [
+    () => delta.ports.upsert.forEach((row) => maps.ports.set(policyPortKey(row), row)),
+    ...delta.peers.upsert.map((row) => () => maps.peers.set(policyPeerKey(row), row)),
+    () => delta.ipcache.upsert.forEach((row) => maps.ipcache.set(row.address, row)),
+    () => delta.ipcache.delete.forEach((address) => maps.ipcache.delete(address)),
+    () => delta.peers.delete.forEach((row) => maps.peers.delete(policyPeerKey(row))),
+    () => delta.ports.delete.forEach((row) => maps.ports.delete(policyPortKey(row))),
+  ];
+  for (const part of parts) {
+    part();
+    step();
+  }
+}
+
+/** The ipcache entry of an address: the exact one, else that of the longest block. */
+export function lookupAddress(maps: CompiledMaps, text: string): IpcacheRow | undefined {
+  const exact = maps.ipcache.get(text);
+  if (exact !== undefined) return exact;
+  const parsed = parseAddress(text);
+  if (!parsed.ok) return undefined;
+  for (let bits = parsed.value.bytes.length * 8; bits >= 0; bits--) {
+    const row = maps.ipcache.get(formatCidr(maskAddress(parsed.value, bits)));
+    if (row !== undefined) return row;
+  }
+  return undefined;
+}
+
+/** Judges both ends. An end that is no pod of this node is not judged, and allowed. */
+export function lookupConnection(
+  maps: CompiledMaps,
+  connection: Connection,
+): { egress: CompiledVerdict; ingress: CompiledVerdict } {
+  const source = lookupAddress(maps, connection.source);
+  const destination = lookupAddress(maps, connection.destination);
+  return {
+    egress: judge(maps, 'egress', source, destination, connection),
+    ingress: judge(maps, 'ingress', destination, source, connection),
+  };
+}
+
+const notJudged: CompiledVerdict = { allowed: true, cookie: 0, stagedAllowed: true };
+const notFound: CompiledVerdict = { allowed: false, cookie: 0, stagedAllowed: false };
+
+function judge(
+  maps: CompiledMaps,
+  direction: Direction,
+  subject: IpcacheRow | undefined,
+  peer: IpcacheRow | undefined,
+  connection: Connection,
+): CompiledVerdict {
+  if (subject === undefined || subject.endpointId === 0 || subject.identity === reservedIdentities.host) {
+    return notJudged;
+  }
+  const row = (peerClass: number): PolicyPeerRow | undefined =>
+    maps.peers.get(policyPeerKey({ subject: subject.class, direction, peer: peerClass }));
+  for (const candidate of [peer === undefined ? undefined : row(peer.class), row(0)]) {
+    const entry = candidate && lookupPort(maps, candidate.ruleset, connection.protocol, connection.port);
+    if (entry !== undefined) return { allowed: entry.allow, cookie: entry.cookie, stagedAllowed: entry.stagedAllow };
+  }
+  return notFound;
+}
+
+function lookupPort(maps: CompiledMaps, ruleset: number, protocol: number, port: number): PolicyPortRow | undefined {
+  const wanted = { protocol, port, prefixBits: 24 };
+  for (let prefixBits = 24; prefixBits >= 0; prefixBits = prefixBits === 8 ? 0 : prefixBits - 1) {
+    const row = maps.ports.get(policyPortKey({ ruleset, ...widen(wanted, prefixBits) }));
+    if (row !== undefined) return row;
+    if (prefixBits === 0) break;
+  }
+  return undefined;
+}

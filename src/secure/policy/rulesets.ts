@@ -1,0 +1,185 @@
+// Rulesets: what a pod allows one kind of peer, as entries of the longest-prefix map. A ruleset is known by its
+// content: the same content is the same number, other content is another number, so that nothing the kernel is using
+// is ever edited.
+import { hash } from 'node:crypto';
+import { allowAllRuleset, type NamedPort, type PolicyPortRow, protocolNumbers } from '../../core/rows.ts';
+import type { CompiledRule } from './compiled-rule.ts';
+import type { Cookies } from './cookies.ts';
+import type { Numbering } from './numbering.ts';
+import { anything, type PortPrefix, portPrefix, prefixNumber, widen } from './port-prefix.ts';
+
+/** An entry before it has a ruleset. */
+export type PortEntry = Omit<PolicyPortRow, 'ruleset'>;
+
+/** Whether the pod is isolated, by enforced policies and by staged ones as well, and who says so. */
+export interface Isolation {
+  readonly enforced: boolean;
+  readonly staged: boolean;
+  readonly denyCookie: number;
+}
+
+/**
+ * The entries for one peer. The most specific entry decides in the kernel, so each entry carries every rule that
+ * covers it. The first entry is the catch-all. Named ports are resolved with `namedPorts`, the destination's.
+ */
+export function portEntries(
+  rules: readonly CompiledRule[],
+  namedPorts: readonly NamedPort[],
+  isolation: Isolation,
+  cookies: Cookies,
+): PortEntry[] {
+  const own = new Map<number, { prefix: PortPrefix; rules: CompiledRule[] }>();
+  const add = (prefix: PortPrefix, rule: CompiledRule): void => {
+    const entry = own.get(prefixNumber(prefix));
+    if (entry === undefined) own.set(prefixNumber(prefix), { prefix, rules: [rule] });
+    else entry.rules.push(rule);
+  };
+  for (const rule of rules) {
+    for (const prefix of rule.prefixes) add(prefix, rule);
+    for (const { name, protocol } of rule.portNames) {
+      for (const port of namedPorts) {
+        if (port.name === name && port.protocol === protocol)
+          add(portPrefix(protocolNumbers[protocol], port.port), rule);
+      }
+    }
+  }
+  if (!own.has(prefixNumber(anything))) own.set(prefixNumber(anything), { prefix: anything, rules: [] });
+
+  const lengths = [...new Set([...own.values()].map(({ prefix }) => prefix.prefixBits))].sort((a, b) => b - a);
+  const entries = new Map<number, PortEntry>();
+  // From wide to narrow, so that the entry around each is there already.
+  for (const key of [...own.keys()].sort((a, b) => a - b)) {
+    const { prefix, rules: direct } = own.get(key)!;
+    const covering = new Set(direct);
+    let around: PortEntry | undefined;
+    for (const length of lengths) {
+      if (length >= prefix.prefixBits) continue;
+      const outer = prefixNumber(widen(prefix, length));
+      around ??= entries.get(outer);
+      for (const rule of own.get(outer)?.rules ?? []) covering.add(rule);
+    }
+    const entry = judge(prefix, [...covering], isolation, cookies);
+    if (around === undefined || !sameVerdict(around, entry)) entries.set(key, entry);
+  }
+  return [...entries.values()];
+}
+
+function judge(
+  prefix: PortPrefix,
+  covering: readonly CompiledRule[],
+  isolation: Isolation,
+  cookies: Cookies,
+): PortEntry {
+  const enforced = covering.filter((rule) => !rule.staged);
+  const allow = !isolation.enforced || enforced.length > 0;
+  let cookie = 0;
+  if (isolation.enforced) cookie = allow ? cookies.number({ verdict: 'allow', rules: enforced }) : isolation.denyCookie;
+  return { ...prefix, allow, proxyPort: 0, cookie, stagedAllow: !isolation.staged || covering.length > 0 };
+}
+
+/** Whether two entries say the same. */
+export function sameVerdict(a: PortEntry, b: PortEntry): boolean {
+  return a.allow === b.allow && a.cookie === b.cookie && a.stagedAllow === b.stagedAllow && a.proxyPort === b.proxyPort;
+}
+
+/** Whether two lists hold the same entries, in whatever order. */
+export function sameEntries(a: readonly PortEntry[], b: readonly PortEntry[]): boolean {
+  return a.length === b.length && entriesKey(a) === entriesKey(b);
+}
+
+/** A canonical text of entries. */
+export function entriesKey(entries: readonly PortEntry[]): string {
+  const text = entries
+    .map((entry) => {
+      const { allow, stagedAllow, cookie, proxyPort } = entry;
+      return `${prefixNumber(entry)}:${allow ? 1 : 0}${stagedAllow ? 1 : 0}:${cookie}:${proxyPort}`;
+    })
+    .sort()
+    .join(' ');
+  return text.length <= 64 ? text : hash('sha256', text, 'base64');
+}
+
+/** A ruleset in use. */
+export interface Ruleset {
+  readonly number: number;
+  readonly key: string;
+  readonly entries: readonly PortEntry[];
+  uses: number;
+}
+
+/** All rulesets. */
+export interface Rulesets {
+  /** Allows everything; always there. */
+  readonly allowAll: Ruleset;
+  /** The ruleset of this content, one use counted. */
+  retain(entries: readonly PortEntry[]): Ruleset;
+  retainAgain(ruleset: Ruleset): Ruleset;
+  release(ruleset: Ruleset): void;
+  /** Ends a round: what changed in the rows since the last. */
+  settle(): { upsert: PolicyPortRow[]; delete: PolicyPortRow[] };
+  rows(): IterableIterator<PolicyPortRow>;
+  readonly size: number;
+}
+
+/** Makes the set of rulesets, which begins with the one that allows everything. */
+export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets {
+  const allowAll: Ruleset = {
+    number: allowAllRuleset,
+    key: 'allow all',
+    entries: [{ ...anything, allow: true, proxyPort: 0, cookie: 0, stagedAllow: true }],
+    uses: 1,
+  };
+  const rulesets = new Map<string, Ruleset>();
+  const fresh = new Set<Ruleset>([allowAll]);
+  const unused = new Set<Ruleset>();
+
+  function* rowsOf(ruleset: Ruleset): IterableIterator<PolicyPortRow> {
+    for (const entry of ruleset.entries) yield { ruleset: ruleset.number, ...entry };
+  }
+
+  return {
+    allowAll,
+    get size() {
+      return rulesets.size + 1;
+    },
+    retain(entries) {
+      const key = entriesKey(entries);
+      let ruleset = rulesets.get(key);
+      if (ruleset === undefined) {
+        ruleset = { number: numbering.acquire(key), key, entries, uses: 0 };
+        rulesets.set(key, ruleset);
+        fresh.add(ruleset);
+        for (const { cookie } of entries) if (cookie !== 0) cookies.retain(cookie);
+      }
+      ruleset.uses++;
+      unused.delete(ruleset);
+      return ruleset;
+    },
+    retainAgain(ruleset) {
+      ruleset.uses++;
+      unused.delete(ruleset);
+      return ruleset;
+    },
+    release(ruleset) {
+      if (--ruleset.uses === 0) unused.add(ruleset);
+    },
+    settle() {
+      const gone: PolicyPortRow[] = [];
+      for (const ruleset of unused) {
+        rulesets.delete(ruleset.key);
+        numbering.release(ruleset.key);
+        for (const { cookie } of ruleset.entries) if (cookie !== 0) cookies.release(cookie);
+        if (!fresh.delete(ruleset)) gone.push(...rowsOf(ruleset));
+      }
+      unused.clear();
+      const upsert = [...fresh].flatMap((ruleset) => [...rowsOf(ruleset)]);
+      fresh.clear();
+      numbering.sweep();
+      return { upsert, delete: gone };
+    },
+    *rows() {
+      yield* rowsOf(allowAll);
+      for (const ruleset of rulesets.values()) yield* rowsOf(ruleset);
+    },
+  };
+}
