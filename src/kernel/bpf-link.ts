@@ -118,7 +118,7 @@ export function listPinnedLinks(directory: string): ({ path: string; name: strin
       return []; // a directory, or gone meanwhile
     }
     try {
-      const isLink = readlinkSync(`/proc/self/fd/${fd}`).includes('bpf_link');
+      const isLink = /bpf.link/.test(readlinkSync(`/proc/self/fd/${fd}`));
       return isLink ? [{ path, name, ...linkInfo(fd) }] : [];
     } finally {
       closeFd(fd);

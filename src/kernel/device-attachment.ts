@@ -1,0 +1,97 @@
+// Hooks a program to a device by the best means the kernel has: a pinned tcx link, else a clsact filter.
+// Both outlive the agent, and both exchange the program without a gap.
+import { unlinkSync } from 'node:fs';
+import { attachTcx, type Direction, linkInfo, openPinnedLink, pinLink, replaceProgram } from './bpf-link.ts';
+import { ProgType } from './bpf-syscall.ts';
+import { isErrno } from './kernel-error.ts';
+import { closeFd } from './libc.ts';
+import type { Netlink } from './netlink.ts';
+import { loadInstructions, returnProgram } from './raw-program.ts';
+import { attachClsact, deleteClsact, detachClsact } from './tc-filter.ts';
+
+export type AttachMethod = 'tcx' | 'clsact';
+
+export type DeviceAttachment = {
+  ifindex: number;
+  direction: Direction;
+  /** Path on bpffs for the link; its directory exists. Not used with clsact. */
+  pinPath: string;
+};
+
+let probedMethod: AttachMethod | undefined;
+
+/** What this kernel offers, found out by trying once. */
+export function probeAttachMethod(): AttachMethod {
+  if (probedMethod) return probedMethod;
+  const programFd = loadInstructions({ type: ProgType.schedCls, instructions: returnProgram(0) });
+  try {
+    closeFd(attachTcx({ ifindex: 0x7fffffff, direction: 'ingress', programFd }));
+    probedMethod = 'tcx';
+  } catch (error) {
+    // A kernel with tcx looks for the device first; one without knows no such kind of attachment.
+    probedMethod = isErrno(error, 'ENODEV') ? 'tcx' : 'clsact';
+  } finally {
+    closeFd(programFd);
+  }
+  return probedMethod;
+}
+
+/**
+ * Makes sure that a program is attached to a device of the calling thread's namespace. Idempotent: a live attachment
+ * keeps its place and only gets the program; one left over from a device that is gone is replaced.
+ */
+export function attachToDevice(
+  netlink: Netlink,
+  options: DeviceAttachment & { programFd: number; name: string; method?: AttachMethod },
+): { method: AttachMethod; outcome: 'attached' | 'replaced' | 'unchanged' } {
+  const method = options.method ?? probeAttachMethod();
+  if (method === 'clsact') {
+    attachClsact(netlink, options);
+    return { method, outcome: 'attached' };
+  }
+  const outcome = updatePinned(options);
+  if (outcome) return { method, outcome };
+  const linkFd = attachTcx(options);
+  try {
+    pinLink(linkFd, options.pinPath);
+  } finally {
+    closeFd(linkFd);
+  }
+  return { method, outcome: 'attached' };
+}
+
+/** Ends an attachment, however it was made. Idempotent; the device may be gone. */
+export function detachFromDevice(netlink: Netlink, attachment: DeviceAttachment): void {
+  try {
+    unlinkSync(attachment.pinPath);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    detachClsact(netlink, attachment);
+  }
+}
+
+/** Removes what an earlier run on another kernel, or with another method, may have left on a device. */
+export function clearClsact(netlink: Netlink, ifindex: number): boolean {
+  return deleteClsact(netlink, ifindex);
+}
+
+function updatePinned(options: DeviceAttachment & { programFd: number }): 'replaced' | 'unchanged' | undefined {
+  let linkFd: number;
+  try {
+    linkFd = openPinnedLink(options.pinPath);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+  try {
+    const info = linkInfo(linkFd);
+    if (info.type !== 'tcx' || info.ifindex !== options.ifindex || info.direction !== options.direction) {
+      unlinkSync(options.pinPath);
+      return undefined;
+    }
+    replaceProgram(linkFd, options.programFd);
+    return linkInfo(linkFd).programId === info.programId ? 'unchanged' : 'replaced';
+  } finally {
+    closeFd(linkFd);
+  }
+}
