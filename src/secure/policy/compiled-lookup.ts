@@ -36,17 +36,25 @@ export function createCompiledMaps(): CompiledMaps {
 /** Writes a delta in the order that the agent writes it, calling `step` after each part. */
 export function applyDelta(maps: CompiledMaps, delta: PolicyDelta, step: () => void = () => {}): void {
   const parts = [
-    () => delta.ports.upsert.forEach((row) => maps.ports.set(policyPortKey(row), row)),
-    ...delta.peers.upsert.map((row) => () => maps.peers.set(policyPeerKey(row), row)),
-    () => delta.ipcache.upsert.forEach((row) => maps.ipcache.set(row.address, row)),
-    () => delta.ipcache.delete.forEach((address) => maps.ipcache.delete(address)),
-    () => delta.peers.delete.forEach((row) => maps.peers.delete(policyPeerKey(row))),
-    () => delta.ports.delete.forEach((row) => maps.ports.delete(policyPortKey(row))),
+    () => put(maps.ports, delta.ports.upsert, policyPortKey),
+    ...delta.peers.upsert.map((row) => () => put(maps.peers, [row], policyPeerKey)),
+    () => put(maps.ipcache, delta.ipcache.upsert, (row) => row.address),
+    () => remove(maps.ipcache, delta.ipcache.delete),
+    () => remove(maps.peers, delta.peers.delete.map(policyPeerKey)),
+    () => remove(maps.ports, delta.ports.delete.map(policyPortKey)),
   ];
   for (const part of parts) {
     part();
     step();
   }
+}
+
+function put<R>(map: Map<string, R>, rows: readonly R[], keyOf: (row: R) => string): void {
+  for (const row of rows) map.set(keyOf(row), row);
+}
+
+function remove(map: Map<string, unknown>, keys: readonly string[]): void {
+  for (const key of keys) map.delete(key);
 }
 
 /** The ipcache entry of an address: the exact one, else that of the longest block. */
