@@ -143,6 +143,7 @@ export function startControllers(record: LabRecord): void {
     '--allocate-node-cidrs=false', // Weir's operator gives the nodes their blocks
     `--service-cluster-ip-range=${serviceCidrs(record.ipFamily)}`,
     '--use-service-account-credentials=true',
+    ...['--kube-api-qps=300', '--kube-api-burst=600'], // its controllers all start at once
     `--root-ca-file=${pki('ca.crt')}`,
     `--service-account-private-key-file=${pki('service-accounts.key')}`,
     `--cluster-signing-cert-file=${pki('ca.crt')}`,

@@ -29,7 +29,7 @@ export const imageNames = {
 } as const;
 
 /** Raise it when the way an image is made changes. */
-const recipe = '1';
+const recipe = '2';
 
 const toolboxPackages = [
   'bash',
@@ -38,6 +38,7 @@ const toolboxPackages = [
   'ca-certificates',
   'coreutils',
   'curl',
+  'dash',
   'iperf3',
   'iproute2',
   'iputils-ping',
@@ -142,7 +143,7 @@ function archiveOf(image: ImageRecipe): string {
 }
 
 /** Archives of the user's own images, which every new lab gets as well. */
-function ownImagesDir(): string {
+export function ownImagesDir(): string {
   return join(cacheDir(), 'images', 'own');
 }
 
@@ -163,10 +164,16 @@ export async function buildImages(progress: Progress): Promise<void> {
   }
 }
 
-/** The archives that a node imports: the image that pods cannot start without first, the largest last. */
-export function imageArchives(): string[] {
-  const own = existsSync(ownImagesDir()) ? readdirSync(ownImagesDir()).filter((name) => name.endsWith('.tar')) : [];
-  return [...recipes.map(archiveOf), ...own.map((name) => join(ownImagesDir(), name))];
+/** The archives of the images that every lab has. */
+export function standardArchives(): string[] {
+  return recipes.map(archiveOf);
+}
+
+/** The archives of the user's own images, which a node imports when it starts. */
+export function ownArchives(): string[] {
+  if (!existsSync(ownImagesDir())) return [];
+  const names = readdirSync(ownImagesDir()).filter((name) => name.endsWith('.tar'));
+  return names.map((name) => join(ownImagesDir(), name));
 }
 
 /** An image in the cache. */
@@ -179,9 +186,7 @@ export interface KeptImage {
 /** The images that a new lab gets. */
 export function listImages(): KeptImage[] {
   const known = recipes.map((image) => ({ name: image.name, archive: archiveOf(image) }));
-  const own = imageArchives()
-    .filter((archive) => archive.startsWith(ownImagesDir()))
-    .map((archive) => ({ name: decodeURIComponent(basename(archive, '.tar')), archive }));
+  const own = ownArchives().map((archive) => ({ name: decodeURIComponent(basename(archive, '.tar')), archive }));
   return [...known, ...own]
     .filter((image) => existsSync(image.archive))
     .map((image) => ({ ...image, sizeBytes: statSync(image.archive).size }));

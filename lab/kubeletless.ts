@@ -205,7 +205,7 @@ export function pluginConfiguration(
 
 /** The list that a runtime on this node would take: the first by name. Read from outside, which costs no process. */
 export function readConfigurationList(lab: string, node: string): ConfigurationList {
-  const folder = join(paths.node(lab, node), 'etc/cni/net.d');
+  const folder = join(paths.node(lab, node), 'cni/net.d');
   const names = readdirSync(folder).filter((name) => name.endsWith('.conflist'));
   const [first] = names.sort();
   if (first === undefined) {

@@ -144,18 +144,21 @@ addNodeCommand(program, nameOption);
 addOperatorCommand(program, nameOption);
 addImageCommands(program, nameOption);
 
-program
+const world = program
   .command('world')
   .description('the host outside the cluster, on the nodes’ network')
+  .addOption(nameOption());
+world
   .command('exec')
   .description('run a command in the network of the outside host: weir lab world exec -- ping 10.77.0.11')
-  .addOption(nameOption())
+  .addOption(new Option('--name <name>', 'the lab'))
   .argument('<command...>')
   .passThroughOptions()
-  .action(async (command: string[], options: { name: string }) => {
-    requireLab(options.name);
+  .action(async (command: string[], options: { name?: string }) => {
+    const name = options.name ?? (world.opts().name as string);
+    requireLab(name);
     const argv = command[0] === '--' ? command.slice(1) : command;
-    process.exitCode = await runInteractive(worldCommand(options.name, argv));
+    process.exitCode = await runInteractive(worldCommand(name, argv));
   });
 
 /** The exit code that fits an error. */

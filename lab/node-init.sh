@@ -1,7 +1,7 @@
 #!/bin/sh
 # Process 1 of a node. It is started in new mount, UTS, IPC, PID and cgroup namespaces and in the node's network; it
 # gives the node folders of its own, then runs the container runtime and kubelet, and runs them again when they end.
-# usage: node-init.sh FILE, where FILE sets: name lab repository programs(:) images layout role address addresses pause
+# usage: node-init.sh FILE, where FILE sets: name lab repository programs(:) images layout role address addresses
 set -eu
 . "$1"
 mine=$lab/nodes/$name
@@ -66,7 +66,10 @@ for each in kubelet containerd weir cni; do
   mount --bind "$mine/lib/$each" "/var/lib/$each"
 done
 mount --bind "$mine/log" /var/log
-mkdir -p /etc/cni/net.d /opt/cni/bin /etc/containerd /etc/kubernetes
+# Folders of their own, not of the overlays: what is written into them from outside is seen inside at once.
+mkdir -p /etc/cni/net.d /opt/cni/bin "$mine/cni/net.d" "$mine/cni/bin" /etc/containerd /etc/kubernetes
+mount --bind "$mine/cni/net.d" /etc/cni/net.d
+mount --bind "$mine/cni/bin" /opt/cni/bin
 echo "$name" >/etc/hostname
 tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 printf '127.0.0.1 localhost\n::1 localhost\n%s %s\n' "$address" "$name" >/etc/hosts
@@ -103,8 +106,6 @@ keep() {
 }
 keep containerd containerd --config "$mine/containerd.toml" &
 until ctr version >/dev/null 2>&1; do sleep 0.05; done
-ctr --namespace k8s.io image import --local "/run/lab/images/$pause_archive" >/dev/null # no pod starts without it
-ctr --namespace k8s.io image label "$pause" io.cri-containerd.pinned=pinned >/dev/null
 # kubelet waits ever longer between its attempts to reach the API server: it is not started before that answers.
 until [ -e "$lab/api-ready" ]; do sleep 0.05; done
 keep kubelet kubelet --config "$mine/kubelet.json" --kubeconfig "$lab/pki/$name.kubeconfig" \

@@ -1,12 +1,12 @@
 // A node: namespaces of its own around node-init.sh, which runs a container runtime and kubelet in them.
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, join, relative } from 'node:path';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { hostAddresses, nodeHostNumber } from './addresses.ts';
-import { cacheDir } from './cache.ts';
 import { cgroupLayout, enterGroups, hostGroups, makeGroups, removeGroups } from './cgroups.ts';
-import { attempt, type CommandOptions, type CommandResult, inCgroups, startDetached } from './command.ts';
-import { imageArchives, imageNames } from './images.ts';
+import { attempt, type CommandOptions, type CommandResult, inCgroups, run, startDetached } from './command.ts';
+import { databases, imageStore } from './image-store.ts';
+import { imageNames, ownArchives, ownImagesDir } from './images.ts';
 import { kubeletConfig } from './kubelet-config.ts';
 import { makeHost, removeHost } from './network.ts';
 import { identify, isAlive, type ProcessIdentity, recall, remember } from './process-identity.ts';
@@ -30,6 +30,7 @@ export async function startNode(record: LabRecord, node: NodeSpec, runcFolder: s
   makeGroups(lab, node.name);
   for (const each of ['run', 'log', 'lib']) mkdirSync(join(mine, each), { recursive: true });
   for (const each of ['init.pid', 'images-ready']) rmSync(join(mine, each), { force: true });
+  if (node.kubelet && !existsSync(join(mine, 'lib/containerd'))) await copyStore(join(mine, 'lib/containerd'));
   const settings = writeNodeFiles(record, node, runcFolder);
   const namespaces = ['--mount', '--uts', '--ipc', '--pid', '--cgroup', '--fork', '--kill-child=KILL'];
   const command = inCgroups(hostGroups(lab, node.name), [
@@ -51,12 +52,30 @@ export async function startNode(record: LabRecord, node: NodeSpec, runcFolder: s
   remember(paths.process(lab, `${node.name}-init`), init);
 }
 
+/** Gives a node its runtime's folder with the standard images in it. Files of images never change, so they are linked. */
+async function copyStore(folder: string): Promise<void> {
+  const store = imageStore();
+  const partial = `${folder}.partial`;
+  rmSync(partial, { recursive: true, force: true });
+  const linked = await attempt(['cp', '--archive', '--link', store, partial]);
+  if (linked.status !== 0) {
+    rmSync(partial, { recursive: true, force: true }); // another file system
+    await run(['cp', '--archive', store, partial]);
+  }
+  // Databases are changed in place: each node needs its own.
+  for (const database of databases(store)) {
+    rmSync(join(partial, database));
+    copyFileSync(join(store, database), join(partial, database));
+  }
+  renameSync(partial, folder);
+}
+
 /** Writes what node-init.sh and the programs it starts read, and returns the settings file. */
 function writeNodeFiles(record: LabRecord, node: NodeSpec, runcFolder: string): string {
   const lab = record.name;
   const mine = paths.node(lab, node.name);
-  const images = join(cacheDir(), 'images');
-  const [pause = '', ...others] = imageArchives();
+  const images = ownImagesDir();
+  mkdirSync(images, { recursive: true });
   const addresses = nodeAddresses(record, node);
   const variables = {
     name: node.name,
@@ -68,13 +87,16 @@ function writeNodeFiles(record: LabRecord, node: NodeSpec, runcFolder: string): 
     role: node.kubelet ? 'kubelet' : 'none',
     address: addresses[0] ?? '',
     addresses: addresses.join(','),
-    pause: imageNames.pause,
-    pause_archive: basename(pause),
   };
   const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
   const text = Object.entries(variables).map(([name, value]) => `${name}=${quote(value)}\n`);
   writeFileSync(join(mine, 'node.env'), text.join(''));
-  writeFileSync(join(mine, 'images.list'), others.map((archive) => `${relative(images, archive)}\n`).join(''));
+  writeFileSync(
+    join(mine, 'images.list'),
+    ownArchives()
+      .map((archive) => `${basename(archive)}\n`)
+      .join(''),
+  );
   writeFileSync(join(mine, 'containerd.toml'), containerdConfig);
   const inside = join(insideNode.state, 'pki');
   writeFileSync(join(mine, 'kubelet.json'), JSON.stringify(kubeletConfig(record, node, inside), null, 2));

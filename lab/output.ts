@@ -6,7 +6,14 @@ import type { LabStatus } from './status.ts';
 export function printAs<T>(format: string, value: T, table: (value: T) => string[][]): string {
   if (format === 'json') return `${JSON.stringify(value, null, 2)}\n`;
   if (format === 'yaml') return stringify(value);
-  return alignColumns(table(value));
+  return alignBlocks(table(value));
+}
+
+/** Aligns the columns of each block of rows; an empty row ends a block. */
+export function alignBlocks(rows: readonly (readonly string[])[]): string {
+  const end = rows.findIndex((row) => row.length === 0);
+  if (end < 0) return alignColumns(rows);
+  return `${alignColumns(rows.slice(0, end))}\n${alignBlocks(rows.slice(end + 1))}`;
 }
 
 /** Rows as lines, each column as wide as its widest cell. */

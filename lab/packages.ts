@@ -1,6 +1,6 @@
 // Debian packages: fetched and unpacked into the cache, so that the machine stays as it is; or, the few that the
 // lab itself runs, installed.
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { cacheDir, inputHash } from './cache.ts';
@@ -62,7 +62,28 @@ async function apt(args: readonly string[], progress: Progress): Promise<void> {
 // Asked for by packages, but of no use where nothing is installed or configured.
 const neverUnpacked =
   /^(adduser|debconf|perl.*|libperl.*|passwd|login|init-system-helpers|lsb-base|sysvinit-utils|dpkg|tar|media-types|mime-support)_/;
-const neverKept = ['doc', 'doc-base', 'man', 'info', 'locale', 'lintian', 'bash-completion', 'bug', 'icons', 'pixmaps'];
+const neverKept = [
+  ...['bug', 'doc', 'doc-base', 'icons', 'info', 'initramfs-tools', 'lintian', 'locale', 'man', 'menu', 'pixmaps'].map(
+    (each) => `share/${each}`,
+  ),
+  'lib/x86_64-linux-gnu/gconv',
+  'lib/x86_64-linux-gnu/perl-base',
+  'lib/python3.11/test',
+  'lib/python3.11/pydoc_data',
+];
+
+/** Packages of older releases have files in /bin and /lib: moved to /usr, where links lead as on a Debian machine. */
+async function mergeIntoUsr(root: string): Promise<void> {
+  for (const each of ['bin', 'sbin', 'lib', 'lib64']) {
+    const above = join(root, each);
+    mkdirSync(join(root, 'usr', each), { recursive: true });
+    if (existsSync(above)) {
+      await run(['cp', '--archive', '--link', '--no-clobber', `${above}/.`, join(root, 'usr', each)]);
+      rmSync(above, { recursive: true });
+    }
+    symlinkSync(`usr/${each}`, above);
+  }
+}
 
 /**
  * Unpacks packages with everything they depend on into a folder that could be a root directory, and returns it.
@@ -73,7 +94,7 @@ export async function unpackPackages(
   progress: Progress,
   options: { closure: boolean },
 ): Promise<string> {
-  const name = `${packages[0]}-${inputHash([], [...packages, String(options.closure), neverUnpacked.source, '2'])}`;
+  const name = `${packages[0]}-${inputHash([], [...packages, String(options.closure), neverUnpacked.source, '3'])}`;
   const folder = join(cacheDir(), 'packages', name);
   if (existsSync(folder)) return folder;
   const partial = `${folder}.${process.pid}.partial`;
@@ -97,17 +118,13 @@ export async function unpackPackages(
       progress,
     );
     const root = join(partial, 'root');
-    mkdirSync(join(root, 'usr'), { recursive: true });
-    // Packages of older releases still have files in /bin and /lib: in this tree, as on a Debian machine, links.
-    for (const each of ['bin', 'sbin', 'lib', 'lib64']) {
-      mkdirSync(join(root, 'usr', each));
-      await run(['ln', '-s', `usr/${each}`, join(root, each)]);
-    }
+    mkdirSync(root);
     for (const file of readdirSync(archives).filter((each) => each.endsWith('.deb'))) {
       const wanted = options.closure ? !neverUnpacked.test(file) : packages.some((each) => file.startsWith(`${each}_`));
       if (wanted) await run(['dpkg', '-x', join(archives, file), root]);
     }
-    for (const each of neverKept) rmSync(join(root, 'usr/share', each), { recursive: true, force: true });
+    for (const each of neverKept) rmSync(join(root, 'usr', each), { recursive: true, force: true });
+    await mergeIntoUsr(root);
     renameSync(root, folder);
   } finally {
     rmSync(partial, { recursive: true, force: true });

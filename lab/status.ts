@@ -118,8 +118,8 @@ function nodeStatus(record: LabRecord, node: NodeSpec, apiNodes: readonly ApiObj
     folders: {
       run: paths.nodeRun(lab, node.name),
       state: join(folder, 'lib/weir'),
-      cniConfig: join(folder, 'etc/cni/net.d'),
-      cniPlugins: join(folder, 'opt/cni/bin'),
+      cniConfig: join(folder, 'cni/net.d'),
+      cniPlugins: join(folder, 'cni/bin'),
     },
     logs: { node: log(''), agent: log('-agent'), kubelet: log('-kubelet'), containerd: log('-containerd') },
   };

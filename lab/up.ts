@@ -10,6 +10,7 @@ import { ensureObjects, nameServer, weirRoles } from './cluster-objects.ts';
 import { controlPlaneParts, freePort, requireAlive, startApiServer, startControllers } from './control-plane.ts';
 import { makeCredentials } from './credentials.ts';
 import { removeLab } from './down.ts';
+import { buildImageStore } from './image-store.ts';
 import { buildImages } from './images.ts';
 import { registerNode } from './kubeletless.ts';
 import { withLock } from './lock.ts';
@@ -62,6 +63,7 @@ export async function prepare(progress: Progress): Promise<string> {
   await buildPrograms(progress);
   const runc = await unpackPackages(['runc'], progress, { closure: false });
   await buildImages(progress);
+  await buildImageStore(progress);
   return runc;
 }
 
