@@ -4,7 +4,7 @@ import type { NamedPort } from './named-port.ts';
 /** What an address belongs to. */
 export type AddressKind = 'pod' | 'host' | 'remote-node' | 'kube-apiserver';
 
-/** One address in canonical text, without prefix length. The primary key is `address`. */
+/** One address in canonical text, without prefix length; other texts are left out. The primary key is `address`. */
 export interface AddressRow {
   readonly address: string;
   readonly identity: number;

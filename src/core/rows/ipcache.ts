@@ -1,13 +1,11 @@
 // What the kernel knows about an address or block: whose it is, and where it is on this node.
 
-/** Flags of an ipcache entry. */
+/** Flags of an ipcache entry, as in bpf/lib/datapath_structs.h. */
 export const ipcacheFlags = {
-  /** A pod whose identity has not arrived yet. */
-  pending: 1,
-  /** An address of this node. */
-  host: 2,
-  /** An address of another node. */
-  remoteNode: 4,
+  /** An address of this node itself. */
+  thisNode: 1,
+  /** A block from which this node's pods get their addresses. */
+  localBlock: 2,
 } as const;
 
 /** The primary key is `address`: canonical text, with a prefix length for blocks and without for exact addresses. */

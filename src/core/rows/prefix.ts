@@ -4,4 +4,6 @@
 export interface PrefixRow {
   readonly cidr: string;
   readonly identity: number;
+  /** This node's pods get their addresses from it. */
+  readonly local?: boolean;
 }

@@ -3,7 +3,14 @@
 // that policies use. When policies begin or cease to use a block or a port name, only what it touches is sorted anew.
 import { reservedIdentities } from '../../core/identity.ts';
 import { type Cidr, cidrContains, formatAddress, type IpAddress, parseAddress, parseCidr } from '../../core/ip.ts';
-import { type AddressRow, type ClassRow, type IpcacheRow, ipcacheFlags, type NamedPort } from '../../core/rows.ts';
+import {
+  type AddressRow,
+  type ClassRow,
+  type IpcacheRow,
+  ipcacheFlags,
+  type NamedPort,
+  type PrefixRow,
+} from '../../core/rows.ts';
 import type { Numbering } from './numbering.ts';
 import { createPrefixSet } from './prefix-set.ts';
 
@@ -40,7 +47,7 @@ interface Member {
 export interface Classes {
   setAddress(row: AddressRow): void;
   deleteAddress(address: string): void;
-  setPrefix(cidr: string, identity: number): void;
+  setPrefix(row: PrefixRow): void;
   deletePrefix(cidr: string): void;
   /** Policies use a block or a port name, or do so no longer. Uses are counted. */
   useBlock(cidr: string, by: 1 | -1): void;
@@ -67,6 +74,7 @@ export function createClasses(numbering: Numbering): Classes {
   const byBlock = new Map<string, Set<PolicyClass>>();
   const withPorts = new Set<PolicyClass>();
   const identities = new Map<string, number>();
+  const localBlocks = new Set<string>();
   const identityBlocks = createPrefixSet();
   const policyBlocks = createPrefixSet();
   const portNames = new Map<string, number>();
@@ -100,7 +108,7 @@ export function createClasses(numbering: Numbering): Classes {
       if (next !== undefined) join(next, key, member, changes);
       member.class = next;
     }
-    const row = next && ipcacheRow(key, member, next);
+    const row = next && ipcacheRow(key, member, next, localBlocks.has(key));
     if (row === undefined) {
       members.delete(key);
       if (member.written !== undefined) changes.ipcacheDelete.push(key);
@@ -172,17 +180,20 @@ export function createClasses(numbering: Numbering): Classes {
     deleteAddress(address) {
       if (addressRows.delete(address)) dirty.add(address);
     },
-    setPrefix(text, identity) {
+    setPrefix({ cidr: text, identity, local }) {
       const parsed = parseCidr(text);
       if (!parsed.ok) return;
       if (!identities.has(text)) identityBlocks.add(parsed.value);
       identities.set(text, identity);
+      if (local) localBlocks.add(text);
+      else localBlocks.delete(text);
       wantBlock(parsed.value, text, true);
     },
     deletePrefix(text) {
       const parsed = parseCidr(text);
       if (!parsed.ok || !identities.delete(text)) return;
       identityBlocks.remove(parsed.value);
+      localBlocks.delete(text);
       wantBlock(parsed.value, text, false);
     },
     useBlock(text, by) {
@@ -238,11 +249,9 @@ function isLocal(row: AddressRow | undefined): boolean {
   return row !== undefined && row.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0);
 }
 
-function ipcacheRow(address: string, { row }: Member, of: PolicyClass): IpcacheRow {
-  let flags = 0;
-  if (row?.pending) flags |= ipcacheFlags.pending;
-  if (row?.kind === 'host') flags |= ipcacheFlags.host;
-  if (row?.kind === 'remote-node') flags |= ipcacheFlags.remoteNode;
+function ipcacheRow(address: string, { row }: Member, of: PolicyClass, localBlock: boolean): IpcacheRow {
+  let flags: number = row?.kind === 'host' ? ipcacheFlags.thisNode : 0;
+  if (localBlock) flags |= ipcacheFlags.localBlock;
   const { class: number, identity } = of;
   return { address, class: number, identity, ifindex: row?.ifindex ?? 0, endpointId: row?.endpointId ?? 0, flags };
 }

@@ -100,6 +100,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     ruleRemoved: rules.remove,
     ruleTouched(rule, subject) {
       const dirty = dirtOf(subject.identity, rule.direction);
+      if (rule.peers.length === 0) dirty.base = true;
       // Classes that the rule's blocks and port names are about to make will bring their own dirt.
       for (const peer of rules.classesOf(rule)) dirty.peers.add(peer);
     },
@@ -178,7 +179,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
         if (row === undefined) prefixes.delete(cidr);
         else prefixes.add(cidr);
         if (row === undefined) classes.deletePrefix(cidr);
-        else classes.setPrefix(cidr, row.identity);
+        else classes.setPrefix(row);
       },
     );
     applyChanges(changes.addresses, () => addresses.keys(), setAddress);

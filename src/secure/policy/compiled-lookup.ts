@@ -1,6 +1,5 @@
 // Looks a connection up in compiled rows the way the kernel does: address -> class, (subject, direction, peer) ->
 // ruleset with a fallback to peer 0, longest prefix of protocol and port, and the fallback's ruleset when none matches.
-import { reservedIdentities } from '../../core/identity.ts';
 import { formatCidr, maskAddress, parseAddress } from '../../core/ip.ts';
 import {
   type Direction,
@@ -93,9 +92,7 @@ function judge(
   peer: IpcacheRow | undefined,
   connection: Connection,
 ): CompiledVerdict {
-  if (subject === undefined || subject.endpointId === 0 || subject.identity === reservedIdentities.host) {
-    return notJudged;
-  }
+  if (subject === undefined || (subject.endpointId === 0 && subject.ifindex === 0)) return notJudged;
   const row = (peerClass: number): PolicyPeerRow | undefined =>
     maps.peers.get(policyPeerKey({ subject: subject.class, direction, peer: peerClass }));
   for (const candidate of [peer === undefined ? undefined : row(peer.class), row(0)]) {
