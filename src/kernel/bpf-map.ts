@@ -145,6 +145,12 @@ export class BpfMap {
     return entries.length;
   }
 
+  /** Whether the kernel has batches for this type of map. */
+  supportsBatch(): boolean {
+    const none = this.#batchAttr(new Uint8Array(this.keySize), new Uint8Array(this.valueBytes), 0, 0);
+    return !lacksBatch(-tryBpf(BpfCommand.mapUpdateBatch, none));
+  }
+
   /** Deletes many keys, passing over those that are not there. Returns how many were deleted. */
   deleteBatch(keys: readonly Uint8Array[]): number {
     let deleted = 0;
