@@ -113,33 +113,30 @@ function meaning(compiler: PolicyCompiler): unknown {
   };
 }
 
-for (const catchAllEverywhere of [false, true]) {
-  test(`compiled rows agree with the evaluator (catchAllEverywhere ${catchAllEverywhere})`, () => {
-    fc.assert(
-      fc.property(arbitraryModel, arbitraryConnections, (model, connections) => {
-        const node = createNode({ catchAllEverywhere });
-        setModel(node, model);
-        node.flush();
-        assertAgrees(model, node.compiler, node.maps, connections);
-      }),
-      { numRuns: runs },
-    );
-  });
-}
+test('compiled rows agree with the evaluator', () => {
+  fc.assert(
+    fc.property(arbitraryModel, arbitraryConnections, (model, connections) => {
+      const node = createNode();
+      setModel(node, model);
+      node.flush();
+      assertAgrees(model, node.compiler, node.maps, connections);
+    }),
+    { numRuns: runs },
+  );
+});
 
 test('compiled rows after any history of changes agree with the evaluator and equal those compiled from scratch', () => {
   fc.assert(
     fc.property(
       fc.array(arbitraryModel, { minLength: 2, maxLength: 5 }),
       arbitraryConnections,
-      fc.boolean(),
-      (models, connections, catchAllEverywhere) => {
-        const node = createNode({ catchAllEverywhere });
+      (models, connections) => {
+        const node = createNode();
         for (const model of models) {
           setModel(node, model);
           node.flush();
           assertAgrees(model, node.compiler, node.maps, connections);
-          const fresh = createNode({ catchAllEverywhere });
+          const fresh = createNode();
           setModel(fresh, model);
           fresh.flush();
           assert.deepEqual(meaning(node.compiler), meaning(fresh.compiler));

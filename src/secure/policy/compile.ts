@@ -40,11 +40,6 @@ export interface PolicyCompilerOptions {
   readonly state?: PolicyCompilerState;
   /** Numbers to begin above, when the kernel holds rows that `state` does not explain. */
   readonly above?: { readonly class?: number; readonly ruleset?: number; readonly cookie?: number };
-  /**
-   * Gives each ruleset its own default deny. Otherwise a connection that finds no entry in its peer's ruleset is judged
-   * by the fallback's, and a new policy costs as many rows as it has, not as many as all policies of the pod have.
-   */
-  readonly catchAllEverywhere?: boolean;
 }
 
 /** The compiler of one node. */
@@ -72,7 +67,7 @@ interface Dirt {
 
 /** Makes a compiler that knows nothing yet. */
 export function createPolicyCompiler(options: PolicyCompilerOptions = {}): PolicyCompiler {
-  const { clock = systemClock, restMs = defaultRestMs, state, above, catchAllEverywhere = false } = options;
+  const { clock = systemClock, restMs = defaultRestMs, state, above } = options;
   const numbering = (kind: keyof PolicyCompilerState, first: number) =>
     createNumbering({ clock, restMs, first, state: state?.[kind] });
   const classNumbers = numbering('classes', (above?.class ?? 0) + 1);
@@ -205,7 +200,8 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     const before = known[direction];
     const base = dirty.base || before === undefined ? baseOf(subject, direction, cookies) : before;
     known[direction] = base;
-    const denyMoved = base.denyCookie !== before?.denyCookie && (catchAllEverywhere || hasStaged(subject));
+    // Only entries of staged rules deny outside of the fallback.
+    const denyMoved = base.denyCookie !== before?.denyCookie && hasStaged(subject);
     const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
     const recipes = new Map<string, readonly PortEntry[]>();
     for (const local of locals) {
@@ -266,7 +262,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       const full = portEntries([...new Set([...matching, ...base.wildcards])], namedPorts, base, cookies);
       if (sameEntries(full, fallback)) entries = [];
       // What the fallback says of everything else need not be said again.
-      else entries = !catchAllEverywhere && sameVerdict(full[0]!, fallback[0]!) ? full.slice(1) : full;
+      else entries = sameVerdict(full[0]!, fallback[0]!) ? full.slice(1) : full;
       recipes.set(recipe, entries);
     }
     return entries.length === 0 ? undefined : entries;
