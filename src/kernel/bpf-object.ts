@@ -33,8 +33,8 @@ export type LoadOptions = {
   path: string;
   /** Directory on bpffs for the maps, made when missing. Without it nothing is pinned or adopted. */
   pinDir?: string;
-  /** Values of `const volatile` variables. */
-  constants?: Record<string, number | bigint | boolean>;
+  /** Values of `const volatile` variables; undefined leaves what the C source says. */
+  constants?: Record<string, number | bigint | boolean | undefined>;
   /** Sizes of maps that differ from those in the C source. */
   maxEntries?: Record<string, number>;
   /** Load these programs only; all when left out. */
@@ -159,10 +159,10 @@ function resizeMaps(maps: Named[], sizes: Record<string, number>, path: string):
 function setConstants(
   btf: Btf | undefined,
   rodata: number | undefined,
-  constants: Record<string, number | bigint | boolean>,
+  constants: Record<string, number | bigint | boolean | undefined>,
   path: string,
 ): void {
-  const names = Object.keys(constants);
+  const names = Object.keys(constants).filter((name) => constants[name] !== undefined);
   if (names.length === 0) return;
   if (!btf || rodata === undefined) throw new RangeError(`${basename(path)} has no constants to set`);
   const size = new Uint8Array(8);

@@ -4,7 +4,7 @@ import { createMap } from './bpf-map.ts';
 import { loadObject } from './bpf-object.ts';
 import { MapType } from './bpf-syscall.ts';
 import { mmapArray } from './mmap-array.ts';
-import { openRing, readRing } from './ring-buffer.ts';
+import { openRing, readRing, ringOver } from './ring-buffer.ts';
 import { testRun } from './test-run.ts';
 import { bpfSkipReason, compileBpf } from './testdata/compile.ts';
 
@@ -126,6 +126,26 @@ test('readRing gives nothing after close, and a second close does nothing', need
     0,
   );
   assert.equal(t.ring.backlogBytes(), 0);
+});
+
+test('readRing stops at a record that is still being written, and goes on once it is done', () => {
+  const page = 4096;
+  const data = new ArrayBuffer(page + 2 * page);
+  const ring = ringOver(new ArrayBuffer(page), data, page, () => {});
+  const header = new Uint32Array(data, page);
+  header[0] = 8; // done
+  header[4] = 0x80000000 + 8; // busy
+  header[8] = 0x40000000 + 8; // discarded
+  header[12] = 8; // done
+  new BigUint64Array(data, 0, 1)[0] = 64n;
+  const offsets: number[] = [];
+  const read = () => readRing(ring, (_view, offset) => offsets.push(offset));
+  assert.equal(read(), 1);
+  assert.equal(read(), 0);
+  assert.equal(ring.backlogBytes(), 48);
+  header[4] = 8;
+  assert.equal(read(), 2);
+  assert.deepEqual(offsets, [8, 24, 56]);
 });
 
 test('openRing refuses other maps', needsBpf, () => {

@@ -44,17 +44,22 @@ export function openRing(map: BpfMap): RingBuffer {
     consumerPage.close();
     throw error;
   }
-  const consumer = new BigUint64Array(consumerPage.buffer, 0, 1);
-  const producer = new BigUint64Array(dataPages.buffer, 0, 1);
-  const close = (): void => {
+  return ringOver(consumerPage.buffer, dataPages.buffer, page, () => {
     consumerPage.close();
     dataPages.close();
-  };
+  });
+}
+
+/** A ring over memory with the kernel's layout; `data` holds the producer page and the data twice. */
+export function ringOver(control: ArrayBuffer, data: ArrayBuffer, page: number, close: () => void): RingBuffer {
+  const sizeBytes = (data.byteLength - page) / 2;
+  const consumer = new BigUint64Array(control, 0, 1);
+  const producer = new BigUint64Array(data, 0, 1);
   const state: RingState = {
     sizeBytes,
-    view: new DataView(dataPages.buffer, page, 2 * sizeBytes),
-    bytes: new Uint8Array(dataPages.buffer, page, 2 * sizeBytes),
-    headers: new Int32Array(dataPages.buffer, page, sizeBytes / 2),
+    view: new DataView(data, page, 2 * sizeBytes),
+    bytes: new Uint8Array(data, page, 2 * sizeBytes),
+    headers: new Int32Array(data, page, sizeBytes / 2),
     consumer,
     producer,
     position: Number(Atomics.load(consumer, 0)),
