@@ -4,7 +4,7 @@ import { loadObject } from './bpf-object.ts';
 import { isErrno } from './kernel-error.ts';
 import { createVeth } from './links.ts';
 import { withNetns } from './netns.ts';
-import { testRun } from './test-run.ts';
+import { runSyscallProgram, testRun } from './test-run.ts';
 import { bpfSkipReason, compileBpf } from './testdata/compile.ts';
 import { scratchNetns } from './testdata/scratch-netns.ts';
 
@@ -25,6 +25,8 @@ SEC("tc") int echo(struct __sk_buff *skb)
   bpf_skb_store_bytes(skb, 0, &first, 1, 0);
   return TC_ACT_SHOT;
 }
+struct answer { __u32 in; __u32 out; };
+SEC("syscall") int ask(struct answer *a) { a->out = a->in * 2; return 5; }
 SEC("tc") int redirect(struct __sk_buff *skb) { return bpf_redirect(skb->ifindex, 0); }
 char _license[] SEC("license") = "GPL";
 `;
@@ -59,4 +61,11 @@ test('testRun repeats and tells a redirect by its verdict', needsBpf, () => {
   assert.equal(result.retval, 7);
   assert.ok(result.durationNs < 100_000);
   assert.equal(result.ctxOut, undefined);
+});
+
+test('runSyscallProgram gives the program its context and brings it back', needsBpf, () => {
+  using object = loadObject({ path: compileBpf('echo', source) });
+  const ctx = new Uint8Array([21, 0, 0, 0, 0, 0, 0, 0]);
+  assert.equal(runSyscallProgram(object.program('ask').fd, ctx), 5);
+  assert.deepEqual(ctx, new Uint8Array([21, 0, 0, 0, 42, 0, 0, 0]));
 });
