@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -29,7 +30,7 @@ export const imageNames = {
 } as const;
 
 /** Raise it when the way an image is made changes. */
-const recipe = '2';
+const recipe = '4';
 
 const toolboxPackages = [
   'bash',
@@ -79,10 +80,8 @@ const recipes: readonly ImageRecipe[] = [
     key: () => inputHash([], toolboxPackages),
     config: { command: ['sleep', 'infinity'] },
     async fill(folder, progress) {
-      const root = await unpackPackages(toolboxPackages, progress, { closure: true });
+      const root = await toolboxRoot(progress);
       cpSync(root, folder, { recursive: true, verbatimSymlinks: true });
-      baseFiles(folder);
-      fillTools(folder);
     },
   },
   {
@@ -93,10 +92,24 @@ const recipes: readonly ImageRecipe[] = [
       const root = await unpackPackages(['redis-server', 'redis-tools', 'busybox-static'], progress, { closure: true });
       cpSync(root, folder, { recursive: true, verbatimSymlinks: true });
       baseFiles(folder);
-      fillTools(folder);
+      await fillTools(folder);
     },
   },
 ];
+
+/** A root directory with all the tools of the toolbox, kept in the cache: for the image, and for hosts without containers. */
+export async function toolboxRoot(progress: Progress): Promise<string> {
+  const folder = join(cacheDir(), 'roots', `toolbox-${recipe}-${inputHash([], toolboxPackages)}`);
+  if (existsSync(folder)) return folder;
+  const partial = `${folder}.${process.pid}.partial`;
+  rmSync(partial, { recursive: true, force: true });
+  const packages = await unpackPackages(toolboxPackages, progress, { closure: true });
+  cpSync(packages, partial, { recursive: true, verbatimSymlinks: true });
+  baseFiles(partial);
+  await fillTools(partial);
+  renameSync(partial, folder);
+  return folder;
+}
 
 /** What a program expects to find in any root directory. */
 function baseFiles(folder: string): void {
@@ -111,29 +124,20 @@ function baseFiles(folder: string): void {
   writeFileSync(join(folder, 'etc/nsswitch.conf'), 'hosts: files dns\n');
 }
 
-/** What installing the packages would have done: the shell's name, alternatives, and busybox for all that is missing. */
-function fillTools(folder: string): void {
+/** What installing the packages would have done: names for programs, and busybox for all that is not there. */
+async function fillTools(folder: string): Promise<void> {
   const bin = join(folder, 'usr/bin');
-  const links = { sh: 'dash', nc: 'nc.openbsd', awk: 'busybox', vi: 'busybox', telnet: 'busybox', wget: 'busybox' };
-  for (const [name, target] of Object.entries({ ...links, ping6: 'ping', python: 'python3' })) {
-    if (existsSync(join(bin, target)) && !existsSync(join(bin, name))) symlinkSync(target, join(bin, name));
-  }
-  if (!existsSync(join(bin, 'sh'))) symlinkSync('busybox', join(bin, 'sh'));
-  for (const name of [
-    'cat',
-    'clear',
-    'grep',
-    'hexdump',
-    'less',
-    'ps',
-    'sed',
-    'top',
-    'traceroute',
-    'xargs',
-    'find',
-    'hostname',
-  ]) {
-    if (!existsSync(join(bin, name))) symlinkSync('busybox', join(bin, name));
+  const applets = (await run([join(bin, 'busybox'), '--list'])).trim().split('\n');
+  const links: [string, string][] = [
+    ['sh', 'dash'],
+    ['nc', 'nc.openbsd'],
+    ['python', 'python3'],
+    ['ping6', 'ping'],
+    ...applets.map((applet): [string, string] => [applet, 'busybox']),
+  ];
+  for (const [name, target] of links) {
+    const taken = existsSync(join(bin, name)) || existsSync(join(folder, 'usr/sbin', name));
+    if (!taken && existsSync(join(bin, target))) symlinkSync(target, join(bin, name));
   }
 }
 

@@ -8,6 +8,7 @@ import { type Api, type ApiObject, ensure } from './api.ts';
 import { attempt, type CommandOptions, type CommandResult } from './command.ts';
 import { inNode, nodeAddresses } from './node.ts';
 import { type LabRecord, type NodeSpec, paths, requireNode } from './state.ts';
+import { withTools } from './toolbox.ts';
 import { waitFor } from './wait.ts';
 
 /** The taint that keeps the scheduler's pods off a node without kubelet. */
@@ -81,9 +82,9 @@ export async function addPod(record: LabRecord, api: Api, options: PodOptions): 
     containerId,
     netns: `/run/netns/pod-${containerId.slice(0, 12)}`,
   };
-  const made = await attempt(
-    inNode(record.name, pod.node, ['ip', 'netns', 'add', pod.netns.slice('/run/netns/'.length)]),
-  );
+  const netnsName = pod.netns.slice('/run/netns/'.length);
+  const script = 'ip netns add "$0" && ip -n "$0" link set lo up';
+  const made = await attempt(inNode(record.name, pod.node, ['sh', '-c', script, netnsName]));
   if (made.status !== 0) throw new WeirError('LAB_COMMAND_FAILED', `ip netns add: ${made.stderr.trim()}`);
   const cniResult = await callPlugin(record.name, 'ADD', pod);
   const addresses = (cniResult.ips ?? []).map((each) => each.address.split('/')[0] ?? '');
@@ -136,14 +137,14 @@ export async function deletePod(record: LabRecord, api: Api, pod: LabPod): Promi
   });
 }
 
-/** Runs a command in a pod's network, and in its node otherwise. */
-export function podExec(
+/** Runs a command in a pod's network, and in its node otherwise; what this machine lacks comes from the toolbox. */
+export async function podExec(
   record: LabRecord,
   pod: LabPod,
   argv: readonly string[],
   options?: CommandOptions,
 ): Promise<CommandResult> {
-  return attempt(podCommand(record, pod, argv), options);
+  return attempt(podCommand(record, pod, await withTools(argv)), options);
 }
 
 /** The command that `podExec` runs, for callers that start it themselves. */

@@ -158,7 +158,7 @@ world
     const name = options.name ?? (world.opts().name as string);
     requireLab(name);
     const argv = command[0] === '--' ? command.slice(1) : command;
-    process.exitCode = await runInteractive(worldCommand(name, argv));
+    process.exitCode = await runInteractive(await worldCommand(name, argv));
   });
 
 /** The exit code that fits an error. */
