@@ -4,7 +4,8 @@ import { loadObject } from './bpf-object.ts';
 import { isErrno } from './kernel-error.ts';
 import { createVeth } from './links.ts';
 import { withNetns } from './netns.ts';
-import { runSyscallProgram, testRun } from './test-run.ts';
+import { runProgram } from './run-program.ts';
+import { testRun } from './test-run.ts';
 import { bpfSkipReason, compileBpf } from './testdata/compile.ts';
 import { scratchNetns } from './testdata/scratch-netns.ts';
 
@@ -63,9 +64,9 @@ test('testRun repeats and tells a redirect by its verdict', needsBpf, () => {
   assert.equal(result.ctxOut, undefined);
 });
 
-test('runSyscallProgram gives the program its context and brings it back', needsBpf, () => {
+test('runProgram gives the program its context and brings it back', needsBpf, () => {
   using object = loadObject({ path: compileBpf('echo', source) });
   const ctx = new Uint8Array([21, 0, 0, 0, 0, 0, 0, 0]);
-  assert.equal(runSyscallProgram(object.program('ask').fd, ctx), 5);
+  assert.equal(runProgram(object.program('ask').fd, ctx), 5);
   assert.deepEqual(ctx, new Uint8Array([21, 0, 0, 0, 42, 0, 0, 0]));
 });

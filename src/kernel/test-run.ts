@@ -83,13 +83,3 @@ function readSkb(ctx: BpfAttr): NonNullable<TestRunResult['ctxOut']> {
     cb: [0, 1, 2, 3, 4].map((i) => ctx.readU32(at.cb + 4 * i)),
   };
 }
-
-/**
- * Runs a program of section `syscall` once, now, on the calling thread. `ctx` is its context: it reads it, and what it
- * writes into it is there afterwards. Returns the program's result.
- */
-export function runSyscallProgram(programFd: number, ctx: Uint8Array): number {
-  const attr = new BpfAttr(80).u32(0, programFd).u32(40, ctx.length).pointer(48, ctx);
-  bpf(BpfCommand.progTestRun, attr, 'PROG_TEST_RUN', `${ctx.length} bytes of context`);
-  return attr.readU32(4) | 0;
-}
