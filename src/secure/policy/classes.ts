@@ -21,7 +21,7 @@ export interface PolicyClass extends ClassRow {
   /** How many addresses and blocks are in it. */
   members: number;
   /** Its addresses that are pods of this node. While there are any, the class is a subject of policy. */
-  readonly local: Set<string>;
+  local: ReadonlySet<string>;
 }
 
 /** What a round of sorting changed. */
@@ -63,6 +63,7 @@ export interface Classes {
 }
 
 const none: ReadonlySet<PolicyClass> = new Set();
+const noAddress: ReadonlySet<string> = new Set();
 
 /** Makes an empty sorter. */
 export function createClasses(numbering: Numbering): Classes {
@@ -131,7 +132,7 @@ export function createClasses(numbering: Numbering): Classes {
     const known = byKey.get(content);
     if (known !== undefined) return known;
     const number = numbering.acquire(content);
-    const made: PolicyClass = { class: number, identity, prefixes, namedPorts, pending, members: 0, local: new Set() };
+    const made: PolicyClass = { class: number, identity, prefixes, namedPorts, pending, members: 0, local: noAddress };
     byKey.set(content, made);
     byNumber.set(number, made);
     addTo(byIdentity, identity, made);
@@ -147,12 +148,16 @@ export function createClasses(numbering: Numbering): Classes {
     to.members++;
     if (!isLocal(member.row)) return;
     if (to.local.size === 0) changes.localChanged.add(to);
-    to.local.add(key);
+    // Most classes are remote: they share the empty set.
+    if (to.local === noAddress) to.local = new Set([key]);
+    else (to.local as Set<string>).add(key);
   }
 
   function leave(from: PolicyClass, key: string, changes: ClassChanges, old: Set<PolicyClass>): void {
     from.members--;
-    if (from.local.delete(key) && from.local.size === 0) changes.localChanged.add(from);
+    if (from.local !== noAddress && (from.local as Set<string>).delete(key) && from.local.size === 0) {
+      changes.localChanged.add(from);
+    }
     if (from.members === 0) old.add(from);
   }
 

@@ -50,9 +50,13 @@ export function createCookies(numbering: Numbering): Cookies {
 
   return {
     number({ verdict, rules }) {
-      const ordered = [...rules].sort((a, b) => (a.originKey < b.originKey ? -1 : a.originKey > b.originKey ? 1 : 0));
-      const text = `${verdict} ${ordered.map((rule) => rule.originKey).join(' ')}`;
-      const content = text.length <= 64 ? text : hash('sha256', text, 'base64');
+      const ordered =
+        rules.length < 2
+          ? rules
+          : [...rules].sort((a, b) => (a.originKey < b.originKey ? -1 : a.originKey > b.originKey ? 1 : 0));
+      // Isolation speaks with rule index -1, so the texts of denials and of allowances never meet.
+      let content = ordered.length === 1 ? ordered[0]!.originKey : ordered.map((rule) => rule.originKey).join(' ');
+      if (content.length > 256) content = hash('sha256', content, 'base64');
       const cookie = numbering.acquire(content);
       if (!rows.has(cookie)) {
         rows.set(cookie, { cookie, verdict, rules: ordered.map((rule) => rule.origin) });

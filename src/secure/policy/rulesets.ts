@@ -132,6 +132,17 @@ export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets
   const rulesets = new Map<string, Ruleset>();
   const fresh = new Set<Ruleset>([allowAll]);
   const unused = new Set<Ruleset>();
+  /** Peers with the same rules share one list: its key is made once. */
+  const keys = new WeakMap<readonly PortEntry[], string>();
+
+  function keyOf(entries: readonly PortEntry[]): string {
+    let key = keys.get(entries);
+    if (key === undefined) {
+      key = entriesKey(entries);
+      keys.set(entries, key);
+    }
+    return key;
+  }
 
   function* rowsOf(ruleset: Ruleset): IterableIterator<PolicyPortRow> {
     for (const entry of ruleset.entries) yield { ruleset: ruleset.number, ...entry };
@@ -143,7 +154,7 @@ export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets
       return rulesets.size + 1;
     },
     retain(entries) {
-      const key = entriesKey(entries);
+      const key = keyOf(entries);
       let ruleset = rulesets.get(key);
       if (ruleset === undefined) {
         ruleset = { number: numbering.acquire(key), key, entries, uses: 0 };

@@ -1,0 +1,117 @@
+// How long compiling policy takes on one node: all of it, then one change at a time.
+// usage: policy-compile.ts [--policies N] [--json]
+import { parseArgs } from 'node:util';
+import { identityLabels, reservedIdentityRows } from '../src/core/identity.ts';
+import type { AddressRow, IdentityRow, NetworkPolicyRow } from '../src/core/rows.ts';
+import { createPolicyCompiler, type PolicyCompiler } from '../src/secure/policy/compile.ts';
+import type { PolicyModel } from '../src/secure/policy/evaluate.ts';
+import { modelChanges } from '../src/secure/policy/model-changes.ts';
+import type { PolicyChanges, PolicyDelta } from '../src/secure/policy/policy-delta.ts';
+
+const { values } = parseArgs({
+  options: { policies: { type: 'string', default: '1000' }, json: { type: 'boolean', default: false } },
+});
+const policyCount = Number(values.policies);
+const peersPerPolicy = 10;
+const localPods = 100;
+const rounds = 200;
+
+/** 100 local pods of one identity; each policy allows them 10 peers on one port. */
+function makeModel(peerIdentities: number): PolicyModel {
+  const identities: IdentityRow[] = [...reservedIdentityRows()];
+  const addresses: AddressRow[] = [];
+  const add = (id: number, labels: Record<string, string>, pods: number, local: boolean): void => {
+    identities.push({ id, labels: identityLabels({ namespace: 'bench', serviceAccount: 'default', labels }) });
+    for (let i = 0; i < pods; i++) {
+      const endpointId = local ? i + 1 : 0;
+      const address = `10.${local ? 1 : 2}.${(addresses.length >> 8) & 255}.${addresses.length & 255}`;
+      addresses.push({ address, identity: id, kind: 'pod', namedPorts: [], ifindex: endpointId, endpointId });
+    }
+  };
+  add(256, { app: 'server' }, localPods, true);
+  for (let i = 0; i < peerIdentities; i++) add(300 + i, { app: `peer-${i}` }, 1, false);
+  const policies = Array.from({ length: policyCount }, (_, i) => makePolicy(i, 1000 + i, peerIdentities));
+  return { identities, namespaces: [{ name: 'bench', labels: {} }], addresses, prefixes: [], policies };
+}
+
+function makePolicy(number: number, port: number, peerIdentities: number): NetworkPolicyRow {
+  const peers = Array.from({ length: peersPerPolicy }, (_, i) => ({
+    kind: 'pods' as const,
+    podSelector: {
+      matchLabels: { app: `peer-${(number * peersPerPolicy + i) % peerIdentities}` },
+      matchExpressions: [],
+    },
+  }));
+  return {
+    key: `bench/policy-${number}`,
+    namespace: 'bench',
+    name: `policy-${number}`,
+    staged: false,
+    podSelector: { matchLabels: { app: 'server' }, matchExpressions: [] },
+    isolates: { ingress: true, egress: false },
+    ingress: [{ peers, ports: [{ kind: 'range', protocol: 'TCP', first: port, last: port }] }],
+    egress: [],
+  };
+}
+
+function change(table: keyof PolicyChanges, key: string | number, after?: unknown): PolicyChanges {
+  return { [table]: { resync: false, changes: [{ key, ...(after !== undefined && { after }), revision: 1 }] } };
+}
+
+function measure(run: (round: number) => PolicyDelta): { p50Ms: number; p99Ms: number; rows: number } {
+  const times: number[] = [];
+  let rows = 0;
+  for (let i = 0; i < rounds; i++) {
+    const begin = performance.now();
+    const delta = run(i);
+    times.push(performance.now() - begin);
+    const { ports, peers, ipcache } = delta;
+    rows = Math.max(rows, ...[[ports, peers, ipcache].reduce((n, d) => n + d.upsert.length + d.delete.length, 0)]);
+  }
+  times.sort((a, b) => a - b);
+  return { p50Ms: times[rounds / 2]!, p99Ms: times[Math.floor(rounds * 0.99)]!, rows };
+}
+
+function bench(name: string, peerIdentities: number) {
+  const model = makeModel(peerIdentities);
+  const changes = modelChanges(model);
+  createPolicyCompiler().update(changes); // Warms the engine up.
+  globalThis.gc?.();
+  const heapBefore = process.memoryUsage().heapUsed;
+  const begin = performance.now();
+  const compiler: PolicyCompiler = createPolicyCompiler();
+  compiler.update(changes);
+  const allMs = performance.now() - begin;
+  globalThis.gc?.();
+  const heapMiB = (process.memoryUsage().heapUsed - heapBefore) / 2 ** 20;
+  const upsert = (row: NetworkPolicyRow): PolicyDelta => compiler.update(change('policies', row.key, row));
+  const pod = (i: number) => ({ ...model.addresses.at(-1)!, address: `10.3.0.${i}` });
+  return {
+    name,
+    allMs,
+    heapMiB,
+    ports: [...compiler.ports()].length,
+    peers: [...compiler.peers()].length,
+    'change a policy': measure((i) => upsert(makePolicy(i % 10, 20_000 + i, peerIdentities))),
+    'add a policy': measure((i) => upsert(makePolicy(policyCount + i, 30_000 + i, peerIdentities))),
+    'delete a policy': measure((i) => compiler.update(change('policies', `bench/policy-${policyCount + i}`))),
+    'add a remote pod': measure((i) => compiler.update(change('addresses', `10.3.0.${i}`, pod(i)))),
+  };
+}
+
+const results = [
+  bench('10 000 peers, each in one policy', policyCount * peersPerPolicy),
+  bench('10 peers, each in all policies', 10),
+];
+if (values.json)
+  console.log(JSON.stringify({ bench: 'policy-compile', policyCount, peersPerPolicy, localPods, results }));
+else {
+  for (const { name, allMs, heapMiB, ports, peers, ...changesOf } of results) {
+    console.log(
+      `${policyCount} policies, ${name}: all in ${allMs.toFixed(0)} ms, ${heapMiB.toFixed(1)} MiB, ${peers} peer rows, ${ports} port rows`,
+    );
+    for (const [what, { p50Ms, p99Ms, rows }] of Object.entries(changesOf)) {
+      console.log(`  ${what}: p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms, at most ${rows} rows written`);
+    }
+  }
+}
