@@ -1,8 +1,22 @@
 // libbpf, bound once: the map calls of the hot path (0.5 µs each) and the loader of ELF objects.
 // libbpf's calls return -errno (or NULL with errno set); callers turn that into KernelError.
 import koffi from 'koffi';
+import { WeirError } from '../core/errors.ts';
 
-const library = koffi.load('libbpf.so.1');
+const library = loadLibrary();
+
+function loadLibrary(): ReturnType<typeof koffi.load> {
+  try {
+    return koffi.load('libbpf.so.1');
+  } catch (error) {
+    const why = `libbpf.so.1 cannot be loaded: ${(error as Error).message}`;
+    throw new WeirError(
+      'KERNEL_UNSUPPORTED',
+      why,
+      'Install libbpf, version 1.1 or later (Debian: apt-get install libbpf1).',
+    );
+  }
+}
 
 type Address = number;
 
