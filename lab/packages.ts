@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
-import { cacheDir, inputHash } from './cache.ts';
+import { cacheDir, inputHash, partialName } from './cache.ts';
 import { attempt, run } from './command.ts';
 import type { Progress } from './progress.ts';
 
@@ -97,7 +97,7 @@ export async function unpackPackages(
   const name = `${packages[0]}-${inputHash([], [...packages, String(options.closure), neverUnpacked.source, '3'])}`;
   const folder = join(cacheDir(), 'packages', name);
   if (existsSync(folder)) return folder;
-  const partial = `${folder}.${process.pid}.partial`;
+  const partial = partialName(folder);
   const archives = join(partial, 'archives');
   mkdirSync(join(archives, 'partial'), { recursive: true });
   try {

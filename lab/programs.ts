@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
-import { cacheDir, inputHash } from './cache.ts';
+import { cacheDir, inputHash, partialName } from './cache.ts';
 import { attempt } from './command.ts';
 import { findGo } from './go-toolchain.ts';
 import type { Progress } from './progress.ts';
@@ -106,7 +106,7 @@ async function buildProgram(go: string, program: GoProgram, progress: Progress):
   const folder = programDir(program);
   mkdirSync(folder, { recursive: true });
   // Only a whole program gets its name: an interrupted build leaves a file that nobody runs.
-  const partial = join(folder, `${program.name}.${process.pid}.partial`);
+  const partial = partialName(join(folder, program.name));
   const options = {
     cwd: moduleDir(program),
     env: { CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-buildvcs=false -mod=readonly', GOWORK: 'off' },

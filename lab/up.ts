@@ -5,6 +5,7 @@ import { WeirError } from '../src/core/errors.ts';
 import { hostNumbers, type IpFamily, maxNodes } from './addresses.ts';
 import { agentSockets, startAgent, startOperator, waitForAgent } from './agents.ts';
 import { type Api, type ApiObject, connectApi } from './api.ts';
+import { removeAbandoned } from './cache.ts';
 import { cgroupLayout } from './cgroups.ts';
 import { ensureObjects, nameServer, weirRoles } from './cluster-objects.ts';
 import { controlPlaneParts, freePort, requireAlive, startApiServer, startControllers } from './control-plane.ts';
@@ -59,6 +60,7 @@ export function checkMachine(): void {
 
 /** Builds programs and images that are not in the cache yet; returns the folder with runc in it. */
 export async function prepare(progress: Progress): Promise<string> {
+  removeAbandoned();
   await installPrerequisites(progress);
   await buildPrograms(progress);
   const runc = await unpackPackages(['runc'], progress, { closure: false });
