@@ -27,6 +27,8 @@ export interface AddressPool {
   reserve(address: string, owner: string): boolean;
   /** Frees what the owner has. It rests before it is given out again. */
   release(owner: string): string | undefined;
+  /** An address that was freed before a restart goes on resting. */
+  rest(lease: Lease): void;
   leases(): Lease[];
   usage(): PoolUsage;
 }
@@ -106,6 +108,9 @@ export function createAddressPool(cidr: string, options: { nowMs: () => number; 
       byOwner.delete(owner);
       byAddress.set(address, { owner, freedAtMs: options.nowMs() });
       return address;
+    },
+    rest({ address, owner, freedAtMs }) {
+      if (freedAtMs !== undefined && contains(address) && !byAddress.has(address)) byAddress.set(address, { owner, freedAtMs });
     },
     leases: () => [...byAddress].map(([address, lease]) => ({ address, ...lease })),
     usage() {

@@ -2,10 +2,24 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { createFakeClock } from '../../core/clock.ts';
-import type { AddressRow, IdentityRow, NamespaceRow, NetworkPolicyRow, PrefixRow } from '../../core/rows.ts';
+import { everything } from '../../core/labels.ts';
+import type {
+  AddressRow,
+  IdentityRow,
+  NamespaceRow,
+  NetworkPolicyRow,
+  PolicyRule,
+  PrefixRow,
+} from '../../core/rows.ts';
 import { createTable, type Table } from '../../core/table.ts';
 import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from './compile.ts';
-import { applyDelta, type CompiledMaps, createCompiledMaps, lookupConnection } from './compiled-lookup.ts';
+import {
+  applyDelta,
+  type CompiledMaps,
+  type CompiledVerdict,
+  createCompiledMaps,
+  lookupConnection,
+} from './compiled-lookup.ts';
 import { type Connection, evaluate, type PolicyModel, type Verdict } from './evaluate.ts';
 import { arbitraryConnections, arbitraryModel } from './random-model.ts';
 
@@ -23,14 +37,14 @@ function createNode(options: PolicyCompilerOptions = {}) {
   const compiler = createPolicyCompiler({ clock: createFakeClock(), ...options });
   const maps = createCompiledMaps();
   const seen: Record<string, number> = {};
-  const flush = () => {
+  const flush = (step?: () => void) => {
     const changes: Record<string, unknown> = {};
     for (const [name, table] of Object.entries(tables) as [string, Table<unknown>][]) {
       changes[name] = table.changesSince(seen[name] ?? 0);
       seen[name] = table.revision;
     }
     const delta = compiler.update(changes);
-    applyDelta(maps, delta);
+    applyDelta(maps, delta, step);
     return delta;
   };
   return { tables, compiler, maps, flush };
@@ -181,7 +195,8 @@ test('update() without changes writes nothing, and what it wrote is what it says
         setModel(node, model);
         node.flush();
         const { peers, ports, ipcache, cookies } = node.flush();
-        assert.deepEqual([peers, ports, ipcache, cookies], Array(4).fill({ upsert: [], delete: [] }));
+        assert.deepEqual(peers, { upsert: [], close: [], delete: [] });
+        assert.deepEqual([ports, ipcache, cookies], Array(3).fill({ upsert: [], delete: [] }));
         assert.deepEqual(
           [...node.maps.ports.values()].map((row) => JSON.stringify(row)).sort(),
           [...node.compiler.ports()].map((row) => JSON.stringify(row)).sort(),
@@ -199,3 +214,130 @@ test('update() without changes writes nothing, and what it wrote is what it says
     { numRuns: runs },
   );
 });
+
+test('while the delta of one added or removed row is written, no verdict appears that is neither the old nor the new', () => {
+  const tables = ['policies', 'policies', 'addresses'] as const;
+  const change = fc.record({ table: fc.constantFrom(...tables), adds: fc.boolean(), at: fc.nat(100) });
+  fc.assert(
+    fc.property(arbitraryModel, change, arbitraryConnections, (given, { table, adds, at }, connections) => {
+      const model = withoutReclassing(given);
+      const rows: readonly unknown[] = model[table];
+      const less = { ...model, [table]: rows.filter((_, i) => i !== at % Math.max(1, rows.length)) };
+      const [first, second] = adds ? [less, model] : [model, less];
+      const node = createNode();
+      setModel(node, first);
+      node.flush();
+      const verdicts = () => connections.map((connection) => lookupConnection(node.maps, connection));
+      const before = verdicts();
+      setModel(node, second);
+      const between: ReturnType<typeof verdicts>[] = [];
+      node.flush(() => between.push(verdicts()));
+      const after = verdicts();
+      for (const [step, found] of between.entries()) {
+        for (const [i, { egress, ingress }] of found.entries()) {
+          for (const [end, { allowed }] of Object.entries({ egress, ingress }) as ['egress', CompiledVerdict][]) {
+            const fits = allowed === before[i]![end].allowed || allowed === after[i]![end].allowed;
+            assert.ok(fits, `step ${step}: ${end} of ${JSON.stringify(connections[i])}`);
+          }
+        }
+      }
+    }),
+    { numRuns: runs },
+  );
+});
+
+test('numbers stay when what they stand for stays, across a restart too', () => {
+  fc.assert(
+    fc.property(arbitraryModel, arbitraryModel, (first, second) => {
+      const node = createNode();
+      setModel(node, first);
+      node.flush();
+      setModel(node, second);
+      node.flush();
+      const state = JSON.parse(JSON.stringify(node.compiler.export()));
+      const again = createNode({ state });
+      setModel(again, second);
+      again.flush();
+      assert.deepEqual(sorted(again.maps.peers), sorted(node.maps.peers));
+      assert.deepEqual(sorted(again.maps.ports), sorted(node.maps.ports));
+      assert.deepEqual(sorted(again.maps.ipcache), sorted(node.maps.ipcache));
+    }),
+    { numRuns: runs },
+  );
+});
+
+test('a ruleset number never changes its content, nor a cookie, while it may still be in use', () => {
+  fc.assert(
+    fc.property(fc.array(arbitraryModel, { minLength: 2, maxLength: 8 }), (models) => {
+      const node = createNode();
+      const rulesets = new Map<number, string>();
+      const cookies = new Map<number, string>();
+      for (const model of models) {
+        setModel(node, model);
+        const delta = node.flush();
+        for (const row of delta.cookies.upsert) {
+          assert.equal(cookies.get(row.cookie) ?? JSON.stringify(row), JSON.stringify(row));
+          cookies.set(row.cookie, JSON.stringify(row));
+        }
+        const found = new Map<number, string[]>();
+        for (const row of node.compiler.ports())
+          found.set(row.ruleset, [...(found.get(row.ruleset) ?? []), JSON.stringify(row)].sort());
+        for (const [number, rows] of found) {
+          assert.equal(rulesets.get(number) ?? rows.join(), rows.join());
+          rulesets.set(number, rows.join());
+        }
+      }
+    }),
+    { numRuns: runs },
+  );
+});
+
+test('`above` keeps new numbers clear of what an unexplained kernel map holds', () => {
+  const node = createNode({ above: { class: 1000, ruleset: 2000, cookie: 3000 } });
+  const [model] = fc.sample(arbitraryModel, { numRuns: 1, seed: 7 });
+  setModel(node, model!);
+  const delta = node.flush();
+  assert.ok(delta.classes.upsert.every((row) => row.class > 1000));
+  assert.ok(delta.ports.upsert.every((row) => row.ruleset > 2000 || row.ruleset === 1));
+  assert.ok(delta.cookies.upsert.every((row) => row.cookie > 3000));
+});
+
+test('churn leaves nothing behind once numbers have rested', async () => {
+  const clock = createFakeClock();
+  const node = createNode({ clock, restMs: 1000 });
+  const models = fc.sample(arbitraryModel, { numRuns: 60, seed: 11 });
+  const size = () => JSON.stringify(node.compiler.export()).length + [...node.compiler.cookies()].length;
+  let most = 0;
+  for (let round = 0; round < 5; round++) {
+    for (const model of models) {
+      setModel(node, model);
+      node.flush();
+      await clock.advance(100);
+      if (round === 1) most = Math.max(most, size());
+      if (round > 1) assert.ok(size() <= most * 1.2, `round ${round}: ${size()} bytes, ${most} before`);
+    }
+  }
+  for (const table of Object.values(node.tables)) table.replaceAll([]);
+  node.flush();
+  await clock.advance(2000);
+  node.flush();
+  assert.deepEqual([...node.compiler.cookies()], []);
+  const { classes, rulesets, cookies } = node.compiler.export();
+  assert.deepEqual([classes.numbers, rulesets.numbers, cookies.numbers], [[], [], []]);
+  assert.deepEqual([node.maps.peers.size, node.maps.ipcache.size, node.maps.ports.size], [0, 0, 1]);
+});
+
+function sorted(map: ReadonlyMap<string, unknown>): unknown[] {
+  return [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+/** Without blocks and port names policies do not part addresses into classes. */
+function withoutReclassing(model: PolicyModel): PolicyModel {
+  const plain = (rules: readonly PolicyRule[]): PolicyRule[] =>
+    rules.map(({ peers, ports }) => ({
+      peers: peers.map((peer) => (peer.kind === 'block' ? { kind: 'pods', podSelector: everything } : peer)),
+      ports: ports.map((port) => (port.kind === 'named' ? { kind: 'all', protocol: port.protocol } : port)),
+    }));
+  const policies = model.policies.map((row) => ({ ...row, ingress: plain(row.ingress), egress: plain(row.egress) }));
+  return { ...model, policies };
+}

@@ -268,6 +268,14 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     return entries.length === 0 ? undefined : entries;
   }
 
+  /** Pods that policies leave open move first, isolated ones last: neither then meets peers that are still to move. */
+  function moveOrder({ class: number }: IpcacheRow): number {
+    const of = classes.byNumber(number);
+    if (of === undefined || of.local.size === 0) return 1;
+    const base = bases.get(of.identity);
+    return base?.ingress?.open && base.egress?.open && !of.pending ? 0 : 2;
+  }
+
   function update(changes: PolicyChanges): PolicyDelta {
     take(changes);
     const sorted = classes.sort();
@@ -290,10 +298,11 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       else for (const direction of directions) compileSubject(subject, direction, both[direction]);
     }
     dirt.clear();
+    sorted.ipcacheUpsert.sort((a, b) => moveOrder(a) - moveOrder(b));
     classNumbers.sweep();
     const peers = peerRows.settle();
     const ports = rulesets.settle();
-    const subjects = new Set([...peers.upsert, ...peers.delete].map((row) => row.subject));
+    const subjects = new Set([...peers.upsert, ...peers.close, ...peers.delete].map((row) => row.subject));
     return {
       cookies: cookies.settle(),
       ports,

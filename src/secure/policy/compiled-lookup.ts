@@ -37,8 +37,9 @@ export function applyDelta(maps: CompiledMaps, delta: PolicyDelta, step: () => v
   const parts = [
     () => put(maps.ports, delta.ports.upsert, policyPortKey),
     ...delta.peers.upsert.map((row) => () => put(maps.peers, [row], policyPeerKey)),
-    () => put(maps.ipcache, delta.ipcache.upsert, (row) => row.address),
+    ...delta.ipcache.upsert.map((row) => () => put(maps.ipcache, [row], (changed) => changed.address)),
     () => remove(maps.ipcache, delta.ipcache.delete),
+    ...delta.peers.close.map((row) => () => put(maps.peers, [row], policyPeerKey)),
     () => remove(maps.peers, delta.peers.delete.map(policyPeerKey)),
     () => remove(maps.ports, delta.ports.delete.map(policyPortKey)),
   ];

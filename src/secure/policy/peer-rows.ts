@@ -3,9 +3,11 @@ import { type Direction, type PolicyPeerRow, policyPeerKey } from '../../core/ro
 import { directions } from './local-policies.ts';
 import type { PortEntry, Ruleset, Rulesets } from './rulesets.ts';
 
-/** What changed; the fallbacks (peer 0) come last, so that who is allowed is known before others are shut out. */
+/** What changed, parted by when to write it. */
 export interface PeerChanges {
   readonly upsert: readonly PolicyPeerRow[];
+  /** Fallbacks that deny: written once the addresses have their classes, so that who is allowed is never shut out. */
+  readonly close: readonly PolicyPeerRow[];
   readonly delete: readonly PolicyPeerRow[];
 }
 
@@ -81,16 +83,17 @@ export function createPeerRows(rulesets: Rulesets): PeerRows {
     },
     settle() {
       const upsert: PolicyPeerRow[] = [];
+      const close: PolicyPeerRow[] = [];
       const gone: PolicyPeerRow[] = [];
       for (const { row, ruleset: old } of before.values()) {
         const now = subjects.get(row.subject)?.[row.direction].get(row.peer);
         if (now === old) continue;
-        if (now !== undefined) upsert.push({ ...row, ruleset: now.number });
+        const closes = row.peer === 0 && old !== undefined && now?.entries[0]?.allow === false;
+        if (now !== undefined) (closes ? close : upsert).push({ ...row, ruleset: now.number });
         else gone.push({ ...row, ruleset: old!.number });
       }
       before.clear();
-      upsert.sort((a, b) => Number(a.peer === 0) - Number(b.peer === 0));
-      return { upsert, delete: gone };
+      return { upsert, close, delete: gone };
     },
     *rows() {
       for (const [subject, rows] of subjects) {

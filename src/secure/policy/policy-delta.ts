@@ -27,8 +27,10 @@ export interface PolicyChanges {
 
 /**
  * What to write, in this order, so that no packet meets a half-written policy: cookies.upsert, ports.upsert,
- * peers.upsert (in the order given: fallbacks come last), ipcache.upsert, ipcache.delete, peers.delete, then raise the
- * epochs of `subjects` and of every address in `ipcache`, ports.delete, cookies.delete.
+ * peers.upsert, ipcache.upsert (in the order given), ipcache.delete, peers.close, peers.delete, then raise the epochs
+ * of `subjects` and of every address in `ipcache`, ports.delete, cookies.delete. One thing is not atomic: when policies
+ * begin or cease to use a block or port name that parts both ends of a connection into other classes, a new connection
+ * between them may be judged by the fallback while the addresses are written; it is judged again once epochs are raised.
  */
 export interface PolicyDelta {
   readonly cookies: { readonly upsert: readonly CookieRow[]; readonly delete: readonly number[] };

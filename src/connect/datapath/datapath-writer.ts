@@ -1,0 +1,140 @@
+// Carries classes, policy and addresses into the kernel. The order is the contract: a ruleset is complete before a peer
+// points to it, policy is there before an address has the class it judges, epochs move after everything they announce,
+// and what is no longer pointed to goes last. So no packet meets half of a policy, and no established one an old verdict.
+import { type EndpointRow, type IpcacheRow, type PolicyPeerRow, type PolicyPortRow, policyPeerKey, policyPortKey } from '../../core/rows.ts';
+import type { BpfMap } from '../../kernel/bpf-map.ts';
+import { Direction, datapathMaps } from '../../kernel/datapath.gen.ts';
+import type { MappedArray } from '../../kernel/mmap-array.ts';
+import { addressBytes, blockKey, epochSlot } from './address-keys.ts';
+import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-map.ts';
+
+/** What is to change, as the policy compiler says it. */
+export interface DatapathDelta {
+  readonly ports: { readonly upsert: readonly PolicyPortRow[]; readonly delete: readonly PolicyPortRow[] };
+  readonly peers: { readonly upsert: readonly PolicyPeerRow[]; readonly delete: readonly PolicyPeerRow[] };
+  readonly ipcache: { readonly upsert: readonly IpcacheRow[]; readonly delete: readonly string[] };
+  /** Addresses whose verdicts may have changed. */
+  readonly subjects: readonly string[];
+}
+
+/** The maps that are written here. */
+export interface DatapathMaps {
+  readonly ipcache: BpfMap;
+  readonly ipcachePrefix: BpfMap;
+  readonly policyPeer: BpfMap;
+  readonly policyPorts: BpfMap;
+  readonly endpoints: BpfMap;
+  readonly epochs: MappedArray;
+}
+
+/** The one writer of the policy and address maps. */
+export interface DatapathWriter {
+  apply(delta: DatapathDelta): void;
+  putEndpoint(row: EndpointRow): void;
+  removeEndpoint(row: EndpointRow): void;
+  /** The first complete state has been applied: what an earlier run left and nobody wants any more goes. */
+  prune(): void;
+  /** Everything established is judged again at its next packet: routes or blocks changed. */
+  raiseAll(): void;
+  retry(): boolean;
+  status(): KernelMapStatus[];
+}
+
+/** Takes the maps over as they are. */
+export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
+  const ipcache = createKernelMap(maps.ipcache);
+  const prefixes = createKernelMap(maps.ipcachePrefix);
+  const peers = createKernelMap(maps.policyPeer);
+  const ports = createKernelMap(maps.policyPorts);
+  const endpoints = createKernelMap(maps.endpoints);
+  const all: readonly KernelMap[] = [ports, peers, ipcache, prefixes, endpoints];
+  const { epochs } = maps;
+  const wordsPerSlot = epochs.strideBytes / 4;
+
+  function raise(bytes: Uint8Array): void {
+    Atomics.add(epochs.u32, epochSlot(bytes) * wordsPerSlot, 1);
+  }
+
+  function raiseAll(): void {
+    for (let i = 0; i < epochs.u32.length; i += wordsPerSlot) Atomics.add(epochs.u32, i, 1);
+  }
+
+  function putAddress(row: IpcacheRow): void {
+    const entry = { class: row.class, identity: row.identity, ifindex: row.ifindex, flags: row.flags };
+    if (row.address.includes('/')) {
+      prefixes.put(datapathMaps.ipcache_prefix.key.encode(blockKey(row.address)), datapathMaps.ipcache_prefix.value.encode(entry), row.address);
+      return;
+    }
+    const addr = addressBytes(row.address);
+    ipcache.put(datapathMaps.ipcache.key.encode({ addr }), datapathMaps.ipcache.value.encode(entry), row.address);
+  }
+
+  function removeAddress(address: string): void {
+    if (address.includes('/')) prefixes.remove(datapathMaps.ipcache_prefix.key.encode(blockKey(address)), address);
+    else ipcache.remove(datapathMaps.ipcache.key.encode({ addr: addressBytes(address) }), address);
+  }
+
+  return {
+    apply(delta) {
+      for (const row of delta.ports.upsert) ports.put(portKey(row), portValue(row), policyPortKey(row));
+      for (const row of delta.peers.upsert) {
+        peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
+      }
+      for (const row of delta.ipcache.upsert) putAddress(row);
+      for (const address of delta.ipcache.delete) removeAddress(address);
+      for (const row of delta.peers.delete) peers.remove(peerKey(row), policyPeerKey(row));
+      const changed = [...delta.ipcache.upsert.map((row) => row.address), ...delta.ipcache.delete];
+      // A block that means something else concerns addresses that nobody can list.
+      if (changed.some((address) => address.includes('/'))) raiseAll();
+      else for (const address of [...changed, ...delta.subjects]) raise(addressBytes(address));
+      for (const row of delta.ports.delete) ports.remove(portKey(row), policyPortKey(row));
+    },
+    putEndpoint(row) {
+      const none = new Uint8Array(16);
+      const value = datapathMaps.endpoints.value.encode({
+        id: row.id,
+        identity: row.identity,
+        ip4: row.ipv4 === undefined ? none : addressBytes(row.ipv4),
+        ip6: row.ipv6 === undefined ? none : addressBytes(row.ipv6),
+      });
+      endpoints.put(datapathMaps.endpoints.key.encode(row.ifindex), value, `${row.namespace}/${row.pod}`);
+    },
+    removeEndpoint(row) {
+      endpoints.remove(datapathMaps.endpoints.key.encode(row.ifindex), `${row.namespace}/${row.pod}`);
+    },
+    prune() {
+      for (const map of [prefixes, ipcache, endpoints, peers, ports]) map.prune();
+    },
+    raiseAll,
+    retry() {
+      let left = false;
+      for (const map of all) left = map.retry() || left;
+      return left;
+    },
+    status: () => all.map((map) => map.status()),
+  };
+}
+
+function peerKey(row: PolicyPeerRow): Uint8Array {
+  const direction = row.direction === 'ingress' ? Direction.DIRECTION_INGRESS : Direction.DIRECTION_EGRESS;
+  return datapathMaps.policy_peer.key.encode({ subject: row.subject, peer: row.peer, direction });
+}
+
+function portKey(row: PolicyPortRow): Uint8Array {
+  return datapathMaps.policy_ports.key.encode({
+    prefixlen: 32 + row.prefixBits,
+    ruleset: row.ruleset,
+    protocol: row.protocol,
+    portHi: row.port >> 8,
+    portLo: row.port & 255,
+  });
+}
+
+function portValue(row: PolicyPortRow): Uint8Array {
+  return datapathMaps.policy_ports.value.encode({
+    cookie: row.cookie,
+    proxyPort: row.proxyPort,
+    allow: row.allow ? 1 : 0,
+    stagedAllow: row.stagedAllow ? 1 : 0,
+  });
+}

@@ -1,0 +1,107 @@
+// Loads the programs of a node once, with its pinned maps, and hangs them where they belong.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { WeirError } from '../../core/errors.ts';
+import type { BpfMap } from '../../kernel/bpf-map.ts';
+import { type LoadedObject, loadObject } from '../../kernel/bpf-object.ts';
+import type { DatapathConstants } from '../../kernel/datapath.gen.ts';
+import { mmapArray, type MappedArray } from '../../kernel/mmap-array.ts';
+import type { Netlink } from '../../kernel/netlink.ts';
+import { openRing, type RingBuffer } from '../../kernel/ring-buffer.ts';
+import { runProgram } from '../../kernel/run-program.ts';
+import { type Attachments, createAttachments } from './attachments.ts';
+import type { DatapathMaps } from './datapath-writer.ts';
+
+/** Settings of a node's datapath. */
+export interface DatapathOptions {
+  readonly netlink: Netlink;
+  /** Folder with pod.bpf.o, host.bpf.o and sweep.bpf.o. */
+  readonly objects: string;
+  /** Folder on the bpf file system; maps and attachments are pinned below it. */
+  readonly pinDir: string;
+  readonly constants: DatapathConstants;
+  readonly maxEntries?: Record<string, number>;
+}
+
+/** The programs and maps of a node. */
+export interface Datapath {
+  readonly maps: DatapathMaps;
+  readonly attachments: Attachments;
+  readonly ring: RingBuffer;
+  /** The map with this name, for reading. */
+  map(name: string): BpfMap;
+  attachPod(ifindex: number): void;
+  detachPod(ifindex: number): void;
+  attachDevice(name: string, ifindex: number): void;
+  attachNode(ifindex: number): void;
+  /** Ends connections that went quiet; answers how many were looked at and ended. */
+  sweep(): { seen: number; ended: number };
+  /** What each program is and what the verifier went through for it. */
+  programs(): { name: string; id: number; verifiedInstructions: number; jitedBytes: number }[];
+  /** Maps whose layout had changed since the last run, so that their contents were lost. */
+  readonly replaced: readonly { map: string; why: string }[];
+  readonly adopted: readonly string[];
+  close(): void;
+}
+
+/** Loads the objects, adopting the maps that are pinned. */
+export function loadDatapath(options: DatapathOptions): Datapath {
+  const mapDir = join(options.pinDir, 'maps');
+  const load = (name: string): LoadedObject => {
+    const path = join(options.objects, `${name}.bpf.o`);
+    if (!existsSync(path)) throw new WeirError('BPF_OBJECT_MISSING', `${path} does not exist`);
+    const constants = Object.fromEntries(Object.entries(options.constants).filter(([, value]) => value !== undefined));
+    return loadObject({ path, pinDir: mapDir, constants, maxEntries: options.maxEntries });
+  };
+  const pod = load('pod');
+  const host = load('host');
+  const sweep = load('sweep');
+  const objects = [pod, host, sweep];
+  const map = (name: string): BpfMap => {
+    for (const object of objects) if (object.maps.has(name)) return object.map(name);
+    throw new Error(`the datapath has no map ${name}`);
+  };
+  const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'));
+  const epochs: MappedArray = mmapArray(map('epochs'));
+  const ring = openRing(map('events'));
+  const podLink = (ifindex: number) => `pod-${ifindex}`;
+  return {
+    maps: {
+      ipcache: map('ipcache'),
+      ipcachePrefix: map('ipcache_prefix'),
+      policyPeer: map('policy_peer'),
+      policyPorts: map('policy_ports'),
+      endpoints: map('endpoints'),
+      epochs,
+    },
+    attachments,
+    ring,
+    map,
+    attachPod: (ifindex) => attachments.attach(podLink(ifindex), ifindex, pod.program('pod').fd),
+    detachPod: (ifindex) => attachments.detach(podLink(ifindex), ifindex),
+    attachDevice: (name, ifindex) => attachments.attach(`device-${name}`, ifindex, host.program('device').fd),
+    attachNode: (ifindex) => attachments.attach('node', ifindex, host.program('node').fd),
+    sweep() {
+      const result = new Uint8Array(8);
+      runProgram(sweep.program('sweep').fd, result);
+      const view = new DataView(result.buffer);
+      return { seen: view.getUint32(0, true), ended: view.getUint32(4, true) };
+    },
+    programs: () =>
+      objects.flatMap((object) =>
+        [...object.programs].map(([name, program]) => ({
+          name,
+          id: program.id,
+          verifiedInstructions: program.verifiedInsns,
+          jitedBytes: program.jitedBytes,
+        })),
+      ),
+    replaced: objects.flatMap((object) => [...object.replaced]),
+    adopted: pod.adopted,
+    close() {
+      ring.close();
+      epochs.close();
+      for (const object of objects) object.close();
+    },
+  };
+}

@@ -1,0 +1,336 @@
+// The agent of one node: wires sources, derivations, the datapath, the CNI socket and the local API together.
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
+import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
+import { type Datapath, loadDatapath } from '../../connect/datapath/load-datapath.ts';
+import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
+import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
+import { createEndpointStore } from '../../connect/endpoints/endpoint-store.ts';
+import { createPodInterfaces } from '../../connect/endpoints/pod-interface.ts';
+import { type RouteRow, routesFor } from '../../connect/routing/derive-routes.ts';
+import { ensureNodeDevices } from '../../connect/routing/node-devices.ts';
+import { createRouteTarget } from '../../connect/routing/route-target.ts';
+import { createSliceDerivation, type SliceRow } from '../../connect/slices/own-slices.ts';
+import { createSliceTarget } from '../../connect/slices/slice-target.ts';
+import { errorText, WeirError } from '../../core/errors.ts';
+import { reservedIdentities } from '../../core/identity.ts';
+import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
+import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
+import { listAddresses } from '../../kernel/addresses.ts';
+import { getLink, listLinks } from '../../kernel/links.ts';
+import { openNetlink } from '../../kernel/netlink.ts';
+import { watchNetwork } from '../../kernel/network-changes.ts';
+import { listRoutes, RouteProtocol } from '../../kernel/routes.ts';
+import { mount } from '../../kernel/libc.ts';
+import { createKubeClient, type KubeClient } from '../../kube/client.ts';
+import { findAccess } from '../../kube/kubeconfig.ts';
+import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
+import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts';
+import type { Log } from '../log.ts';
+import { installConfig, installPlugin } from './cni-install.ts';
+import { createKernelSync, type KernelSync } from './kernel-sync.ts';
+import { createNodePools, checkLeases, type NodePools } from './node-pools.ts';
+import { createStateFile } from './node-state.ts';
+import { doPendingDeletes } from './pending-deletes.ts';
+import { type AgentSettings, ticks } from './settings.ts';
+import { type AgentSources, followSources } from './sources.ts';
+
+/** A running agent, as its API and its tests see it. */
+export interface Agent {
+  readonly settings: AgentSettings;
+  readonly startedAtMs: number;
+  readonly client: KubeClient;
+  readonly sources: AgentSources;
+  readonly endpoints: ReadTable<EndpointRow, 'container' | 'pod'>;
+  readonly addresses: ReadTable<AddressRow>;
+  readonly tables: readonly ReadTable<unknown>[];
+  readonly reconcilers: readonly Reconciler[];
+  readonly compiler: PolicyCompiler;
+  readonly datapath: Datapath;
+  readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
+  readonly sync: KernelSync;
+  readonly pools: NodePools;
+  readonly handleCni: (request: CniRequest) => Promise<CniResult | undefined>;
+  stop(): Promise<void>;
+}
+
+const sweepIntervalMs = 10_000;
+const retryIntervalMs = 1_000;
+const pendingIntervalMs = 5_000;
+/** Requests that come while the agent is still reading its sources wait for so long. */
+const syncWaitMs = 10_000;
+
+/** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
+export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
+  const startedAtMs = Date.now();
+  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'the agent loads programs into the kernel');
+  for (const folder of [settings.stateDir, settings.runDir]) mkdirSync(folder, { recursive: true, mode: 0o755 });
+  ensureBpffs(settings.bpffs);
+
+  const netlink = openNetlink();
+  const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
+  const devices = ensureNodeDevices(netlink, mtu);
+  const datapath = loadDatapath({
+    netlink,
+    objects: settings.objects,
+    pinDir: join(settings.bpffs, 'weir'),
+    constants: {
+      net_ifindex: devices.netIfindex,
+      host_ifindex: devices.hostIfindex,
+      report_interval_ticks: ticks(settings.reportIntervalMs),
+      drop_reports_per_second: settings.dropReportsPerSecond,
+    },
+    maxEntries: settings.mapEntries,
+  });
+  for (const { map, why } of datapath.replaced) log.warn('a map of an earlier version was replaced by an empty one', { map, why });
+  datapath.attachNode(devices.netIfindex);
+
+  const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
+    name: 'endpoints',
+    key: (row) => row.id,
+    indexes: { container: (row) => containerKey(row.containerId, row.interfaceName), pod: (row) => `${row.namespace}/${row.pod}` },
+  });
+  const hostAddresses = createTable<{ address: string }>({ name: 'host-addresses', key: (row) => row.address });
+  const prefixes = createTable<PrefixRow>({ name: 'prefixes', key: (row) => row.cidr });
+  const addresses = createTable<AddressRow>({ name: 'addresses', key: (row) => row.address });
+  const routes = createTable<RouteRow>({ name: 'routes', key: (row) => row.dst });
+  const slices = createTable<SliceRow>({ name: 'own-slices', key: (row) => row.name });
+
+  const client = createKubeClient(findAccess(settings.kubeconfig));
+  const badPolicies = new Map<string, string>();
+  const sources = followSources({
+    client,
+    node: settings.nodeName,
+    parsePolicy(object) {
+      const { row, problems } = parseNetworkPolicy(object, settings.ignoredLabels);
+      const name = row?.key ?? (object as { metadata?: { name?: string } }).metadata?.name ?? '?';
+      const text = problems.join('; ');
+      if (problems.length > 0 && badPolicies.get(name) !== text) log.warn('POLICY_INVALID: a policy isolates its pods and allows nothing', { policy: name, problems });
+      if (problems.length > 0) badPolicies.set(name, text);
+      else badPolicies.delete(name);
+      return row;
+    },
+    onState(state) {
+      if (state.error !== undefined) log.warn('the API server does not answer: forwarding goes on with what is known', { resource: state.resource, error: state.error });
+      else if (state.connected) log.debug('following', { resource: state.resource });
+    },
+  });
+  const { identities } = sources;
+
+  const onCorrupt = (file: string, reason: string) => log.error('STATE_FILE_INVALID: set aside', { file, reason });
+  const numbers = createStateFile(join(settings.stateDir, 'numbers.json'), (value) => value as ReturnType<PolicyCompiler['export']>, onCorrupt);
+  const compiler = createCompiler(numbers.load(), onCorrupt, settings.stateDir);
+  const writer = createDatapathWriter(datapath.maps);
+
+  const addressDerivation = createAddressDerivation(
+    { endpoints, remoteEndpoints: sources.remoteEndpoints, nodes: sources.nodes, hostAddresses, apiServers: sources.apiServers },
+    addresses,
+    settings.nodeName,
+  );
+  const sliceDerivation = createSliceDerivation(endpoints, slices, settings.nodeName);
+  let numbersDirty = false;
+  const sync = createKernelSync({
+    tables: { endpoints, identities, namespaces: sources.namespaces, policies: sources.policies, prefixes, addresses },
+    addressDerivation,
+    compiler,
+    writer,
+    onApplied() {
+      numbersDirty = true;
+    },
+    onError: (error) => log.error('a pass failed', { error: errorText(error), stack: (error as Error).stack }),
+  });
+
+  const reconcilers: Reconciler[] = [];
+  const interfaces = createPodInterfaces();
+  const pools = createNodePools({
+    thisNode: settings.nodeName,
+    nodes: sources.nodes,
+    endpoints,
+    file: createStateFile(join(settings.stateDir, 'resting-addresses.json'), checkLeases, onCorrupt),
+    log,
+  });
+  const manager = createEndpointManager({
+    endpoints,
+    pods: sources.pods,
+    identities: sources.identities,
+    interfaces,
+    store: createEndpointStore(join(settings.stateDir, 'endpoints')),
+    pools: pools.pools,
+    attach: async (ifindex) => datapath.attachPod(ifindex),
+    detach: (ifindex) => datapath.detachPod(ifindex),
+    settle: () => {
+      sliceDerivation.run();
+      sync.settle();
+    },
+    mtu: () => mtu,
+    ignoredLabels: settings.ignoredLabels,
+  });
+
+  const restored = manager.restore();
+  for (const { file, reason } of restored.setAside) onCorrupt(file, reason);
+  for (const row of restored.gone) log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
+  // Every pod that is there gets the current program before anything else happens.
+  for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
+  datapath.attachments.prune();
+
+  function updateDevices(): void {
+    for (const [name, ifindex] of trafficDevices(netlink, settings.devices, sources.nodes.get(settings.nodeName)?.addresses ?? [])) datapath.attachDevice(name, ifindex);
+  }
+  function updateHostAddresses(): void {
+    const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
+    hostAddresses.replaceAll([...new Set(own)].filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1').map((address) => ({ address })));
+    hostAddresses.markInitialized();
+  }
+  function updateNodes(): void {
+    const own = sources.nodes.get(settings.nodeName);
+    const rows: PrefixRow[] = [
+      { cidr: '0.0.0.0/0', identity: reservedIdentities['world-ipv4'] },
+      { cidr: '::/0', identity: reservedIdentities['world-ipv6'] },
+    ];
+    // Whatever lies in a pool and has no slice yet is a pod whose identity travels: never the world.
+    for (const cidr of own?.clusterPools ?? []) rows.push({ cidr, identity: reservedIdentities.unmanaged });
+    for (const node of sources.nodes.rows())
+      for (const cidr of node.podCidrs) rows.push({ cidr, identity: reservedIdentities.unmanaged, ...(node.name === settings.nodeName ? { local: true } : {}) });
+    prefixes.replaceAll(rows);
+    routes.replaceAll(routesFor(settings.nodeName, sources.nodes.rows(), gateways));
+    if (!sources.nodes.initialized) return;
+    prefixes.markInitialized();
+    routes.markInitialized();
+    updateDevices();
+  }
+  updateDevices();
+  updateHostAddresses();
+  sources.nodes.subscribe(updateNodes);
+  updateNodes();
+
+  const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) => {
+    if (changes.some((change) => change.kind === 'lost' || change.kind === 'address')) updateHostAddresses();
+    if (changes.some((change) => change.kind === 'lost' || (change.kind === 'link' && !change.link.name.startsWith('weir')))) updateDevices();
+    // Next hops are remembered with connections: a route that moved has to be looked up again.
+    if (changes.some((change) => change.kind === 'lost' || (change.kind === 'route' && change.route.protocol !== RouteProtocol.weir))) writer.raiseAll();
+  });
+
+  for (const table of [endpoints, identities, sources.namespaces, sources.policies, prefixes, sources.remoteEndpoints, sources.nodes, hostAddresses, sources.apiServers] as ReadTable<unknown>[]) table.subscribe(sync.schedule);
+  endpoints.subscribe(() => queueMicrotask(sliceDerivation.run));
+  sliceDerivation.run();
+  reconcilers.push(
+    createReconciler<RouteRow>({ name: 'routes', table: routes, target: createRouteTarget(netlink, () => devices.hostIfindex) }),
+    createReconciler<SliceRow>({ name: 'slices', table: slices, target: createSliceTarget(client, settings.nodeName) }),
+  );
+  sync.schedule();
+
+  const installed = installPlugin(settings.cniPlugin, settings.cniBinDir);
+  if (!installed) log.warn('the CNI plugin is not built: nothing was installed', { plugin: settings.cniPlugin });
+  let configured = false;
+  const configureRuntime = () => {
+    if (configured || !installed || !sync.synced || pools.pools().length === 0) return;
+    configured = true;
+    const before = installConfig(settings.cniConfDir, mtu);
+    if (before.length > 0) log.warn('the container runtime will use another network configuration first', { files: before, folder: settings.cniConfDir });
+    log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
+  };
+
+  const pendingFolder = join(settings.stateDir, 'cni-deletes');
+  const timers = [
+    setInterval(() => datapath.sweep(), sweepIntervalMs),
+    setInterval(() => {
+      writer.retry();
+      if (!numbersDirty) return;
+      numbersDirty = false;
+      numbers.save(compiler.export());
+      pools.save();
+    }, retryIntervalMs),
+    setInterval(() => void doPendingDeletes(pendingFolder, manager.remove, log), pendingIntervalMs),
+  ];
+  void doPendingDeletes(pendingFolder, manager.remove, log);
+  void sync.whenSynced(24 * 3_600_000).then(() => {
+    log.info('the kernel is in step', { endpoints: endpoints.size, sinceStartMs: Date.now() - startedAtMs });
+    configureRuntime();
+    sources.nodes.subscribe(configureRuntime);
+  });
+  log.info('agent runs', { node: settings.nodeName, endpoints: endpoints.size, adoptedMaps: datapath.adopted.length, startMs: Date.now() - startedAtMs });
+
+  return {
+    settings,
+    startedAtMs,
+    client,
+    sources,
+    endpoints,
+    addresses,
+    tables: [endpoints, sources.pods, identities, sources.namespaces, sources.policies, sources.nodes, sources.remoteEndpoints, sources.apiServers, hostAddresses, prefixes, addresses, routes, slices] as ReadTable<unknown>[],
+    reconcilers,
+    compiler,
+    datapath,
+    writerStatus: writer.status,
+    sync,
+    pools,
+    async handleCni(request) {
+      if (request.command === 'STATUS') {
+        if (!sync.synced) throw new CniError(cniCodes.notAvailable, 'the agent has not read the cluster state yet', 'Is the API server reachable?');
+        if (pools.pools().length === 0) throw new CniError(cniCodes.notAvailable, 'the node has no block of pod addresses yet', 'Is the operator running?');
+        return undefined;
+      }
+      if (request.command === 'ADD' && !(await sync.whenSynced(syncWaitMs)))
+        throw new CniError(cniCodes.tryAgain, 'the agent has not read the cluster state yet', 'Is the API server reachable?');
+      return manager.handle(request);
+    },
+    async stop() {
+      for (const timer of timers) clearInterval(timer);
+      networkWatch.close();
+      sources.stop();
+      for (const each of reconcilers) await each.stop();
+      numbers.save(compiler.export());
+      pools.save();
+      client.close();
+      interfaces.close();
+      datapath.close();
+      netlink.close();
+    },
+  };
+}
+
+function createCompiler(state: ReturnType<PolicyCompiler['export']> | undefined, onCorrupt: (file: string, reason: string) => void, stateDir: string): PolicyCompiler {
+  try {
+    return createPolicyCompiler({ state });
+  } catch (error) {
+    onCorrupt(join(stateDir, 'numbers.json'), errorText(error));
+    return createPolicyCompiler();
+  }
+}
+
+function ensureBpffs(path: string): void {
+  mkdirSync(path, { recursive: true });
+  if (existsSync(join(path, 'weir'))) return;
+  try {
+    mkdirSync(join(path, 'weir'));
+  } catch {
+    mount('bpf', path, 'bpf', 0);
+    mkdirSync(join(path, 'weir'), { recursive: true });
+  }
+}
+
+/** Devices of ours, and those that lead nowhere. */
+const notForTraffic = (name: string) => name === 'lo' || name.startsWith('weir');
+
+/** The devices on which packets for pods may arrive: those with the node's addresses, or a default route. */
+function trafficDevices(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[], nodeAddresses: readonly string[]): Map<string, number> {
+  const found = new Map<string, number>();
+  const links = listLinks(netlink).filter((link) => !notForTraffic(link.name));
+  if (chosen.length > 0) {
+    for (const link of links) if (chosen.includes(link.name)) found.set(link.name, link.ifindex);
+    return found;
+  }
+  const wanted = new Set<number>();
+  for (const entry of listAddresses(netlink)) if (nodeAddresses.includes(entry.address.split('/')[0]!)) wanted.add(entry.ifindex);
+  for (const route of listRoutes(netlink, { table: 254 })) if (route.dst === '0.0.0.0/0' || route.dst === '::/0') wanted.add(route.ifindex);
+  for (const link of links) if (wanted.has(link.ifindex)) found.set(link.name, link.ifindex);
+  return found;
+}
+
+function deviceMtu(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[]): number {
+  const indexes = [...trafficDevices(netlink, chosen, []).values()];
+  const mtus = indexes.flatMap((ifindex) => getLink(netlink, ifindex)?.mtu ?? []);
+  return mtus.length === 0 ? 1500 : Math.min(...mtus);
+}

@@ -1,0 +1,143 @@
+// The agent's heart: brings the kernel in step with the tables. Tables of what is known → addresses → compiled policy →
+// maps, in one pass and in the one order in which no packet meets half of it. Nothing is written before every source
+// has been read once: until then the kernel goes on with what it has.
+import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
+import type { DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
+import type { AddressRow, EndpointRow, IdentityRow, NamespaceRow, NetworkPolicyRow, PrefixRow } from '../../core/rows.ts';
+import type { ReadTable, Table } from '../../core/table.ts';
+import type { PolicyCompiler } from '../../secure/policy/compile.ts';
+
+/** The tables that the pass reads, and the two that it derives. */
+export interface SyncTables {
+  readonly endpoints: ReadTable<EndpointRow>;
+  readonly identities: ReadTable<IdentityRow>;
+  readonly namespaces: ReadTable<NamespaceRow>;
+  readonly policies: ReadTable<NetworkPolicyRow>;
+  readonly prefixes: ReadTable<PrefixRow>;
+  readonly addresses: Table<AddressRow>;
+}
+
+/** Keeps the kernel in step. */
+export interface KernelSync {
+  /** Runs the pass now. */
+  settle(): void;
+  /** Runs it soon, once for all changes until then. */
+  schedule(): void;
+  /** The first complete state is in the kernel. */
+  readonly synced: boolean;
+  whenSynced(timeoutMs: number): Promise<boolean>;
+  /** How long the last passes took, in ms. */
+  readonly lastMs: number;
+  readonly passes: number;
+}
+
+/** Follows a table: what changed since the last look. */
+function follow<R>(table: ReadTable<R>) {
+  let seen = 0;
+  return () => {
+    const set = table.changesSince(seen);
+    seen = set.revision;
+    return set;
+  };
+}
+
+/** Makes the pass. `onError` gets what should not happen; the next change tries again. */
+export function createKernelSync(options: {
+  readonly tables: SyncTables;
+  readonly addressDerivation: ReturnType<typeof createAddressDerivation>;
+  readonly compiler: PolicyCompiler;
+  readonly writer: DatapathWriter;
+  readonly onApplied: () => void;
+  readonly onError: (error: unknown) => void;
+}): KernelSync {
+  const { tables, compiler, writer } = options;
+  const changes = {
+    endpoints: follow(tables.endpoints),
+    identities: follow(tables.identities),
+    namespaces: follow(tables.namespaces),
+    policies: follow(tables.policies),
+    prefixes: follow(tables.prefixes),
+    addresses: follow(tables.addresses),
+  };
+  const sources: ReadTable<unknown>[] = [tables.endpoints, tables.identities, tables.namespaces, tables.policies, tables.prefixes];
+  let synced = false;
+  let scheduled = false;
+  let settling = false;
+  let lastMs = 0;
+  let passes = 0;
+  const waiting = new Set<() => void>();
+
+  function settle(): void {
+    scheduled = false;
+    if (settling) return schedule();
+    settling = true;
+    const started = performance.now();
+    try {
+      options.addressDerivation.run();
+      if (!tables.addresses.initialized || !sources.every((table) => table.initialized)) return;
+      const endpoints = changes.endpoints();
+      // A device's row comes before its address has a class, and goes after: its packets are told apart to the end.
+      for (const { after, before } of endpoints.changes) {
+        if (after !== undefined && after.ifindex !== 0) writer.putEndpoint(after);
+        if (before !== undefined && before.ifindex !== 0 && before.ifindex !== after?.ifindex) writer.removeEndpoint(before);
+      }
+      writer.apply(
+        compiler.update({
+          identities: changes.identities(),
+          namespaces: changes.namespaces(),
+          policies: changes.policies(),
+          prefixes: changes.prefixes(),
+          addresses: changes.addresses(),
+        }),
+      );
+      if (!synced) {
+        writer.prune();
+        writer.raiseAll(); // What an agent before us did not live to announce.
+        synced = true;
+        for (const wake of waiting) wake();
+        waiting.clear();
+      }
+      passes++;
+      lastMs = performance.now() - started;
+      options.onApplied();
+    } catch (error) {
+      options.onError(error);
+    } finally {
+      settling = false;
+    }
+  }
+
+  function schedule(): void {
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(() => scheduled && settle());
+  }
+
+  return {
+    settle,
+    schedule,
+    get synced() {
+      return synced;
+    },
+    whenSynced(timeoutMs) {
+      if (synced) return Promise.resolve(true);
+      return new Promise((resolve) => {
+        const wake = () => {
+          clearTimeout(timer);
+          resolve(true);
+        };
+        const timer = setTimeout(() => {
+          waiting.delete(wake);
+          resolve(false);
+        }, timeoutMs);
+        waiting.add(wake);
+      });
+    },
+    get lastMs() {
+      return lastMs;
+    },
+    get passes() {
+      return passes;
+    },
+  };
+}

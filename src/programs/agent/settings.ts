@@ -1,0 +1,36 @@
+// What an agent can be told, with its defaults. Every limit of a node is here.
+
+/** Settings of one node's agent. */
+export interface AgentSettings {
+  readonly nodeName: string;
+  readonly kubeconfig?: string;
+  readonly stateDir: string;
+  readonly runDir: string;
+  readonly bpffs: string;
+  readonly objects: string;
+  readonly cniBinDir: string;
+  readonly cniConfDir: string;
+  /** Where the CNI plugin to install is; nothing is installed when it is not there. */
+  readonly cniPlugin: string;
+  /** Devices on which packets for pods arrive; found by the node's addresses and default routes when empty. */
+  readonly devices: readonly string[];
+  readonly mtu?: number;
+  readonly ignoredLabels?: readonly string[];
+  /** Active connections are reported this often. */
+  readonly reportIntervalMs: number;
+  /** Drops reported a second, per device and reason. */
+  readonly dropReportsPerSecond: number;
+  /** Flows kept in memory. */
+  readonly flowCapacity: number;
+  /** Entries of the datapath's maps that differ from what they were compiled with. */
+  readonly mapEntries: Readonly<Record<string, number>>;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+/** The names under which the sockets are in `runDir`. */
+export const socketNames = { agent: 'agent.sock', flows: 'hubble.sock' } as const;
+
+/** A second in the datapath's ticks of 2^20 ns. */
+export function ticks(ms: number): number {
+  return Math.round((ms * 1e6) / 2 ** 20);
+}

@@ -1,0 +1,209 @@
+// What the agent follows in the API, as tables. Only this node's pods; of other nodes' pods only the slices.
+import { canonicalIp } from '../../core/ip.ts';
+import { identityKey } from '../../core/identity.ts';
+import type { IdentityRow, NamedPort, NamespaceRow, NetworkPolicyRow, NodeRow, PodRow, RemoteEndpointRow } from '../../core/rows.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
+import type { KubeClient } from '../../kube/client.ts';
+import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
+import { type Watch, watch, watchIntoTable, type WatchState } from '../../kube/watch.ts';
+import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
+
+/** Tables that follow the API, and how the following goes. */
+export interface AgentSources {
+  readonly pods: ReadTable<PodRow>;
+  readonly namespaces: ReadTable<NamespaceRow>;
+  readonly policies: ReadTable<NetworkPolicyRow>;
+  readonly nodes: ReadTable<NodeRow>;
+  readonly identities: ReadTable<IdentityRow, 'key'>;
+  readonly remoteEndpoints: ReadTable<RemoteEndpointRow>;
+  readonly apiServers: ReadTable<{ address: string }>;
+  watches(): WatchState[];
+  stop(): void;
+}
+
+interface PodObject extends KubeObject {
+  readonly metadata: KubeObject['metadata'] & { readonly ownerReferences?: readonly { kind: string; name: string; controller?: boolean }[] };
+  readonly spec?: {
+    readonly serviceAccountName?: string;
+    readonly hostNetwork?: boolean;
+    readonly containers?: readonly { ports?: readonly { name?: string; protocol?: string; containerPort: number }[] }[];
+    readonly initContainers?: readonly { restartPolicy?: string; ports?: readonly { name?: string; protocol?: string; containerPort: number }[] }[];
+  };
+  readonly status?: { readonly podIPs?: readonly { ip: string }[]; readonly phase?: string };
+}
+
+interface EndpointSliceObject extends KubeObject {
+  readonly endpoints?: readonly { addresses?: readonly string[] }[];
+}
+
+/** Follows everything the agent of `node` needs. */
+export function followSources(options: {
+  readonly client: KubeClient;
+  readonly node: string;
+  readonly parsePolicy: (object: unknown) => NetworkPolicyRow | undefined;
+  readonly onState: (state: WatchState) => void;
+}): AgentSources {
+  const { client, node, onState } = options;
+  const pods = createTable<PodRow>({ name: 'pods', key: (row) => row.key });
+  const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
+  const policies = createTable<NetworkPolicyRow>({ name: 'network-policies', key: (row) => row.key });
+  const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
+  const identities = createTable<IdentityRow, 'key'>({ name: 'identities', key: (row) => row.id, indexes: { key: (row) => identityKey(row.labels) } });
+  const remoteEndpoints = createTable<RemoteEndpointRow, 'slice'>({ name: 'remote-endpoints', key: (row) => row.key });
+  const apiServers = createTable<{ address: string }>({ name: 'api-servers', key: (row) => row.address });
+
+  const watches: Watch[] = [
+    watchIntoTable<PodObject, PodRow>(client, kubernetesResources.pods, pods, podRow, { fieldSelector: `spec.nodeName=${node}`, onState }),
+    watchIntoTable<KubeObject, NamespaceRow>(client, kubernetesResources.namespaces, namespaces, (object) => ({ name: object.metadata.name, labels: object.metadata.labels ?? {} }), { onState }),
+    watchIntoTable<KubeObject, NetworkPolicyRow>(client, kubernetesResources.networkPolicies, policies, options.parsePolicy, { onState }),
+    watchIntoTable<WeirNode, NodeRow>(client, weirResources.nodes, nodes, nodeRow, { onState }),
+    watchIntoTable<WeirIdentity, IdentityRow>(client, weirResources.identities, identities, identityRow, { onState }),
+    watchSlices(client, node, remoteEndpoints, onState),
+    watchApiServers(client, apiServers, onState),
+  ];
+  return {
+    pods,
+    namespaces,
+    policies,
+    nodes,
+    identities,
+    remoteEndpoints,
+    apiServers,
+    watches: () => watches.map((each) => each.state()),
+    stop() {
+      for (const each of watches) each.stop();
+    },
+  };
+}
+
+/** A slice is many rows: what a new version of it does not name any more goes. */
+function watchSlices(client: KubeClient, node: string, table: ReturnType<typeof createTable<RemoteEndpointRow, 'slice'>>, onState: (state: WatchState) => void): Watch {
+  const keysOf = new Map<string, Set<string>>();
+  const rowsOf = (slice: WeirEndpointSlice): RemoteEndpointRow[] =>
+    slice.node === node || !Array.isArray(slice.endpoints)
+      ? []
+      : slice.endpoints.map((endpoint) => ({
+          key: `${slice.node}/${endpoint.id}`,
+          node: slice.node,
+          id: endpoint.id,
+          namespace: endpoint.namespace,
+          pod: endpoint.pod,
+          ipv4: endpoint.ipv4 && canonicalIp(endpoint.ipv4),
+          ipv6: endpoint.ipv6 && canonicalIp(endpoint.ipv6),
+          identity: endpoint.identity,
+          namedPorts: endpoint.ports ?? [],
+        }));
+  const owned = (key: string, except: string) => [...keysOf].some(([name, keys]) => name !== except && keys.has(key));
+  const put = (slice: WeirEndpointSlice) => {
+    const rows = rowsOf(slice);
+    const name = slice.metadata.name;
+    const before = keysOf.get(name) ?? new Set();
+    const now = new Set(rows.map((row) => row.key));
+    keysOf.set(name, now);
+    table.batch(() => {
+      // An endpoint may have moved to another slice before this one let it go.
+      for (const key of before) if (!now.has(key) && !owned(key, name)) table.delete(key);
+      table.upsert(rows);
+    });
+  };
+  return watch<WeirEndpointSlice>(
+    client,
+    weirResources.endpointSlices,
+    {
+      list(items) {
+        keysOf.clear();
+        const rows = items.flatMap((item) => {
+          const own = rowsOf(item);
+          keysOf.set(item.metadata.name, new Set(own.map((row) => row.key)));
+          return own;
+        });
+        table.replaceAll(rows);
+        table.markInitialized();
+      },
+      upsert: put,
+      delete(item) {
+        const before = keysOf.get(item.metadata.name) ?? new Set();
+        keysOf.delete(item.metadata.name);
+        table.batch(() => {
+          for (const key of before) if (!owned(key, item.metadata.name)) table.delete(key);
+        });
+      },
+    },
+    { onState },
+  );
+}
+
+function watchApiServers(client: KubeClient, table: ReturnType<typeof createTable<{ address: string }>>, onState: (state: WatchState) => void): Watch {
+  const bySlice = new Map<string, string[]>();
+  const write = () => {
+    table.replaceAll([...new Set([...bySlice.values()].flat())].map((address) => ({ address })));
+    table.markInitialized();
+  };
+  const addressesOf = (slice: EndpointSliceObject) =>
+    (slice.endpoints ?? []).flatMap((endpoint) => (endpoint.addresses ?? []).flatMap((address) => canonicalIp(address) ?? []));
+  return watch<EndpointSliceObject>(
+    client,
+    kubernetesResources.endpointSlices,
+    {
+      list(items) {
+        bySlice.clear();
+        for (const item of items) bySlice.set(item.metadata.name, addressesOf(item));
+        write();
+      },
+      upsert(item) {
+        bySlice.set(item.metadata.name, addressesOf(item));
+        write();
+      },
+      delete(item) {
+        bySlice.delete(item.metadata.name);
+        write();
+      },
+    },
+    { namespace: 'default', labelSelector: 'kubernetes.io/service-name=kubernetes', onState },
+  );
+}
+
+function podRow(pod: PodObject): PodRow | undefined {
+  if (pod.spec?.hostNetwork) return undefined;
+  const sidecars = (pod.spec?.initContainers ?? []).filter((container) => container.restartPolicy === 'Always');
+  const namedPorts = [...(pod.spec?.containers ?? []), ...sidecars].flatMap((container) =>
+    (container.ports ?? []).flatMap((port): NamedPort[] =>
+      port.name === undefined ? [] : [{ name: port.name, protocol: (port.protocol ?? 'TCP') as NamedPort['protocol'], port: port.containerPort }],
+    ),
+  );
+  return {
+    key: `${pod.metadata.namespace}/${pod.metadata.name}`,
+    namespace: pod.metadata.namespace ?? 'default',
+    name: pod.metadata.name,
+    uid: pod.metadata.uid ?? '',
+    labels: pod.metadata.labels ?? {},
+    serviceAccount: pod.spec?.serviceAccountName ?? 'default',
+    namedPorts,
+    addresses: (pod.status?.podIPs ?? []).flatMap((each) => canonicalIp(each.ip) ?? []),
+    workload: workloadOf(pod),
+  };
+}
+
+/** A ReplicaSet is a Deployment's way to make pods: people know the Deployment. */
+function workloadOf(pod: PodObject): PodRow['workload'] {
+  const owner = pod.metadata.ownerReferences?.find((each) => each.controller) ?? pod.metadata.ownerReferences?.[0];
+  if (owner === undefined) return { kind: 'Pod', name: pod.metadata.name };
+  const hash = pod.metadata.labels?.['pod-template-hash'];
+  if (owner.kind === 'ReplicaSet' && hash !== undefined && owner.name.endsWith(`-${hash}`))
+    return { kind: 'Deployment', name: owner.name.slice(0, -hash.length - 1) };
+  return { kind: owner.kind, name: owner.name };
+}
+
+function nodeRow(object: WeirNode): NodeRow {
+  return {
+    name: object.metadata.name,
+    addresses: object.spec.addresses.flatMap((address) => canonicalIp(address) ?? []),
+    podCidrs: object.spec.podCIDRs.flatMap((cidr) => canonicalIp(cidr) ?? []),
+    clusterPools: object.spec.clusterPools.flatMap((cidr) => canonicalIp(cidr) ?? []),
+  };
+}
+
+function identityRow(object: WeirIdentity): IdentityRow | undefined {
+  const id = Number(object.metadata.name);
+  return Number.isInteger(id) && id > 0 && Array.isArray(object.labels) ? { id, labels: object.labels } : undefined;
+}

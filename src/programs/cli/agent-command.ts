@@ -1,0 +1,82 @@
+// `weir agent`: runs on every node.
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command, InvalidArgumentError } from 'commander';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** Parses a whole number in a range, for commander. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < min || value > max) throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
+    return value;
+  };
+}
+
+/** Collects an option that may be given several times. */
+export function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
+
+function mapEntries(text: string, before: Record<string, number>): Record<string, number> {
+  const [name, count] = text.split('=');
+  const value = Number(count);
+  if (!name || !Number.isInteger(value) || value < 1) throw new InvalidArgumentError('give NAME=ENTRIES, such as ct4=262144');
+  return { ...before, [name]: value };
+}
+
+/** The command and its options. */
+export function agentCommand(): Command {
+  return new Command('agent')
+    .description('Run the agent of a node: loads the datapath, serves the container runtime, enforces policy.')
+    .option('--node-name NAME', 'the name of the Node object', process.env.WEIR_NODE_NAME ?? hostname())
+    .option('--kubeconfig FILE', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
+    .option('--state-dir DIR', 'what must outlive restarts', '/var/lib/weir')
+    .option('--run-dir DIR', 'sockets', '/run/weir')
+    .option('--bpffs DIR', 'the bpf file system; maps and programs are pinned under DIR/weir', '/sys/fs/bpf')
+    .option('--objects DIR', 'the compiled datapath', join(root, 'build/bpf'))
+    .option('--cni-bin-dir DIR', 'where the container runtime looks for plugins', '/opt/cni/bin')
+    .option('--cni-conf-dir DIR', 'where it looks for configuration', '/etc/cni/net.d')
+    .option('--cni-plugin FILE', 'the plugin to install', join(root, 'build/weir-cni'))
+    .option('--device NAME', 'a device on which packets for pods arrive (repeat; default: found by addresses and routes)', collect, [])
+    .option('--mtu BYTES', 'of pod interfaces (default: the smallest of the devices)', wholeNumber(1280, 65_535))
+    .option('--ignore-label KEY', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
+    .option('--report-interval SECONDS', 'how often an active connection is reported', wholeNumber(1, 3600), 5)
+    .option('--drop-reports COUNT', 'drops reported a second, for each device and reason; all are counted', wholeNumber(1, 100_000), 200)
+    .option('--flows COUNT', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
+    .option('--map-entries NAME=COUNT', 'size of a map of the datapath (repeat)', mapEntries, {})
+    .option('--log-level LEVEL', 'debug, info, warn or error', 'info')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  weir agent --node-name node1 --kubeconfig /etc/weir/kubeconfig
+  weir agent --map-entries ct4=524288 --map-entries ct6=262144   # for busy nodes
+`,
+    )
+    .action(async (options) => {
+      const { runAgent } = await import('../agent/run-agent.ts');
+      const { ignoredLabelKeys } = await import('../../core/identity.ts');
+      await runAgent({
+        nodeName: options.nodeName,
+        kubeconfig: options.kubeconfig,
+        stateDir: options.stateDir,
+        runDir: options.runDir,
+        bpffs: options.bpffs,
+        objects: options.objects,
+        cniBinDir: options.cniBinDir,
+        cniConfDir: options.cniConfDir,
+        cniPlugin: options.cniPlugin,
+        devices: options.device,
+        mtu: options.mtu,
+        ignoredLabels: [...ignoredLabelKeys, ...options.ignoreLabel],
+        reportIntervalMs: options.reportInterval * 1000,
+        dropReportsPerSecond: options.dropReports,
+        flowCapacity: options.flows,
+        mapEntries: options.mapEntries,
+        logLevel: options.logLevel,
+      });
+    });
+}

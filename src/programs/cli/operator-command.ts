@@ -1,0 +1,62 @@
+// `weir operator`: one per cluster.
+import { Command, InvalidArgumentError } from 'commander';
+import { collect, wholeNumber } from './agent-command.ts';
+
+function minutes(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0.01 && value <= 100_000)) throw new InvalidArgumentError('give minutes from 0.01 to 100000');
+  return value;
+}
+
+/** The command and its options. */
+export function operatorCommand(): Command {
+  return new Command('operator')
+    .description('Run the operator of a cluster: blocks of pod addresses for nodes, identities for pods, clean-up.')
+    .option('--kubeconfig FILE', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
+    .option('--pool-v4 CIDR', 'where nodes’ IPv4 blocks come from; "none" for no IPv4', '10.244.0.0/16')
+    .option('--node-mask-v4 BITS', 'prefix length of a node’s IPv4 block', wholeNumber(8, 30), 24)
+    .option('--pool-v6 CIDR', 'where nodes’ IPv6 blocks come from; "none" for no IPv6', 'fd00:10:244::/48')
+    .option('--node-mask-v6 BITS', 'prefix length of a node’s IPv6 block', wholeNumber(16, 126), 64)
+    .option('--ignore-label KEY', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
+    .option('--identity-grace MINUTES', 'an identity that no pod has had for so long is collected', minutes, 15)
+    .option('--log-level LEVEL', 'debug, info, warn or error', 'info')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  weir operator --kubeconfig admin.kubeconfig
+  weir operator --pool-v4 none --pool-v6 2001:db8:1000::/44 --node-mask-v6 64   # IPv6 only
+`,
+    )
+    .action(async (options) => {
+      const { createLog } = await import('../log.ts');
+      const { runOperator } = await import('../operator/operator.ts');
+      const { poolProblem } = await import('../../connect/ipam/block-pool.ts');
+      const { createKubeClient } = await import('../../kube/client.ts');
+      const { findAccess } = await import('../../kube/kubeconfig.ts');
+      const { ignoredLabelKeys } = await import('../../core/identity.ts');
+      const { WeirError } = await import('../../core/errors.ts');
+      const pools = [
+        { cidr: options.poolV4 as string, blockBits: options.nodeMaskV4 as number },
+        { cidr: options.poolV6 as string, blockBits: options.nodeMaskV6 as number },
+      ].filter((pool) => pool.cidr !== 'none');
+      if (pools.length === 0) throw new WeirError('CONFIG_INVALID', '--pool-v4 and --pool-v6 are both "none"', 'Give at least one pool.');
+      for (const pool of pools) {
+        const problem = poolProblem(pool);
+        if (problem !== undefined) throw new WeirError('CONFIG_INVALID', problem);
+      }
+      const stop = new AbortController();
+      for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+      await runOperator(
+        {
+          client: createKubeClient(findAccess(options.kubeconfig)),
+          log: createLog('operator', options.logLevel),
+          pools,
+          ignoredLabels: [...ignoredLabelKeys, ...options.ignoreLabel],
+          identityGraceMs: options.identityGrace * 60_000,
+        },
+        stop.signal,
+      );
+      process.exit(0);
+    });
+}
