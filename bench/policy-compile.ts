@@ -66,7 +66,16 @@ function measure(run: (round: number) => PolicyDelta): { p50Ms: number; p99Ms: n
     const delta = run(i);
     times.push(performance.now() - begin);
     const { ports, peers, ipcache } = delta;
-    rows = Math.max(rows, ...[[ports, peers, ipcache].reduce((n, d) => n + d.upsert.length + d.delete.length, 0)]);
+    const written = [
+      ports.upsert,
+      ports.delete,
+      peers.upsert,
+      peers.close,
+      peers.delete,
+      ipcache.upsert,
+      ipcache.delete,
+    ];
+    rows = Math.max(rows, written.flat().length);
   }
   times.sort((a, b) => a - b);
   return { p50Ms: times[rounds / 2]!, p99Ms: times[Math.floor(rounds * 0.99)]!, rows };
