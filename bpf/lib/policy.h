@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Who is at each end of a connection, and what policy says of it. All precedence was resolved by the agent: here it is
- * two lookups per direction. */
+ * two lookups per direction, four at most. */
 #pragma once
 
 #include "datapath_maps.h"
@@ -41,23 +41,30 @@ static __always_inline void ipcache_lookup(const __u8 *addr, struct ipcache_entr
 		__builtin_memset(who, 0, sizeof(*who));
 }
 
-static __always_inline struct policy_port *policy_lookup(__u32 subject, __u32 direction, __u32 peer, __u8 protocol, __be16 port)
+static __always_inline struct policy_port *ruleset_lookup(struct policy_peer_key *k, __u8 protocol, __be16 port)
 {
-	struct policy_peer_key k = { .subject = subject, .peer = peer, .direction = direction };
-	struct policy_peer *r = bpf_map_lookup_elem(&policy_peer, &k);
+	struct policy_peer *r = bpf_map_lookup_elem(&policy_peer, k);
 	struct policy_port_key pk = { .prefixlen = 56 };
 
-	if (!r) {
-		k.peer = 0;
-		r = bpf_map_lookup_elem(&policy_peer, &k);
-		if (!r)
-			return NULL;
-	}
+	if (!r)
+		return NULL;
 	pk.ruleset = r->ruleset;
 	pk.protocol = protocol;
 	pk.port_hi = bpf_ntohs(port) >> 8;
 	pk.port_lo = bpf_ntohs(port);
 	return bpf_map_lookup_elem(&policy_ports, &pk);
+}
+
+/* The peer's ruleset, and what that does not speak of, the ruleset for every peer. */
+static __always_inline struct policy_port *policy_lookup(__u32 subject, __u32 direction, __u32 peer, __u8 protocol, __be16 port)
+{
+	struct policy_peer_key k = { .subject = subject, .peer = peer, .direction = direction };
+	struct policy_port *v = ruleset_lookup(&k, protocol, port);
+
+	if (v || !peer)
+		return v;
+	k.peer = 0;
+	return ruleset_lookup(&k, protocol, port);
 }
 
 /* Fills in both ends. The epochs are read first: what changes later makes the verdict stale, never fresh. */

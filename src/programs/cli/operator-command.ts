@@ -12,14 +12,14 @@ function minutes(text: string): number {
 export function operatorCommand(): Command {
   return new Command('operator')
     .description('Run the operator of a cluster: blocks of pod addresses for nodes, identities for pods, clean-up.')
-    .option('--kubeconfig FILE', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
-    .option('--pool-v4 CIDR', 'where nodes’ IPv4 blocks come from; "none" for no IPv4', '10.244.0.0/16')
-    .option('--node-mask-v4 BITS', 'prefix length of a node’s IPv4 block', wholeNumber(8, 30), 24)
-    .option('--pool-v6 CIDR', 'where nodes’ IPv6 blocks come from; "none" for no IPv6', 'fd00:10:244::/48')
-    .option('--node-mask-v6 BITS', 'prefix length of a node’s IPv6 block', wholeNumber(16, 126), 64)
-    .option('--ignore-label KEY', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
-    .option('--identity-grace MINUTES', 'an identity that no pod has had for so long is collected', minutes, 15)
-    .option('--log-level LEVEL', 'debug, info, warn or error', 'info')
+    .option('--kubeconfig <file>', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
+    .option('--pool-v4 <cidr>', 'where nodes’ IPv4 blocks come from; "none" for no IPv4', '10.244.0.0/16')
+    .option('--node-mask-v4 <bits>', 'prefix length of a node’s IPv4 block', wholeNumber(8, 30), 24)
+    .option('--pool-v6 <cidr>', 'where nodes’ IPv6 blocks come from; "none" for no IPv6', 'fd00:10:244::/48')
+    .option('--node-mask-v6 <bits>', 'prefix length of a node’s IPv6 block', wholeNumber(16, 126), 64)
+    .option('--ignore-label <key>', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
+    .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
+    .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
       `
