@@ -1,12 +1,12 @@
 // Weir's own programs in the lab: an agent in every node, an operator beside the API server. They are started here and
 // never started again by themselves, so that a test or a user may end them.
-import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { startDetached } from './command.ts';
 import { startInControlPlane } from './control-plane.ts';
 import { credentialFiles } from './credentials.ts';
+import { lastLines } from './logs.ts';
 import { inNode, insideNode } from './node.ts';
 import {
   childrenOf,
@@ -53,7 +53,7 @@ export async function startAgent(lab: string, node: string): Promise<void> {
     async () => {
       const [child] = childrenOf(entering.pid);
       if (child !== undefined) return identify(child);
-      if (!isAlive(entering)) throw new Error(`it has ended: ${lastLines(log)}`);
+      if (!isAlive(entering)) throw hasEnded(node, log);
       return undefined;
     },
     10_000,
@@ -69,12 +69,16 @@ export async function waitForAgent(lab: string, node: string, deadlineMs = 30_00
     `the agent of ${node} to answer (see ${log})`,
     async () => {
       if (agentProcess(lab, node) === undefined) {
-        throw new WeirError('LAB_NOT_RUNNING', `the agent of ${node} has ended: ${lastLines(log)}`, `Its log: ${log}`);
+        throw hasEnded(node, log);
       }
       return canConnect(agentSockets(lab, node).agent);
     },
     deadlineMs,
   );
+}
+
+function hasEnded(node: string, log: string): WeirError {
+  return new WeirError('LAB_NOT_RUNNING', `the agent of ${node} has ended: ${lastLines(log)}`, `Its log: ${log}`);
 }
 
 /** Ends a node's agent: at once with SIGKILL, or by asking first. False when it did not run. */
@@ -95,15 +99,6 @@ export function startOperator(lab: string): void {
 /** Ends the operator. */
 export async function stopOperator(lab: string): Promise<void> {
   await stopRemembered(paths.process(lab, 'operator'), 10_000);
-}
-
-/** The end of a log, in one line. */
-export function lastLines(file: string, count = 3): string {
-  try {
-    return readFileSync(file, 'utf8').trim().split('\n').slice(-count).join('; ');
-  } catch {
-    return 'it has no log';
-  }
 }
 
 function canConnect(socketPath: string): Promise<boolean> {

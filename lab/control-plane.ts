@@ -3,11 +3,13 @@
 import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { WeirError } from '../src/core/errors.ts';
 import { httpsUrl, serviceCidrs } from './addresses.ts';
 import { connectApi } from './api.ts';
 import { hostGroups, makeGroups } from './cgroups.ts';
 import { inCgroups, startDetached } from './command.ts';
 import { apiServerAddress, apiServerPort, credentialFiles } from './credentials.ts';
+import { lastLines } from './logs.ts';
 import { isAlive, recall, remember } from './process-identity.ts';
 import { programFile } from './programs.ts';
 import { type LabRecord, labDir, labNames, netnsFile, paths, readRecord } from './state.ts';
@@ -156,6 +158,8 @@ export function startControllers(record: LabRecord): void {
 /** Fails at once, with the log's name, when a process that is needed has ended. */
 export function requireAlive(lab: string, names: readonly string[]): void {
   for (const name of names) {
-    if (!isAlive(recall(paths.process(lab, name)))) throw new Error(`${name} has ended; see ${paths.log(lab, name)}`);
+    if (isAlive(recall(paths.process(lab, name)))) continue;
+    const log = paths.log(lab, name);
+    throw new WeirError('LAB_NOT_RUNNING', `${name} has ended: ${lastLines(log)}`, `Its log: ${log}`);
   }
 }

@@ -180,7 +180,8 @@ function exitCodeOf(error: unknown): number {
 try {
   await program.parseAsync();
 } catch (error) {
-  process.stderr.write(`weir lab: ${errorText(error)}\n`);
+  const code = error instanceof WeirError ? `${error.code}: ` : '';
+  process.stderr.write(`weir lab: ${code}${errorText(error)}\n`);
   if (error instanceof WeirError) process.stderr.write(`  ${error.hint}\n`);
   else if (process.env.WEIR_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   process.exitCode = exitCodeOf(error);

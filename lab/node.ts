@@ -8,6 +8,7 @@ import { attempt, type CommandOptions, type CommandResult, inCgroups, run, start
 import { databases, imageStore } from './image-store.ts';
 import { imageNames, ownArchives, ownImagesDir } from './images.ts';
 import { kubeletConfig } from './kubelet-config.ts';
+import { lastLines } from './logs.ts';
 import { makeHost, removeHost } from './network.ts';
 import { identify, isAlive, type ProcessIdentity, recall, remember } from './process-identity.ts';
 import { programPath } from './programs.ts';
@@ -43,7 +44,10 @@ export async function startNode(record: LabRecord, node: NodeSpec, runcFolder: s
     `${node.name} to make its mounts (see ${paths.log(lab, node.name)})`,
     async () => {
       const pid = existsSync(join(mine, 'init.pid')) && Number(readFileSync(join(mine, 'init.pid'), 'utf8'));
-      if (!pid && !isAlive(started)) throw new Error('it has ended');
+      if (!pid && !isAlive(started)) {
+        const log = paths.log(lab, node.name);
+        throw new WeirError('LAB_NOT_RUNNING', `${node.name} has ended: ${lastLines(log)}`, `Its log: ${log}`);
+      }
       return pid ? identify(pid) : undefined;
     },
     20_000,

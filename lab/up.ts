@@ -15,6 +15,7 @@ import { buildImageStore } from './image-store.ts';
 import { buildImages } from './images.ts';
 import { registerNode } from './kubeletless.ts';
 import { withLock } from './lock.ts';
+import { lastLines } from './logs.ts';
 import { makeBackbone, makeHost, networkHosts } from './network.ts';
 import { nodeInit, startNode, waitForImages } from './node.ts';
 import { installPrerequisites, unpackPackages } from './packages.ts';
@@ -191,7 +192,9 @@ async function waitForNodes(api: Api, record: LabRecord, condition: (node: ApiOb
     async () => {
       requireAlive(record.name, controlPlaneParts);
       for (const node of record.nodes.filter((each) => each.kubelet)) {
-        if (nodeInit(record.name, node.name) === undefined) throw new Error(`${node.name} has ended`);
+        if (nodeInit(record.name, node.name) !== undefined) continue;
+        const log = paths.log(record.name, node.name);
+        throw new WeirError('LAB_NOT_RUNNING', `${node.name} has ended: ${lastLines(log)}`, `Its log: ${log}`);
       }
       const found = (await api.list('/api/v1/nodes')).filter(condition);
       const missing = record.nodes.filter((node) => !found.some((each) => each.metadata.name === node.name));

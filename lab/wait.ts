@@ -4,7 +4,8 @@ import { WeirError } from '../src/core/errors.ts';
 
 /**
  * Polls `check` until it gives something other than undefined, null or false, and returns that.
- * A `check` that throws counts as "not yet"; its last message is part of the error after `deadlineMs`.
+ * A `check` that throws counts as "not yet", and its last message is part of the error after `deadlineMs`; but what an
+ * operator has to mend (a WeirError) will not come by waiting, and ends it at once.
  */
 export async function waitFor<T>(
   what: string,
@@ -20,6 +21,7 @@ export async function waitFor<T>(
       if (found !== undefined && found !== null && found !== false) return found;
       last = '';
     } catch (error) {
+      if (error instanceof WeirError && error.code !== 'LAB_TIMEOUT') throw error;
       last = error instanceof Error ? error.message : String(error);
     }
     if (performance.now() >= end) {
