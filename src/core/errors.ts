@@ -101,6 +101,10 @@ export const errorTable = {
     message: 'A part of the lab did not become ready in time.',
     hint: '`weir lab status` shows where the logs are.',
   },
+  NOT_FOUND: {
+    message: 'What was asked for does not exist.',
+    hint: 'The list commands show what there is.',
+  },
   NOT_ROOT: {
     message: 'This needs root.',
     hint: 'Run it with sudo, or as root.',

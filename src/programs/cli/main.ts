@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
 import { agentCommand } from './agent-command.ts';
+import { exitCodeOf } from './exit-code.ts';
 import { operatorCommand } from './operator-command.ts';
 import { version } from './version.ts';
 
@@ -29,7 +30,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     if (typeof code === 'string' && code.startsWith('commander.')) return exitCode === 0 ? 0 : exitCodes.usage;
     if (error instanceof WeirError) {
       process.stderr.write(`weir: ${error.code}: ${error.message}\n      ${error.hint}\n`);
-      return exitCodes.failed;
+      return exitCodeOf(error);
     }
     process.stderr.write(`weir: ${errorText(error)}\n`);
     if (process.env.WEIR_DEBUG) process.stderr.write(`${(error as Error).stack}\n`);
