@@ -4,7 +4,10 @@ import type { Direction } from './network-policy.ts';
 /** The ruleset that allows everything, with cookie 0. */
 export const allowAllRuleset = 1;
 
-/** A missing peer falls back to peer 0, "any". A missing subject is judged by {@link allowAllRuleset}. */
+/**
+ * A missing peer, and a port that the peer's ruleset does not speak of, fall back to peer 0, "any". Every pod of the node
+ * has such a row in both directions; a subject without one is not compiled yet, and closed.
+ */
 export interface PolicyPeerRow {
   readonly subject: number;
   readonly direction: Direction;
