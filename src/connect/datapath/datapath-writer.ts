@@ -11,7 +11,8 @@ import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-
 /** What is to change, as the policy compiler says it. */
 export interface DatapathDelta {
   readonly ports: { readonly upsert: readonly PolicyPortRow[]; readonly delete: readonly PolicyPortRow[] };
-  readonly peers: { readonly upsert: readonly PolicyPeerRow[]; readonly delete: readonly PolicyPeerRow[] };
+  /** `close` are fallbacks that deny: they come after the addresses, so that who is allowed is never shut out. */
+  readonly peers: { readonly upsert: readonly PolicyPeerRow[]; readonly close: readonly PolicyPeerRow[]; readonly delete: readonly PolicyPeerRow[] };
   readonly ipcache: { readonly upsert: readonly IpcacheRow[]; readonly delete: readonly string[] };
   /** Addresses whose verdicts may have changed. */
   readonly subjects: readonly string[];
@@ -74,14 +75,17 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     else ipcache.remove(datapathMaps.ipcache.key.encode({ addr: addressBytes(address) }), address);
   }
 
+  function putPeer(row: PolicyPeerRow): void {
+    peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
+  }
+
   return {
     apply(delta) {
       for (const row of delta.ports.upsert) ports.put(portKey(row), portValue(row), policyPortKey(row));
-      for (const row of delta.peers.upsert) {
-        peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
-      }
+      for (const row of delta.peers.upsert) putPeer(row);
       for (const row of delta.ipcache.upsert) putAddress(row);
       for (const address of delta.ipcache.delete) removeAddress(address);
+      for (const row of delta.peers.close) putPeer(row);
       for (const row of delta.peers.delete) peers.remove(peerKey(row), policyPeerKey(row));
       const changed = [...delta.ipcache.upsert.map((row) => row.address), ...delta.ipcache.delete];
       // A block that means something else concerns addresses that nobody can list.
