@@ -66,21 +66,22 @@ export function weirRoles(): ApiObject[] {
   ];
 }
 
-const corefile = `.:53 {
+const corefile = `cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
   errors
   health :8080
   ready :8181
   kubernetes cluster.local in-addr.arpa ip6.arpa {
     pods insecure
-    fallthrough in-addr.arpa ip6.arpa
     ttl 5
-  }
-  # Names outside the cluster do not exist here: saying so at once spares clients their retries.
-  template ANY ANY . {
-    rcode NXDOMAIN
   }
   cache 5
   loadbalance
+}
+# Names outside the cluster do not exist here: saying so at once spares clients their retries.
+.:53 {
+  template ANY ANY {
+    rcode NXDOMAIN
+  }
 }
 `;
 

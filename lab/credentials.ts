@@ -1,5 +1,5 @@
 // All keys, certificates and kubeconfigs of a lab's cluster, made anew with every lab.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   hostAddress,
@@ -10,7 +10,7 @@ import {
   nodeHostNumber,
 } from './addresses.ts';
 import { type Credential, issue, keyPem, newKey, publicKeyPem } from './certificates.ts';
-import { type LabRecord, labDir, paths } from './state.ts';
+import { type LabRecord, paths } from './state.ts';
 
 /** The API server's address on the lab's network. */
 export function apiServerAddress(record: LabRecord): string {
@@ -109,5 +109,9 @@ export function makeCredentials(record: LabRecord): void {
   }
   keep('admin', admin);
   const outside = kubeconfigText(httpsUrl('127.0.0.1', record.port), authority.certificatePem, admin, `weir-${lab}`);
-  writeFileSync(join(labDir(lab), 'kubeconfig'), outside, { mode: 0o600 });
+  const file = paths.kubeconfig(lab);
+  writeFileSync(file, outside, { mode: 0o600 });
+  // Whoever used sudo is the one who will use kubectl.
+  const { SUDO_UID, SUDO_GID } = process.env;
+  if (SUDO_UID !== undefined && SUDO_GID !== undefined) chownSync(file, Number(SUDO_UID), Number(SUDO_GID));
 }

@@ -17,6 +17,7 @@ import { worldCommand } from './world.ts';
 const program = new Command('weir lab')
   .description('A real multi-node Kubernetes on this machine, with a Weir agent on every node.')
   .showHelpAfterError('(weir lab --help shows examples)')
+  .exitOverride()
   .enablePositionalOptions()
   .addHelpText(
     'after',
@@ -60,7 +61,6 @@ program
   .addOption(nameOption())
   .option('--all', 'every lab on this machine')
   .action(async (options: { name: string; all?: boolean }) => {
-    checkMachine();
     const progress = terminalProgress();
     if (options.all) {
       const ended = await downAllLabs();
@@ -135,7 +135,6 @@ program
   .command('build')
   .description('build the programs and images of the lab into the cache, and start nothing')
   .action(async () => {
-    checkMachine();
     const progress = terminalProgress();
     await progress.phase('everything is built', () => prepare(progress));
   });
@@ -177,12 +176,32 @@ function exitCodeOf(error: unknown): number {
   }
 }
 
+// What enters namespaces or changes them says so before it tries.
+const needRoot = new Set(['build', 'down', 'exec', 'import', 'node', 'operator', 'up']);
+program.hook('preAction', (_program, action) => {
+  if (needRoot.has(action.name())) checkMachine();
+});
+
+/** What went wrong, in the words that a user gets. */
+function explained(error: unknown): unknown {
+  const { code } = error as { code?: string };
+  if (code === 'EACCES' || code === 'EPERM')
+    return new WeirError('NOT_ROOT', errorText(error), undefined, { cause: error });
+  return error;
+}
+
 try {
   await program.parseAsync();
-} catch (error) {
-  const code = error instanceof WeirError ? `${error.code}: ` : '';
-  process.stderr.write(`weir lab: ${code}${errorText(error)}\n`);
-  if (error instanceof WeirError) process.stderr.write(`  ${error.hint}\n`);
-  else if (process.env.WEIR_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  process.exitCode = exitCodeOf(error);
+} catch (thrown) {
+  const { code, exitCode } = thrown as { code?: string; exitCode?: number };
+  if (typeof code === 'string' && code.startsWith('commander.')) {
+    process.exitCode = exitCode === 0 ? exitCodes.ok : exitCodes.usage; // its message is printed already
+  } else {
+    const error = explained(thrown);
+    const prefix = error instanceof WeirError ? `${error.code}: ` : '';
+    process.stderr.write(`weir lab: ${prefix}${errorText(error)}\n`);
+    if (error instanceof WeirError) process.stderr.write(`  ${error.hint}\n`);
+    if (process.env.WEIR_DEBUG && thrown instanceof Error) process.stderr.write(`${thrown.stack}\n`);
+    process.exitCode = exitCodeOf(error);
+  }
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { hostAddresses, hostNumbers, httpsUrl, type IpFamily, worldExtraAddresses } from './addresses.ts';
 import { agentProcess, agentSockets } from './agents.ts';
-import { type ApiObject, connectApi } from './api.ts';
+import { type Api, type ApiObject, connectApi } from './api.ts';
 import { controlPlaneParts } from './control-plane.ts';
 import { nodeAddresses, nodeInit } from './node.ts';
 import { isAlive, recall } from './process-identity.ts';
@@ -126,11 +126,14 @@ function nodeStatus(record: LabRecord, node: NodeSpec, apiNodes: readonly ApiObj
 }
 
 async function listNodes(record: LabRecord): Promise<ApiObject[] | undefined> {
-  const api = connectApi(record);
+  let api: Api | undefined;
   try {
+    api = connectApi(record); // only root may read the certificates; others see the rest
     const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), 2_000).unref());
-    return await Promise.race([api.list('/api/v1/nodes').catch(() => undefined), late]);
+    return await Promise.race([api.list('/api/v1/nodes'), late]);
+  } catch {
+    return undefined;
   } finally {
-    api.close();
+    api?.close();
   }
 }
