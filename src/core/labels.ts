@@ -66,8 +66,15 @@ export function labelValueProblem(value: string): string | undefined {
 
 /** Whether a selector selects an object with these labels. NotIn and DoesNotExist also hold for a missing key. */
 export function selectorMatches(selector: LabelSelector, labels: LabelMap): boolean {
-  for (const key in selector.matchLabels) if (labels[key] !== selector.matchLabels[key]) return false;
-  return selector.matchExpressions.every((requirement) => requirementHolds(requirement, labels[requirement.key]));
+  for (const key in selector.matchLabels) if (ownValue(labels, key) !== selector.matchLabels[key]) return false;
+  return selector.matchExpressions.every((requirement) =>
+    requirementHolds(requirement, ownValue(labels, requirement.key)),
+  );
+}
+
+/** Every object has a "constructor": only the labels' own keys count. */
+function ownValue(labels: LabelMap, key: string): string | undefined {
+  return Object.hasOwn(labels, key) ? labels[key] : undefined;
 }
 
 function requirementHolds(requirement: Requirement, value: string | undefined): boolean {
