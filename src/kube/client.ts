@@ -43,7 +43,10 @@ export interface KubeClient {
   request<T>(method: string, path: string, options?: RequestOptions): Promise<T>;
   /** Sends a request whose answer is read as it comes. */
   stream(path: string, options?: RequestOptions): Promise<http.IncomingMessage>;
-  list<T>(resource: Resource, options?: { namespace?: string; query?: RequestOptions['query']; signal?: AbortSignal }): Promise<KubeList<T>>;
+  list<T>(
+    resource: Resource,
+    options?: { namespace?: string; query?: RequestOptions['query']; signal?: AbortSignal },
+  ): Promise<KubeList<T>>;
   get<T>(resource: Resource, name: string, namespace?: string): Promise<T>;
   create<T extends KubeObject>(resource: Resource, object: T): Promise<T>;
   replace<T extends KubeObject>(resource: Resource, object: T): Promise<T>;
@@ -69,7 +72,12 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
       })
     : new http.Agent({ keepAlive: true });
 
-  function send(method: string, path: string, options: RequestOptions, timeoutMs: number): Promise<http.IncomingMessage> {
+  function send(
+    method: string,
+    path: string,
+    options: RequestOptions,
+    timeoutMs: number,
+  ): Promise<http.IncomingMessage> {
     const url = new URL(access.server + path);
     for (const [name, value] of Object.entries(options.query ?? {})) {
       if (value !== undefined) url.searchParams.set(name, String(value));
@@ -78,7 +86,8 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
     const headers: http.OutgoingHttpHeaders = { accept: 'application/json', 'user-agent': 'weir' };
     const token = access.token?.();
     if (token !== undefined) headers.authorization = `Bearer ${token}`;
-    else if (access.basicAuth !== undefined) headers.authorization = `Basic ${Buffer.from(access.basicAuth).toString('base64')}`;
+    else if (access.basicAuth !== undefined)
+      headers.authorization = `Basic ${Buffer.from(access.basicAuth).toString('base64')}`;
     if (body !== undefined) {
       headers['content-type'] = options.contentType ?? 'application/json';
       headers['content-length'] = body.length;
@@ -86,7 +95,10 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
     return new Promise((resolve, reject) => {
       const request = (secure ? https : http).request(url, { method, agent, headers, signal: options.signal });
       // Only until the answer begins: a watch is silent for as long as nothing happens.
-      const timer = setTimeout(() => request.destroy(new Error(`no answer from ${access.server} within ${timeoutMs} ms`)), timeoutMs);
+      const timer = setTimeout(
+        () => request.destroy(new Error(`no answer from ${access.server} within ${timeoutMs} ms`)),
+        timeoutMs,
+      );
       request.once('error', (error) => {
         clearTimeout(timer);
         reject(error);
@@ -107,7 +119,11 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
     } catch {
       status = { message: text.slice(0, 200) };
     }
-    return new KubeApiError(response.statusCode ?? 0, status.reason ?? '', status.message ?? `HTTP ${response.statusCode}`);
+    return new KubeApiError(
+      response.statusCode ?? 0,
+      status.reason ?? '',
+      status.message ?? `HTTP ${response.statusCode}`,
+    );
   }
 
   const client: KubeClient = {
@@ -123,7 +139,10 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
       return response;
     },
     list: (resource, options = {}) =>
-      client.request('GET', resourcePath(resource, options.namespace), { query: options.query, signal: options.signal }),
+      client.request('GET', resourcePath(resource, options.namespace), {
+        query: options.query,
+        signal: options.signal,
+      }),
     get: (resource, name, namespace) => client.request('GET', resourcePath(resource, namespace, name)),
     create: (resource, object) =>
       client.request('POST', resourcePath(resource, object.metadata.namespace), { body: object }),

@@ -20,7 +20,11 @@ export interface ClusterAccess {
 
 const fileSchema = z.looseObject({
   'current-context': z.string().optional(),
-  contexts: z.array(z.looseObject({ name: z.string(), context: z.looseObject({ cluster: z.string(), user: z.string().optional() }) })).default([]),
+  contexts: z
+    .array(
+      z.looseObject({ name: z.string(), context: z.looseObject({ cluster: z.string(), user: z.string().optional() }) }),
+    )
+    .default([]),
   clusters: z
     .array(
       z.looseObject({
@@ -120,7 +124,11 @@ function execCredential(exec: NonNullable<User['exec']>): Partial<ClusterAccess>
       env: {
         ...process.env,
         ...Object.fromEntries((exec.env ?? []).map((entry) => [entry.name, entry.value])),
-        KUBERNETES_EXEC_INFO: JSON.stringify({ apiVersion: exec.apiVersion, kind: 'ExecCredential', spec: { interactive: false } }),
+        KUBERNETES_EXEC_INFO: JSON.stringify({
+          apiVersion: exec.apiVersion,
+          kind: 'ExecCredential',
+          spec: { interactive: false },
+        }),
       },
       timeout: 30_000,
     });
@@ -128,7 +136,8 @@ function execCredential(exec: NonNullable<User['exec']>): Partial<ClusterAccess>
       status?: { token?: string; expirationTimestamp?: string; clientCertificateData?: string; clientKeyData?: string };
     };
     token = status?.token;
-    expiresMs = status?.expirationTimestamp === undefined ? Number.POSITIVE_INFINITY : Date.parse(status.expirationTimestamp);
+    expiresMs =
+      status?.expirationTimestamp === undefined ? Number.POSITIVE_INFINITY : Date.parse(status.expirationTimestamp);
     return status;
   };
   const first = run();

@@ -56,7 +56,8 @@ export function watch<T extends KubeObject>(
   function setState(change: Partial<WatchState>): void {
     const before = state;
     state = { ...state, ...change };
-    if (before.connected !== state.connected || before.error !== state.error || before.listed !== state.listed) options.onState?.(state);
+    if (before.connected !== state.connected || before.error !== state.error || before.listed !== state.listed)
+      options.onState?.(state);
   }
 
   async function list(): Promise<string> {
@@ -81,7 +82,13 @@ export function watch<T extends KubeObject>(
   async function follow(from: string): Promise<string | undefined> {
     let version = from;
     const stream = await client.stream(path, {
-      query: { ...selectors, watch: true, resourceVersion: from, allowWatchBookmarks: true, timeoutSeconds: watchSeconds },
+      query: {
+        ...selectors,
+        watch: true,
+        resourceVersion: from,
+        allowWatchBookmarks: true,
+        timeoutSeconds: watchSeconds,
+      },
       signal: stop.signal,
     });
     setState({ connected: true, error: undefined });
@@ -91,7 +98,10 @@ export function watch<T extends KubeObject>(
       rest += chunk;
       let start = 0;
       for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n', start)) {
-        const event = JSON.parse(rest.slice(start, end)) as { type: string; object: T & { code?: number; message?: string } };
+        const event = JSON.parse(rest.slice(start, end)) as {
+          type: string;
+          object: T & { code?: number; message?: string };
+        };
         start = end + 1;
         if (event.type === 'ERROR') {
           if (event.object.code === 410) return undefined;

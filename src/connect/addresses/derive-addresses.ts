@@ -23,9 +23,24 @@ function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[
   const plain = { namedPorts: [], ifindex: 0, endpointId: 0 } as const;
   switch (source) {
     case 'apiServers':
-      return [{ ...plain, address: (row as { address: string }).address, identity: reservedIdentities['kube-apiserver'], kind: 'kube-apiserver' }];
+      return [
+        {
+          ...plain,
+          address: (row as { address: string }).address,
+          identity: reservedIdentities['kube-apiserver'],
+          kind: 'kube-apiserver',
+        },
+      ];
     case 'hostAddresses':
-      return [{ ...plain, address: (row as { address: string }).address, identity: reservedIdentities.host, kind: 'host', node: thisNode }];
+      return [
+        {
+          ...plain,
+          address: (row as { address: string }).address,
+          identity: reservedIdentities.host,
+          kind: 'host',
+          node: thisNode,
+        },
+      ];
     case 'nodes': {
       const node = row as NodeRow;
       const own = node.name === thisNode;
@@ -82,7 +97,11 @@ function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[
  * Keeps `to` equal to what the sources say, address by address; cost follows the change. Runs at once when `run` is
  * called; the caller decides when.
  */
-export function createAddressDerivation(sources: AddressSources, to: Table<AddressRow>, thisNode: string): { run(): void } {
+export function createAddressDerivation(
+  sources: AddressSources,
+  to: Table<AddressRow>,
+  thisNode: string,
+): { run(): void } {
   /** address → what each source says of it */
   const claims = new Map<string, Map<string, AddressRow>>();
   const contributions = new Map<string, readonly string[]>();
@@ -98,7 +117,10 @@ export function createAddressDerivation(sources: AddressSources, to: Table<Addre
     }
     contributions.delete(id);
     if (rows.length === 0) return;
-    contributions.set(id, rows.map((row) => row.address));
+    contributions.set(
+      id,
+      rows.map((row) => row.address),
+    );
     for (const row of rows) {
       const of = claims.get(row.address) ?? new Map<string, AddressRow>();
       of.set(id, row);
@@ -127,9 +149,11 @@ export function createAddressDerivation(sources: AddressSources, to: Table<Addre
         const set = table.changesSince(since);
         seen.set(name, set.revision);
         if (set.resync) {
-          for (const id of [...contributions.keys()]) if (id.startsWith(`${name}\n`)) claim(name, id.slice(name.length + 1), [], touched);
+          for (const id of [...contributions.keys()])
+            if (id.startsWith(`${name}\n`)) claim(name, id.slice(name.length + 1), [], touched);
         }
-        for (const change of set.changes) claim(name, change.key, change.after === undefined ? [] : rowsOf(name, change.after, thisNode), touched);
+        for (const change of set.changes)
+          claim(name, change.key, change.after === undefined ? [] : rowsOf(name, change.after, thisNode), touched);
       }
       to.batch(() => {
         for (const address of touched) {

@@ -1,7 +1,14 @@
 // Carries classes, policy and addresses into the kernel. The order is the contract: a ruleset is complete before a peer
 // points to it, policy is there before an address has the class it judges, epochs move after everything they announce,
 // and what is no longer pointed to goes last. So no packet meets half of a policy, and no established one an old verdict.
-import { type EndpointRow, type IpcacheRow, type PolicyPeerRow, type PolicyPortRow, policyPeerKey, policyPortKey } from '../../core/rows.ts';
+import {
+  type EndpointRow,
+  type IpcacheRow,
+  type PolicyPeerRow,
+  type PolicyPortRow,
+  policyPeerKey,
+  policyPortKey,
+} from '../../core/rows.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
 import { Direction, datapathMaps } from '../../kernel/datapath.gen.ts';
 import type { MappedArray } from '../../kernel/mmap-array.ts';
@@ -12,7 +19,11 @@ import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-
 export interface DatapathDelta {
   readonly ports: { readonly upsert: readonly PolicyPortRow[]; readonly delete: readonly PolicyPortRow[] };
   /** `close` are fallbacks that deny: they come after the addresses, so that who is allowed is never shut out. */
-  readonly peers: { readonly upsert: readonly PolicyPeerRow[]; readonly close: readonly PolicyPeerRow[]; readonly delete: readonly PolicyPeerRow[] };
+  readonly peers: {
+    readonly upsert: readonly PolicyPeerRow[];
+    readonly close: readonly PolicyPeerRow[];
+    readonly delete: readonly PolicyPeerRow[];
+  };
   readonly ipcache: { readonly upsert: readonly IpcacheRow[]; readonly delete: readonly string[] };
   /** Addresses whose verdicts may have changed. */
   readonly subjects: readonly string[];
@@ -63,7 +74,11 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
   function putAddress(row: IpcacheRow): void {
     const entry = { class: row.class, identity: row.identity, ifindex: row.ifindex, flags: row.flags };
     if (row.address.includes('/')) {
-      prefixes.put(datapathMaps.ipcache_prefix.key.encode(blockKey(row.address)), datapathMaps.ipcache_prefix.value.encode(entry), row.address);
+      prefixes.put(
+        datapathMaps.ipcache_prefix.key.encode(blockKey(row.address)),
+        datapathMaps.ipcache_prefix.value.encode(entry),
+        row.address,
+      );
       return;
     }
     const addr = addressBytes(row.address);

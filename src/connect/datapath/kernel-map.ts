@@ -18,7 +18,12 @@ export interface KernelMapStatus {
   readonly capacity: number;
   readonly failing: readonly FailedRow[];
   /** What the first pass over a map that was there already found. */
-  readonly adopted: { readonly same: number; readonly changed: number; readonly added: number; readonly pruned: number };
+  readonly adopted: {
+    readonly same: number;
+    readonly changed: number;
+    readonly added: number;
+    readonly pruned: number;
+  };
 }
 
 /** A map with one writer. Keys and values are the bytes of the generated codecs; `row` names the row for people. */
@@ -42,8 +47,13 @@ function same(a: Uint8Array, b: Uint8Array): boolean {
 /** Takes a map over. `ignore` leaves entries of other writers out of the pruning. */
 export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): KernelMap {
   /** What was there before us and has not been put yet; undefined once pruned. */
-  let before: Map<string, Uint8Array> | undefined = new Map(map.entries().map(({ key, value }) => [keyText(key), value]));
-  const failing = new Map<string, { key: Uint8Array; value?: Uint8Array; row: string; error: string; attempts: number; sinceMs: number }>();
+  let before: Map<string, Uint8Array> | undefined = new Map(
+    map.entries().map(({ key, value }) => [keyText(key), value]),
+  );
+  const failing = new Map<
+    string,
+    { key: Uint8Array; value?: Uint8Array; row: string; error: string; attempts: number; sinceMs: number }
+  >();
   const adopted = { same: 0, changed: 0, added: 0, pruned: 0 };
   let rows = before.size;
 
@@ -108,8 +118,10 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
     },
     retry() {
       for (const each of [...failing.values()]) {
-        if (each.value !== undefined && map.lookup(each.key) === undefined && attempt(each.key, each.value, each.row)) rows++;
-        else if (each.value === undefined || map.lookup(each.key) !== undefined) attempt(each.key, each.value, each.row);
+        if (each.value !== undefined && map.lookup(each.key) === undefined && attempt(each.key, each.value, each.row))
+          rows++;
+        else if (each.value === undefined || map.lookup(each.key) !== undefined)
+          attempt(each.key, each.value, each.row);
       }
       return failing.size > 0;
     },

@@ -5,7 +5,7 @@ import { WeirError } from '../../core/errors.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
 import { type LoadedObject, loadObject } from '../../kernel/bpf-object.ts';
 import type { DatapathConstants } from '../../kernel/datapath.gen.ts';
-import { mmapArray, type MappedArray } from '../../kernel/mmap-array.ts';
+import { type MappedArray, mmapArray } from '../../kernel/mmap-array.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
 import { openRing, type RingBuffer } from '../../kernel/ring-buffer.ts';
 import { runProgram } from '../../kernel/run-program.ts';

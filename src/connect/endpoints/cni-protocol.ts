@@ -50,12 +50,24 @@ export interface CniPod {
   readonly uid?: string;
 }
 
-const interfaceSchema = z.looseObject({ name: z.string(), mac: z.string().optional(), mtu: z.number().optional(), sandbox: z.string().optional() });
+const interfaceSchema = z.looseObject({
+  name: z.string(),
+  mac: z.string().optional(),
+  mtu: z.number().optional(),
+  sandbox: z.string().optional(),
+});
 const resultSchema = z.looseObject({
   cniVersion: z.string().optional(),
   interfaces: z.array(interfaceSchema).optional(),
   ips: z
-    .array(z.looseObject({ address: z.string(), gateway: z.string().optional(), interface: z.number().optional(), version: z.string().optional() }))
+    .array(
+      z.looseObject({
+        address: z.string(),
+        gateway: z.string().optional(),
+        interface: z.number().optional(),
+        version: z.string().optional(),
+      }),
+    )
     .optional(),
   routes: z.array(z.looseObject({ dst: z.string(), gw: z.string().optional() })).optional(),
   dns: z.unknown().optional(),
@@ -88,7 +100,12 @@ const containerIdPattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}$/;
 /** Checks a request as the specification says, or throws CniError. */
 export function parseCniRequest(env: CniEnvironment, body: string): CniRequest {
   const command = commands.find((each) => each === env.command);
-  if (command === undefined) throw new CniError(cniCodes.invalidEnvironment, `CNI_COMMAND is "${env.command}"`, `Known are ${commands.join(', ')}`);
+  if (command === undefined)
+    throw new CniError(
+      cniCodes.invalidEnvironment,
+      `CNI_COMMAND is "${env.command}"`,
+      `Known are ${commands.join(', ')}`,
+    );
   let json: unknown;
   try {
     json = JSON.parse(body);
@@ -98,20 +115,33 @@ export function parseCniRequest(env: CniEnvironment, body: string): CniRequest {
   const parsed = configSchema.safeParse(json);
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
-    throw new CniError(cniCodes.invalidConfig, `the network configuration is wrong at "${issue.path.join('.')}"`, issue.message);
+    throw new CniError(
+      cniCodes.invalidConfig,
+      `the network configuration is wrong at "${issue.path.join('.')}"`,
+      issue.message,
+    );
   }
   const version = cniVersions.find((each) => each === parsed.data.cniVersion);
   if (version === undefined)
-    throw new CniError(cniCodes.incompatibleVersion, `cniVersion ${parsed.data.cniVersion} is not supported`, `Supported are ${cniVersions.join(', ')}`);
+    throw new CniError(
+      cniCodes.incompatibleVersion,
+      `cniVersion ${parsed.data.cniVersion} is not supported`,
+      `Supported are ${cniVersions.join(', ')}`,
+    );
   const config: CniConfig = { ...parsed.data, cniVersion: version };
   if ((command === 'GC' || command === 'STATUS') && version !== '1.1.0')
-    throw new CniError(cniCodes.incompatibleVersion, `${command} needs cniVersion 1.1.0`, `The configuration says ${version}`);
+    throw new CniError(
+      cniCodes.incompatibleVersion,
+      `${command} needs cniVersion 1.1.0`,
+      `The configuration says ${version}`,
+    );
   const needsContainer = command === 'ADD' || command === 'DEL' || command === 'CHECK';
   if (needsContainer) {
     if (env.containerId === undefined || !containerIdPattern.test(env.containerId))
       throw new CniError(cniCodes.invalidEnvironment, 'CNI_CONTAINERID is missing or malformed', env.containerId ?? '');
     const problem = ifnameProblem(env.ifname);
-    if (problem !== undefined) throw new CniError(cniCodes.invalidEnvironment, `CNI_IFNAME ${problem}`, env.ifname ?? '');
+    if (problem !== undefined)
+      throw new CniError(cniCodes.invalidEnvironment, `CNI_IFNAME ${problem}`, env.ifname ?? '');
     if (command !== 'DEL' && !env.netns) throw new CniError(cniCodes.invalidEnvironment, 'CNI_NETNS is missing', '');
   }
   return {
@@ -166,11 +196,21 @@ export function formatResult(config: CniConfig, made: Attachment): CniResult {
   const ips: NonNullable<CniResult['ips']> = [];
   const routes: NonNullable<CniResult['routes']> = [];
   if (made.ipv4 !== undefined) {
-    ips.push({ ...(old ? { version: '4' } : {}), address: `${made.ipv4}/32`, gateway: gateways.ipv4, interface: index });
+    ips.push({
+      ...(old ? { version: '4' } : {}),
+      address: `${made.ipv4}/32`,
+      gateway: gateways.ipv4,
+      interface: index,
+    });
     routes.push({ dst: '0.0.0.0/0', gw: gateways.ipv4 });
   }
   if (made.ipv6 !== undefined) {
-    ips.push({ ...(old ? { version: '6' } : {}), address: `${made.ipv6}/128`, gateway: gateways.ipv6, interface: index });
+    ips.push({
+      ...(old ? { version: '6' } : {}),
+      address: `${made.ipv6}/128`,
+      gateway: gateways.ipv6,
+      interface: index,
+    });
     routes.push({ dst: '::/0', gw: gateways.ipv6 });
   }
   const mtu = config.cniVersion === '1.1.0' ? { mtu: made.mtu } : {};
@@ -188,7 +228,10 @@ export function formatResult(config: CniConfig, made: Attachment): CniResult {
 }
 
 /** An error in the runtime's format. */
-export function formatCniError(version: string, error: unknown): { cniVersion: string; code: number; msg: string; details: string } {
+export function formatCniError(
+  version: string,
+  error: unknown,
+): { cniVersion: string; code: number; msg: string; details: string } {
   const known = error instanceof CniError ? error : undefined;
   return {
     cniVersion: version,

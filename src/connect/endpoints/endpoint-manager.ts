@@ -6,7 +6,7 @@ import type { ReadTable, Table } from '../../core/table.ts';
 import type { AddressPool } from '../ipam/address-pool.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, formatResult } from './cni-protocol.ts';
 import type { EndpointStore } from './endpoint-store.ts';
-import { nodeMac, podMac, type PodInterfaces } from './pod-interface.ts';
+import { nodeMac, type PodInterfaces, podMac } from './pod-interface.ts';
 
 /** What the manager needs around it. */
 export interface EndpointManagerOptions {
@@ -77,23 +77,39 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       nextId = nextId >= lastEndpointId ? 1 : nextId + 1;
       if (!endpoints.has(id)) return id;
     }
-    throw new CniError(cniCodes.tryAgain, 'this node has as many endpoints as there are numbers', String(lastEndpointId));
+    throw new CniError(
+      cniCodes.tryAgain,
+      'this node has as many endpoints as there are numbers',
+      String(lastEndpointId),
+    );
   }
 
   function labelsOf(pod: PodRow): string[] {
-    return identityLabels({ namespace: pod.namespace, serviceAccount: pod.serviceAccount, labels: pod.labels }, options.ignoredLabels);
+    return identityLabels(
+      { namespace: pod.namespace, serviceAccount: pod.serviceAccount, labels: pod.labels },
+      options.ignoredLabels,
+    );
   }
 
   function allocate(owner: string): { ipv4?: string; ipv6?: string } {
     const all = pools();
-    if (all.length === 0) throw new CniError(cniCodes.tryAgain, 'the operator has not given this node a block of addresses yet', 'Is `weir operator` running?');
+    if (all.length === 0)
+      throw new CniError(
+        cniCodes.tryAgain,
+        'the operator has not given this node a block of addresses yet',
+        'Is `weir operator` running?',
+      );
     const given: { ipv4?: string; ipv6?: string } = {};
     for (const pool of all) {
       const address = pool.allocate(owner);
       if (address === undefined) {
         for (const each of all) each.release(owner);
         const { used, resting, capacity } = pool.usage();
-        throw new CniError(cniCodes.addressesExhausted, `IPAM_EXHAUSTED: no address is left in ${pool.cidr}`, `${used} used, ${resting} resting, of ${capacity}`);
+        throw new CniError(
+          cniCodes.addressesExhausted,
+          `IPAM_EXHAUSTED: no address is left in ${pool.cidr}`,
+          `${used} used, ${resting} resting, of ${capacity}`,
+        );
       }
       if (address.includes(':')) given.ipv6 = address;
       else given.ipv4 = address;
@@ -113,7 +129,10 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       if (existing.netns === request.netns && problem === undefined) return resultOf(request, existing);
       removeEndpoint(existing); // A container that was made anew under its old name, or half of one.
     }
-    const pod = request.pod === undefined ? undefined : await waitForPod(request.pod.namespace, request.pod.name, request.pod.uid);
+    const pod =
+      request.pod === undefined
+        ? undefined
+        : await waitForPod(request.pod.namespace, request.pod.name, request.pod.uid);
     const id = freeId();
     const addresses = allocate(owner);
     const base: EndpointRow = {
@@ -138,7 +157,13 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
     endpoints.upsert(base);
     try {
       const made = await interfaces.create(
-        { netns: request.netns, ifname: request.ifname, hostName: `weir${id}`, mtu: request.config.mtu ?? options.mtu(), ...addresses },
+        {
+          netns: request.netns,
+          ifname: request.ifname,
+          hostName: `weir${id}`,
+          mtu: request.config.mtu ?? options.mtu(),
+          ...addresses,
+        },
         options.attach,
       );
       if (pod !== undefined) await waitForIdentity(pod);
@@ -181,18 +206,35 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       return pod !== undefined && (uid === undefined || pod.uid === uid || pod.uid === '') ? pod : undefined;
     };
     const pod = await waitFor(pods, found, podWaitMs);
-    if (pod === undefined) throw new CniError(cniCodes.tryAgain, `pod ${key} is not known here yet`, 'Is the API server reachable from the agent?');
+    if (pod === undefined)
+      throw new CniError(
+        cniCodes.tryAgain,
+        `pod ${key} is not known here yet`,
+        'Is the API server reachable from the agent?',
+      );
     return pod;
   }
 
   async function waitForIdentity(pod: PodRow): Promise<void> {
     const found = () => identityOf(identities, labelsOf(pods.get(pod.key) ?? pod));
     if ((await waitFor(identities, found, identityWaitMs)) === undefined)
-      throw new CniError(cniCodes.tryAgain, `pod ${pod.key} has no identity yet`, 'The operator gives them out: is it running, and are numbers left?');
+      throw new CniError(
+        cniCodes.tryAgain,
+        `pod ${pod.key} has no identity yet`,
+        'The operator gives them out: is it running, and are numbers left?',
+      );
   }
 
   function specOf(row: EndpointRow) {
-    return { netns: row.netns, ifname: row.interfaceName, mtu: options.mtu(), ipv4: row.ipv4, ipv6: row.ipv6, ifindex: row.ifindex, mac: row.mac };
+    return {
+      netns: row.netns,
+      ifname: row.interfaceName,
+      mtu: options.mtu(),
+      ipv4: row.ipv4,
+      ipv6: row.ipv6,
+      ifindex: row.ifindex,
+      mac: row.mac,
+    };
   }
 
   function resultOf(request: CniRequest, row: EndpointRow): CniResult {
@@ -210,7 +252,8 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
 
   async function check(request: CniRequest): Promise<undefined> {
     const row = endpoints.by('container', containerKey(request.containerId, request.ifname))[0];
-    if (row === undefined) throw new CniError(cniCodes.unknownContainer, 'no such attachment', `${request.containerId} ${request.ifname}`);
+    if (row === undefined)
+      throw new CniError(cniCodes.unknownContainer, 'no such attachment', `${request.containerId} ${request.ifname}`);
     for (const address of [row.ipv4, row.ipv6]) {
       const told = request.config.prevResult?.ips;
       if (address !== undefined && told !== undefined && !told.some((ip) => ip.address.split('/')[0] === address))
@@ -221,7 +264,9 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
   }
 
   async function collect(request: CniRequest): Promise<undefined> {
-    const valid = new Set((request.config['cni.dev/valid-attachments'] ?? []).map((each) => containerKey(each.containerID, each.ifname)));
+    const valid = new Set(
+      (request.config['cni.dev/valid-attachments'] ?? []).map((each) => containerKey(each.containerID, each.ifname)),
+    );
     for (const row of [...endpoints.rows()]) {
       const key = containerKey(row.containerId, row.interfaceName);
       if (!valid.has(key)) await inTurn(key, async () => endpoints.has(row.id) && removeEndpoint(row));
@@ -236,7 +281,13 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       if (pod === undefined || row.state === 'creating') continue;
       const identity = identityOf(identities, labelsOf(pod));
       // The old identity stands until the new one has a number: nothing opens or closes by accident in between.
-      changed.push({ ...row, labels: pod.labels, namedPorts: pod.namedPorts, identity: identity ?? row.identity, serviceAccount: pod.serviceAccount });
+      changed.push({
+        ...row,
+        labels: pod.labels,
+        namedPorts: pod.namedPorts,
+        identity: identity ?? row.identity,
+        serviceAccount: pod.serviceAccount,
+      });
     }
     for (const row of changed) {
       const before = endpoints.get(row.id);
@@ -295,7 +346,11 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
 }
 
 /** Waits until `found` answers, looking again whenever the table changes. */
-function waitFor<T>(table: { subscribe(listener: () => void): () => void }, found: () => T | undefined, timeoutMs: number): Promise<T | undefined> {
+function waitFor<T>(
+  table: { subscribe(listener: () => void): () => void },
+  found: () => T | undefined,
+  timeoutMs: number,
+): Promise<T | undefined> {
   const now = found();
   if (now !== undefined) return Promise.resolve(now);
   return new Promise((resolve) => {

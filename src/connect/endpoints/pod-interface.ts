@@ -129,7 +129,8 @@ export function createPodInterfaces(): PodInterfaces {
           [spec.ipv4, gateways.ipv4],
           [spec.ipv6, gateways.ipv6],
         ] as const) {
-          if (address !== undefined && !routes.some((route) => route.via === gateway)) return `the default route via ${gateway} is gone`;
+          if (address !== undefined && !routes.some((route) => route.via === gateway))
+            return `the default route via ${gateway} is gone`;
         }
         return undefined;
       } finally {
@@ -149,7 +150,11 @@ function openPodNetns(path: string): number {
   try {
     return openNetns(path);
   } catch (error) {
-    throw new CniError(cniCodes.unknownContainer, 'the network namespace of the container is gone', `${path}: ${(error as Error).message}`);
+    throw new CniError(
+      cniCodes.unknownContainer,
+      'the network namespace of the container is gone',
+      `${path}: ${(error as Error).message}`,
+    );
   }
 }
 

@@ -45,7 +45,7 @@ export function createIdentityAllocator(range: { first: number; last: number } =
       byId.set(id, key);
       const ids = byKey.get(key);
       if (ids === undefined) byKey.set(key, [id]);
-      else ids.push(id), ids.sort((a, b) => a - b);
+      else byKey.set(key, [...ids, id].sort((a, b) => a - b));
       refused.delete(key);
     },
     forget(id) {

@@ -98,7 +98,8 @@ export function createAddressPool(cidr: string, options: { nowMs: () => number; 
     },
     reserve(address, owner) {
       const lease = byAddress.get(address);
-      if (!contains(address) || (lease !== undefined && lease.freedAtMs === undefined && lease.owner !== owner)) return false;
+      if (!contains(address) || (lease !== undefined && lease.freedAtMs === undefined && lease.owner !== owner))
+        return false;
       take(address, owner);
       return true;
     },
@@ -110,7 +111,8 @@ export function createAddressPool(cidr: string, options: { nowMs: () => number; 
       return address;
     },
     rest({ address, owner, freedAtMs }) {
-      if (freedAtMs !== undefined && contains(address) && !byAddress.has(address)) byAddress.set(address, { owner, freedAtMs });
+      if (freedAtMs !== undefined && contains(address) && !byAddress.has(address))
+        byAddress.set(address, { owner, freedAtMs });
     },
     leases: () => [...byAddress].map(([address, lease]) => ({ address, ...lease })),
     usage() {

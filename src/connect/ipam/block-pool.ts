@@ -48,10 +48,15 @@ export function nextBlock(pool: Pool, used: ReadonlySet<string>): string | undef
   const others: Cidr[] = [];
   for (const text of used) {
     const other = parseCidr(text);
-    if (other.ok && other.value.family === parsed.value.family && other.value.prefixBits !== pool.blockBits) others.push(other.value);
+    if (other.ok && other.value.family === parsed.value.family && other.value.prefixBits !== pool.blockBits)
+      others.push(other.value);
   }
   for (let i = 0; i < blockCount(pool); i++) {
-    const block: Cidr = { ...parsed.value, bytes: toBytes(base + BigInt(i) * step, width / 8), prefixBits: pool.blockBits };
+    const block: Cidr = {
+      ...parsed.value,
+      bytes: toBytes(base + BigInt(i) * step, width / 8),
+      prefixBits: pool.blockBits,
+    };
     const text = formatCidr(block);
     if (used.has(text)) continue;
     if (others.some((other) => cidrContains(other, block) || cidrContains(block, other))) continue;

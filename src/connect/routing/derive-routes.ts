@@ -16,13 +16,23 @@ export interface RouteRow {
 const sameFamily = (a: string, b: string) => a.includes(':') === b.includes(':');
 
 /** The routes that a node needs, given all nodes. A node without an address of a block's family gets no route to it. */
-export function routesFor(thisNode: string, nodes: Iterable<NodeRow>, gateways: { ipv4: string; ipv6: string }): RouteRow[] {
+export function routesFor(
+  thisNode: string,
+  nodes: Iterable<NodeRow>,
+  gateways: { ipv4: string; ipv6: string },
+): RouteRow[] {
   const routes: RouteRow[] = [];
   for (const node of nodes) {
     for (const dst of node.podCidrs) {
       const address = node.addresses.find((each) => sameFamily(each, dst));
       if (node.name === thisNode) {
-        routes.push({ dst, via: dst.includes(':') ? gateways.ipv6 : gateways.ipv4, local: true, src: address, node: node.name });
+        routes.push({
+          dst,
+          via: dst.includes(':') ? gateways.ipv6 : gateways.ipv4,
+          local: true,
+          src: address,
+          node: node.name,
+        });
       } else if (address !== undefined) routes.push({ dst, via: address, local: false, node: node.name });
     }
   }

@@ -4,8 +4,8 @@ import { createVeth, getLink, listLinks, setLink } from '../../kernel/links.ts';
 import { setNeighbour } from '../../kernel/neighbours.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
 import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
-import { nodeMac, podMac } from '../endpoints/pod-interface.ts';
 import { gateways } from '../endpoints/cni-protocol.ts';
+import { nodeMac, podMac } from '../endpoints/pod-interface.ts';
 
 export const nodeDeviceNames = { host: 'weir_host', net: 'weir_net' } as const;
 
@@ -48,4 +48,3 @@ function enableForwarding(netlink: Netlink): void {
   }
   writeSysctl('net.ipv6.conf.all.forwarding', '1');
 }
-

@@ -15,7 +15,11 @@ export interface SliceRow {
 export const sliceSize = 32;
 
 /** Keeps `to` equal to the endpoints. An endpoint stays in the slice it was put in. */
-export function createSliceDerivation(endpoints: ReadTable<EndpointRow>, to: Table<SliceRow>, node: string): { run(): void } {
+export function createSliceDerivation(
+  endpoints: ReadTable<EndpointRow>,
+  to: Table<SliceRow>,
+  node: string,
+): { run(): void } {
   const sliceOf = new Map<number, number>();
   const members: Map<number, WeirEndpointSlice['endpoints'][number]>[] = [];
   let seen = 0;
@@ -35,7 +39,10 @@ export function createSliceDerivation(endpoints: ReadTable<EndpointRow>, to: Tab
       seen = set.revision;
       const touched = new Set<number>();
       if (set.resync) {
-        for (const [slice, each] of members.entries()) each.clear(), touched.add(slice);
+        for (const [slice, each] of members.entries()) {
+          each.clear();
+          touched.add(slice);
+        }
         sliceOf.clear();
       }
       for (const change of set.changes) {

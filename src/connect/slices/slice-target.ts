@@ -18,7 +18,9 @@ export function createSliceTarget(client: KubeClient, node: string): Target<Slic
   };
   const each = async (rows: readonly SliceRow[], work: (row: SliceRow) => Promise<unknown>): Promise<RowFailure[]> => {
     const results = await Promise.allSettled(rows.map(work));
-    return results.flatMap((result, i) => (result.status === 'rejected' ? [{ key: rows[i]!.name, error: errorText(result.reason) }] : []));
+    return results.flatMap((result, i) =>
+      result.status === 'rejected' ? [{ key: rows[i]!.name, error: errorText(result.reason) }] : [],
+    );
   };
   return {
     update: (rows) =>
@@ -34,7 +36,9 @@ export function createSliceTarget(client: KubeClient, node: string): Target<Slic
     delete: (rows) => each(rows, (row) => remove(row.name)),
     async prune(all) {
       const wanted = new Set(all.map((row) => row.name));
-      const list = await client.list<WeirEndpointSlice>(weirResources.endpointSlices, { query: { labelSelector: `${nodeLabel}=${node}` } });
+      const list = await client.list<WeirEndpointSlice>(weirResources.endpointSlices, {
+        query: { labelSelector: `${nodeLabel}=${node}` },
+      });
       for (const slice of list.items) if (!wanted.has(slice.metadata.name)) await remove(slice.metadata.name);
     },
   };

@@ -16,7 +16,8 @@ function structural(schema: JsonSchema): JsonSchema {
     );
   }
   if (items !== undefined) result.items = structural(items as JsonSchema);
-  if (typeof additionalProperties === 'object') result.additionalProperties = structural(additionalProperties as JsonSchema);
+  if (typeof additionalProperties === 'object')
+    result.additionalProperties = structural(additionalProperties as JsonSchema);
   return result;
 }
 
@@ -29,13 +30,23 @@ export function customResourceDefinition(kind: WeirKind): KubeObject & { spec: u
     spec: {
       group: kind.group,
       scope: kind.namespaced ? 'Namespaced' : 'Cluster',
-      names: { kind: kind.kind, plural: kind.plural, singular: kind.singular, shortNames: kind.shortNames, listKind: `${kind.kind}List` },
+      names: {
+        kind: kind.kind,
+        plural: kind.plural,
+        singular: kind.singular,
+        shortNames: kind.shortNames,
+        listKind: `${kind.kind}List`,
+      },
       versions: [
         {
           name: kind.version,
           served: true,
           storage: true,
-          schema: { openAPIV3Schema: structural(z.toJSONSchema(kind.schema, { target: 'openapi-3.0', io: 'input' }) as JsonSchema) },
+          schema: {
+            openAPIV3Schema: structural(
+              z.toJSONSchema(kind.schema, { target: 'openapi-3.0', io: 'input' }) as JsonSchema,
+            ),
+          },
           subresources: kind.status ? { status: {} } : undefined,
           additionalPrinterColumns: kind.columns,
         },

@@ -47,7 +47,11 @@ export const weirEndpointSliceSchema = z.object({
     .max(64),
 });
 
-type Named = { apiVersion?: string; kind?: string; metadata: { name: string; uid?: string; resourceVersion?: string; labels?: Record<string, string> } };
+type Named = {
+  apiVersion?: string;
+  kind?: string;
+  metadata: { name: string; uid?: string; resourceVersion?: string; labels?: Record<string, string> };
+};
 export type WeirNode = Named & z.infer<typeof weirNodeSchema>;
 export type WeirIdentity = Named & z.infer<typeof weirIdentitySchema>;
 export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;

@@ -19,11 +19,11 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
+import { mount } from '../../kernel/libc.ts';
 import { getLink, listLinks } from '../../kernel/links.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
 import { watchNetwork } from '../../kernel/network-changes.ts';
 import { listRoutes, RouteProtocol } from '../../kernel/routes.ts';
-import { mount } from '../../kernel/libc.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
@@ -31,7 +31,7 @@ import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts'
 import type { Log } from '../log.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
-import { createNodePools, checkLeases, type NodePools } from './node-pools.ts';
+import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
 import { type AgentSettings, ticks } from './settings.ts';
@@ -84,13 +84,17 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     },
     maxEntries: settings.mapEntries,
   });
-  for (const { map, why } of datapath.replaced) log.warn('a map of an earlier version was replaced by an empty one', { map, why });
+  for (const { map, why } of datapath.replaced)
+    log.warn('a map of an earlier version was replaced by an empty one', { map, why });
   datapath.attachNode(devices.netIfindex);
 
   const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
     name: 'endpoints',
     key: (row) => row.id,
-    indexes: { container: (row) => containerKey(row.containerId, row.interfaceName), pod: (row) => `${row.namespace}/${row.pod}` },
+    indexes: {
+      container: (row) => containerKey(row.containerId, row.interfaceName),
+      pod: (row) => `${row.namespace}/${row.pod}`,
+    },
   });
   const hostAddresses = createTable<{ address: string }>({ name: 'host-addresses', key: (row) => row.address });
   const prefixes = createTable<PrefixRow>({ name: 'prefixes', key: (row) => row.cidr });
@@ -107,25 +111,40 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       const { row, problems } = parseNetworkPolicy(object, settings.ignoredLabels);
       const name = row?.key ?? (object as { metadata?: { name?: string } }).metadata?.name ?? '?';
       const text = problems.join('; ');
-      if (problems.length > 0 && badPolicies.get(name) !== text) log.warn('POLICY_INVALID: a policy isolates its pods and allows nothing', { policy: name, problems });
+      if (problems.length > 0 && badPolicies.get(name) !== text)
+        log.warn('POLICY_INVALID: a policy isolates its pods and allows nothing', { policy: name, problems });
       if (problems.length > 0) badPolicies.set(name, text);
       else badPolicies.delete(name);
       return row;
     },
     onState(state) {
-      if (state.error !== undefined) log.warn('the API server does not answer: forwarding goes on with what is known', { resource: state.resource, error: state.error });
+      if (state.error !== undefined)
+        log.warn('the API server does not answer: forwarding goes on with what is known', {
+          resource: state.resource,
+          error: state.error,
+        });
       else if (state.connected) log.debug('following', { resource: state.resource });
     },
   });
   const { identities } = sources;
 
   const onCorrupt = (file: string, reason: string) => log.error('STATE_FILE_INVALID: set aside', { file, reason });
-  const numbers = createStateFile(join(settings.stateDir, 'numbers.json'), (value) => value as ReturnType<PolicyCompiler['export']>, onCorrupt);
+  const numbers = createStateFile(
+    join(settings.stateDir, 'numbers.json'),
+    (value) => value as ReturnType<PolicyCompiler['export']>,
+    onCorrupt,
+  );
   const compiler = createCompiler(numbers.load(), onCorrupt, settings.stateDir);
   const writer = createDatapathWriter(datapath.maps);
 
   const addressDerivation = createAddressDerivation(
-    { endpoints, remoteEndpoints: sources.remoteEndpoints, nodes: sources.nodes, hostAddresses, apiServers: sources.apiServers },
+    {
+      endpoints,
+      remoteEndpoints: sources.remoteEndpoints,
+      nodes: sources.nodes,
+      hostAddresses,
+      apiServers: sources.apiServers,
+    },
     addresses,
     settings.nodeName,
   );
@@ -170,17 +189,27 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 
   const restored = manager.restore();
   for (const { file, reason } of restored.setAside) onCorrupt(file, reason);
-  for (const row of restored.gone) log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
+  for (const row of restored.gone)
+    log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
   // Every pod that is there gets the current program before anything else happens.
   for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
   datapath.attachments.prune();
 
   function updateDevices(): void {
-    for (const [name, ifindex] of trafficDevices(netlink, settings.devices, sources.nodes.get(settings.nodeName)?.addresses ?? [])) datapath.attachDevice(name, ifindex);
+    for (const [name, ifindex] of trafficDevices(
+      netlink,
+      settings.devices,
+      sources.nodes.get(settings.nodeName)?.addresses ?? [],
+    ))
+      datapath.attachDevice(name, ifindex);
   }
   function updateHostAddresses(): void {
     const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
-    hostAddresses.replaceAll([...new Set(own)].filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1').map((address) => ({ address })));
+    hostAddresses.replaceAll(
+      [...new Set(own)]
+        .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
+        .map((address) => ({ address })),
+    );
     hostAddresses.markInitialized();
   }
   function updateNodes(): void {
@@ -192,7 +221,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     // Whatever lies in a pool and has no slice yet is a pod whose identity travels: never the world.
     for (const cidr of own?.clusterPools ?? []) rows.push({ cidr, identity: reservedIdentities.unmanaged });
     for (const node of sources.nodes.rows())
-      for (const cidr of node.podCidrs) rows.push({ cidr, identity: reservedIdentities.unmanaged, ...(node.name === settings.nodeName ? { local: true } : {}) });
+      for (const cidr of node.podCidrs)
+        rows.push({
+          cidr,
+          identity: reservedIdentities.unmanaged,
+          ...(node.name === settings.nodeName ? { local: true } : {}),
+        });
     prefixes.replaceAll(rows);
     routes.replaceAll(routesFor(settings.nodeName, sources.nodes.rows(), gateways));
     if (!sources.nodes.initialized) return;
@@ -207,16 +241,41 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 
   const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) => {
     if (changes.some((change) => change.kind === 'lost' || change.kind === 'address')) updateHostAddresses();
-    if (changes.some((change) => change.kind === 'lost' || (change.kind === 'link' && !change.link.name.startsWith('weir')))) updateDevices();
+    if (
+      changes.some(
+        (change) => change.kind === 'lost' || (change.kind === 'link' && !change.link.name.startsWith('weir')),
+      )
+    )
+      updateDevices();
     // Next hops are remembered with connections: a route that moved has to be looked up again.
-    if (changes.some((change) => change.kind === 'lost' || (change.kind === 'route' && change.route.protocol !== RouteProtocol.weir))) writer.raiseAll();
+    if (
+      changes.some(
+        (change) => change.kind === 'lost' || (change.kind === 'route' && change.route.protocol !== RouteProtocol.weir),
+      )
+    )
+      writer.raiseAll();
   });
 
-  for (const table of [endpoints, identities, sources.namespaces, sources.policies, prefixes, sources.remoteEndpoints, sources.nodes, hostAddresses, sources.apiServers] as ReadTable<unknown>[]) table.subscribe(sync.schedule);
+  for (const table of [
+    endpoints,
+    identities,
+    sources.namespaces,
+    sources.policies,
+    prefixes,
+    sources.remoteEndpoints,
+    sources.nodes,
+    hostAddresses,
+    sources.apiServers,
+  ] as ReadTable<unknown>[])
+    table.subscribe(sync.schedule);
   endpoints.subscribe(() => queueMicrotask(sliceDerivation.run));
   sliceDerivation.run();
   reconcilers.push(
-    createReconciler<RouteRow>({ name: 'routes', table: routes, target: createRouteTarget(netlink, () => devices.hostIfindex) }),
+    createReconciler<RouteRow>({
+      name: 'routes',
+      table: routes,
+      target: createRouteTarget(netlink, () => devices.hostIfindex),
+    }),
     createReconciler<SliceRow>({ name: 'slices', table: slices, target: createSliceTarget(client, settings.nodeName) }),
   );
   sync.schedule();
@@ -228,7 +287,11 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     if (configured || !installed || !sync.synced || pools.pools().length === 0) return;
     configured = true;
     const before = installConfig(settings.cniConfDir, mtu);
-    if (before.length > 0) log.warn('the container runtime will use another network configuration first', { files: before, folder: settings.cniConfDir });
+    if (before.length > 0)
+      log.warn('the container runtime will use another network configuration first', {
+        files: before,
+        folder: settings.cniConfDir,
+      });
     log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
   };
 
@@ -250,7 +313,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     configureRuntime();
     sources.nodes.subscribe(configureRuntime);
   });
-  log.info('agent runs', { node: settings.nodeName, endpoints: endpoints.size, adoptedMaps: datapath.adopted.length, startMs: Date.now() - startedAtMs });
+  log.info('agent runs', {
+    node: settings.nodeName,
+    endpoints: endpoints.size,
+    adoptedMaps: datapath.adopted.length,
+    startMs: Date.now() - startedAtMs,
+  });
 
   return {
     settings,
@@ -259,7 +327,21 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     sources,
     endpoints,
     addresses,
-    tables: [endpoints, sources.pods, identities, sources.namespaces, sources.policies, sources.nodes, sources.remoteEndpoints, sources.apiServers, hostAddresses, prefixes, addresses, routes, slices] as ReadTable<unknown>[],
+    tables: [
+      endpoints,
+      sources.pods,
+      identities,
+      sources.namespaces,
+      sources.policies,
+      sources.nodes,
+      sources.remoteEndpoints,
+      sources.apiServers,
+      hostAddresses,
+      prefixes,
+      addresses,
+      routes,
+      slices,
+    ] as ReadTable<unknown>[],
     reconcilers,
     compiler,
     datapath,
@@ -268,12 +350,26 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     pools,
     async handleCni(request) {
       if (request.command === 'STATUS') {
-        if (!sync.synced) throw new CniError(cniCodes.notAvailable, 'the agent has not read the cluster state yet', 'Is the API server reachable?');
-        if (pools.pools().length === 0) throw new CniError(cniCodes.notAvailable, 'the node has no block of pod addresses yet', 'Is the operator running?');
+        if (!sync.synced)
+          throw new CniError(
+            cniCodes.notAvailable,
+            'the agent has not read the cluster state yet',
+            'Is the API server reachable?',
+          );
+        if (pools.pools().length === 0)
+          throw new CniError(
+            cniCodes.notAvailable,
+            'the node has no block of pod addresses yet',
+            'Is the operator running?',
+          );
         return undefined;
       }
       if (request.command === 'ADD' && !(await sync.whenSynced(syncWaitMs)))
-        throw new CniError(cniCodes.tryAgain, 'the agent has not read the cluster state yet', 'Is the API server reachable?');
+        throw new CniError(
+          cniCodes.tryAgain,
+          'the agent has not read the cluster state yet',
+          'Is the API server reachable?',
+        );
       return manager.handle(request);
     },
     async stop() {
@@ -291,7 +387,11 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   };
 }
 
-function createCompiler(state: ReturnType<PolicyCompiler['export']> | undefined, onCorrupt: (file: string, reason: string) => void, stateDir: string): PolicyCompiler {
+function createCompiler(
+  state: ReturnType<PolicyCompiler['export']> | undefined,
+  onCorrupt: (file: string, reason: string) => void,
+  stateDir: string,
+): PolicyCompiler {
   try {
     return createPolicyCompiler({ state });
   } catch (error) {
@@ -315,7 +415,11 @@ function ensureBpffs(path: string): void {
 const notForTraffic = (name: string) => name === 'lo' || name.startsWith('weir');
 
 /** The devices on which packets for pods may arrive: those with the node's addresses, or a default route. */
-function trafficDevices(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[], nodeAddresses: readonly string[]): Map<string, number> {
+function trafficDevices(
+  netlink: ReturnType<typeof openNetlink>,
+  chosen: readonly string[],
+  nodeAddresses: readonly string[],
+): Map<string, number> {
   const found = new Map<string, number>();
   const links = listLinks(netlink).filter((link) => !notForTraffic(link.name));
   if (chosen.length > 0) {
@@ -323,8 +427,10 @@ function trafficDevices(netlink: ReturnType<typeof openNetlink>, chosen: readonl
     return found;
   }
   const wanted = new Set<number>();
-  for (const entry of listAddresses(netlink)) if (nodeAddresses.includes(entry.address.split('/')[0]!)) wanted.add(entry.ifindex);
-  for (const route of listRoutes(netlink, { table: 254 })) if (route.dst === '0.0.0.0/0' || route.dst === '::/0') wanted.add(route.ifindex);
+  for (const entry of listAddresses(netlink))
+    if (nodeAddresses.includes(entry.address.split('/')[0]!)) wanted.add(entry.ifindex);
+  for (const route of listRoutes(netlink, { table: 254 }))
+    if (route.dst === '0.0.0.0/0' || route.dst === '::/0') wanted.add(route.ifindex);
   for (const link of links) if (wanted.has(link.ifindex)) found.set(link.name, link.ifindex);
   return found;
 }

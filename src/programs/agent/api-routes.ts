@@ -17,7 +17,8 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     const values: Record<string, number> = {};
     for (const { key, values: perCpu } of counters.entriesPerCpu()) {
       const name = counterName[key];
-      if (name !== undefined && name !== 'COUNTER_MAX') values[name.replace('COUNTER_', '').toLowerCase()] = Number(perCpu.reduce((sum, each) => sum + each, 0n));
+      if (name !== undefined && name !== 'COUNTER_MAX')
+        values[name.replace('COUNTER_', '').toLowerCase()] = Number(perCpu.reduce((sum, each) => sum + each, 0n));
     }
     return values;
   }
@@ -26,11 +27,23 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     const watches = sources.watches();
     const lost = watches.filter((watch) => !watch.connected);
     const maps = agent.writerStatus();
-    const reconcilers = agent.reconcilers.map((each) => ({ name: each.name, ...each.statusCounts(), unfinished: each.unfinished().slice(0, 20), pruned: each.pruned() }));
+    const reconcilers = agent.reconcilers.map((each) => ({
+      name: each.name,
+      ...each.statusCounts(),
+      unfinished: each.unfinished().slice(0, 20),
+      pruned: each.pruned(),
+    }));
     const problems = [
       ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),
-      ...maps.filter((map) => map.failing.length > 0).map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
-      ...reconcilers.filter((each) => each.error > 0).map((each) => `${each.error} ${each.name} cannot be written: ${each.unfinished.find((row) => row.error)?.error ?? ''}`),
+      ...maps
+        .filter((map) => map.failing.length > 0)
+        .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
+      ...reconcilers
+        .filter((each) => each.error > 0)
+        .map(
+          (each) =>
+            `${each.error} ${each.name} cannot be written: ${each.unfinished.find((row) => row.error)?.error ?? ''}`,
+        ),
       ...(agent.sync.synced ? [] : ['the first complete state has not been read yet']),
       ...agent.pools.pools().flatMap((pool) => {
         const usage = pool.usage();
@@ -47,7 +60,12 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
       memoryBytes: process.memoryUsage().rss,
       apiServer: { server: agent.client.server, connected: lost.length === 0, watches },
       sync: { synced: agent.sync.synced, passes: agent.sync.passes, lastMs: agent.sync.lastMs },
-      tables: agent.tables.map((table) => ({ name: table.name, rows: table.size, revision: table.revision, initialized: table.initialized })),
+      tables: agent.tables.map((table) => ({
+        name: table.name,
+        rows: table.size,
+        revision: table.revision,
+        initialized: table.initialized,
+      })),
       reconcilers,
       maps,
       programs: datapath.programs(),
@@ -71,7 +89,8 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     '/v1/identities': () => [...reservedIdentityRows(), ...sources.identities.rows()].sort((a, b) => a.id - b.id),
     '/v1/policies': () => [...sources.policies.rows()],
     '/v1/nodes': () => [...sources.nodes.rows()],
-    '/v1/addresses': () => [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),
+    '/v1/addresses': () =>
+      [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),
     '/v1/conntrack': (query) => conntrackEntries(datapath, { limit: Number(query.get('limit') ?? 1000) }),
     '/v1/drops': () =>
       drops
@@ -84,7 +103,12 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
         .filter((row) => row.packets > 0)
         .map((row) => {
           const reason = dropReasons.find((each) => each.number === row.number);
-          return { reason: reason?.name ?? String(row.number), ...row, meaning: reason?.meaning ?? 'unknown', action: reason?.action ?? '' };
+          return {
+            reason: reason?.name ?? String(row.number),
+            ...row,
+            meaning: reason?.meaning ?? 'unknown',
+            action: reason?.action ?? '',
+          };
         })
         .sort((a, b) => b.packets - a.packets),
   };
@@ -94,7 +118,11 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
   }
 
   function labelsOf(identity: number): readonly string[] {
-    return sources.identities.get(identity)?.labels ?? reservedIdentityRows().find((row) => row.id === identity)?.labels ?? [];
+    return (
+      sources.identities.get(identity)?.labels ??
+      reservedIdentityRows().find((row) => row.id === identity)?.labels ??
+      []
+    );
   }
 
   function addressView(address: string) {
@@ -111,8 +139,10 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
       .filter((peer) => classes.has(peer.subject))
       .map((peer) => ({
         ...peer,
-        ports: (byRuleset.get(peer.ruleset) ?? []).map((port) => ({ ...port, rules: compiler.cookie(port.cookie)?.rules ?? [] })),
+        ports: (byRuleset.get(peer.ruleset) ?? []).map((port) => ({
+          ...port,
+          rules: compiler.cookie(port.cookie)?.rules ?? [],
+        })),
       }));
   }
 }
-

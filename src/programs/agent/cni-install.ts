@@ -1,6 +1,15 @@
 // Puts the plugin and its configuration where the container runtime looks. The configuration comes last, when the agent
 // can serve: its presence is what makes a node ready.
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync, chmodSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 const configName = '05-weir.conflist';

@@ -29,13 +29,24 @@ export function conntrackEntries(datapath: Datapath, options: { limit: number })
   const rows: ConnectionView[] = [];
   const v4 = typedMap(datapath.map('ct4'), datapathMaps.ct4);
   const v6 = typedMap(datapath.map('ct6'), datapathMaps.ct6);
-  const four = (address: number) => [address >>> 24, (address >>> 16) & 255, (address >>> 8) & 255, address & 255].join('.');
-  for (const { key, value } of v4.entries()) rows.push(view(value, four(key.loAddr), key.loPort, four(key.hiAddr), key.hiPort, key.protocol, now));
-  for (const { key, value } of v6.entries()) rows.push(view(value, addressText(key.loAddr), key.loPort, addressText(key.hiAddr), key.hiPort, key.protocol, now));
+  const four = (address: number) =>
+    [address >>> 24, (address >>> 16) & 255, (address >>> 8) & 255, address & 255].join('.');
+  for (const { key, value } of v4.entries())
+    rows.push(view(value, four(key.loAddr), key.loPort, four(key.hiAddr), key.hiPort, key.protocol, now));
+  for (const { key, value } of v6.entries())
+    rows.push(view(value, addressText(key.loAddr), key.loPort, addressText(key.hiAddr), key.hiPort, key.protocol, now));
   return rows.sort((a, b) => a.idleSeconds - b.idleSeconds).slice(0, Math.max(0, options.limit));
 }
 
-function view(entry: CtEntry, lo: string, loPort: number, hi: string, hiPort: number, protocol: number, now: number): ConnectionView {
+function view(
+  entry: CtEntry,
+  lo: string,
+  loPort: number,
+  hi: string,
+  hiPort: number,
+  protocol: number,
+  now: number,
+): ConnectionView {
   const swapped = (entry.flags & CtFlags.CT_ORIGINATOR_HI) !== 0;
   return {
     source: swapped ? hi : lo,

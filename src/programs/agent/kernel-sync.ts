@@ -1,9 +1,16 @@
 // The agent's heart: brings the kernel in step with the tables. Tables of what is known → addresses → compiled policy →
 // maps, in one pass and in the one order in which no packet meets half of it. Nothing is written before every source
 // has been read once: until then the kernel goes on with what it has.
-import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
+import type { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import type { DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
-import type { AddressRow, EndpointRow, IdentityRow, NamespaceRow, NetworkPolicyRow, PrefixRow } from '../../core/rows.ts';
+import type {
+  AddressRow,
+  EndpointRow,
+  IdentityRow,
+  NamespaceRow,
+  NetworkPolicyRow,
+  PrefixRow,
+} from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import type { PolicyCompiler } from '../../secure/policy/compile.ts';
 
@@ -59,7 +66,13 @@ export function createKernelSync(options: {
     prefixes: follow(tables.prefixes),
     addresses: follow(tables.addresses),
   };
-  const sources: ReadTable<unknown>[] = [tables.endpoints, tables.identities, tables.namespaces, tables.policies, tables.prefixes];
+  const sources: ReadTable<unknown>[] = [
+    tables.endpoints,
+    tables.identities,
+    tables.namespaces,
+    tables.policies,
+    tables.prefixes,
+  ];
   let synced = false;
   let scheduled = false;
   let settling = false;
@@ -69,7 +82,10 @@ export function createKernelSync(options: {
 
   function settle(): void {
     scheduled = false;
-    if (settling) return schedule();
+    if (settling) {
+      schedule();
+      return;
+    }
     settling = true;
     const started = performance.now();
     try {
@@ -79,7 +95,8 @@ export function createKernelSync(options: {
       // A device's row comes before its address has a class, and goes after: its packets are told apart to the end.
       for (const { after, before } of endpoints.changes) {
         if (after !== undefined && after.ifindex !== 0) writer.putEndpoint(after);
-        if (before !== undefined && before.ifindex !== 0 && before.ifindex !== after?.ifindex) writer.removeEndpoint(before);
+        if (before !== undefined && before.ifindex !== 0 && before.ifindex !== after?.ifindex)
+          writer.removeEndpoint(before);
       }
       writer.apply(
         compiler.update({

@@ -1,7 +1,13 @@
 // The agent's socket: JSON over HTTP for the command line, and the CNI plugin's requests. Root only.
 import { chmodSync, rmSync } from 'node:fs';
 import * as http from 'node:http';
-import { CniError, type CniRequest, type CniResult, formatCniError, parseCniRequest } from '../../connect/endpoints/cni-protocol.ts';
+import {
+  CniError,
+  type CniRequest,
+  type CniResult,
+  formatCniError,
+  parseCniRequest,
+} from '../../connect/endpoints/cni-protocol.ts';
 import { errorText } from '../../core/errors.ts';
 import type { Log } from '../log.ts';
 
@@ -34,12 +40,14 @@ export async function serveLocalApi(options: {
   async function handle(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'http://agent');
     if (request.method === 'POST' && url.pathname === '/cni') return handleCni(request, response);
-    if (request.method !== 'GET') return answer(response, 405, { error: `${request.method} is not for ${url.pathname}` });
+    if (request.method !== 'GET')
+      return answer(response, 405, { error: `${request.method} is not for ${url.pathname}` });
     const exact = routes[url.pathname];
     const prefix = Object.keys(routes).find((each) => each.endsWith('/') && url.pathname.startsWith(each));
     const handler = exact ?? (prefix === undefined ? undefined : routes[prefix]);
     if (handler === undefined) return answer(response, 404, { error: `nothing is at ${url.pathname}` });
-    const rest = exact !== undefined || prefix === undefined ? '' : decodeURIComponent(url.pathname.slice(prefix.length));
+    const rest =
+      exact !== undefined || prefix === undefined ? '' : decodeURIComponent(url.pathname.slice(prefix.length));
     const value = await handler(url.searchParams, rest);
     if (value === undefined) answer(response, 404, { error: `nothing is at ${url.pathname}` });
     else answer(response, 200, value);
@@ -63,11 +71,19 @@ export async function serveLocalApi(options: {
       );
       version = parsed.config.cniVersion;
       const result = await options.cni(parsed);
-      log.debug('cni', { command: parsed.command, container: parsed.containerId, ms: Math.round((performance.now() - started) * 10) / 10 });
+      log.debug('cni', {
+        command: parsed.command,
+        container: parsed.containerId,
+        ms: Math.round((performance.now() - started) * 10) / 10,
+      });
       answer(response, 200, result);
     } catch (error) {
       const failure = formatCniError(version, error);
-      log.warn('a CNI request failed', { command: header('x-cni_command'), container: header('x-cni_containerid'), ...failure });
+      log.warn('a CNI request failed', {
+        command: header('x-cni_command'),
+        container: header('x-cni_containerid'),
+        ...failure,
+      });
       if (!(error instanceof CniError)) log.debug('where it failed', { stack: (error as Error).stack });
       answer(response, 500, failure);
     }
@@ -89,7 +105,10 @@ export async function serveLocalApi(options: {
 }
 
 function answer(response: http.ServerResponse, status: number, value: unknown): void {
-  const body = value === undefined ? '' : `${JSON.stringify(value, (_, each) => (typeof each === 'bigint' ? Number(each) : each))}\n`;
+  const body =
+    value === undefined
+      ? ''
+      : `${JSON.stringify(value, (_, each) => (typeof each === 'bigint' ? Number(each) : each))}\n`;
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
   response.end(body);
 }

@@ -21,7 +21,8 @@ export type RestingLeases = readonly Lease[];
 export function checkLeases(value: unknown): RestingLeases {
   if (!Array.isArray(value)) throw new Error('not a list');
   for (const lease of value) {
-    if (typeof lease?.address !== 'string' || typeof lease?.owner !== 'string' || typeof lease?.freedAtMs !== 'number') throw new Error('an entry is not a lease');
+    if (typeof lease?.address !== 'string' || typeof lease?.owner !== 'string' || typeof lease?.freedAtMs !== 'number')
+      throw new Error('an entry is not a lease');
   }
   return value;
 }
@@ -49,7 +50,11 @@ export function createNodePools(options: {
     for (const row of endpoints.rows()) {
       const address = cidr.includes(':') ? row.ipv6 : row.ipv4;
       if (address !== undefined && !pool.reserve(address, containerKey(row.containerId, row.interfaceName)))
-        log.warn('a pod has an address that is not of this block', { pod: `${row.namespace}/${row.pod}`, address, cidr });
+        log.warn('a pod has an address that is not of this block', {
+          pod: `${row.namespace}/${row.pod}`,
+          address,
+          cidr,
+        });
     }
     log.info('pod addresses come from', { ...pool.usage() });
     return pool;
@@ -61,7 +66,9 @@ export function createNodePools(options: {
     pools: () => pools,
     leaks() {
       const owners = new Set([...endpoints.rows()].map((row) => containerKey(row.containerId, row.interfaceName)));
-      return pools.flatMap((pool) => pool.leases().filter((lease) => lease.freedAtMs === undefined && !owners.has(lease.owner)));
+      return pools.flatMap((pool) =>
+        pool.leases().filter((lease) => lease.freedAtMs === undefined && !owners.has(lease.owner)),
+      );
     },
     save: () => file.save(pools.flatMap((pool) => pool.leases().filter((lease) => lease.freedAtMs !== undefined))),
   };

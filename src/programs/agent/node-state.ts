@@ -10,7 +10,11 @@ export interface StateFile<T> {
 }
 
 /** Keeps `path`. `check` throws on content that cannot be used. */
-export function createStateFile<T>(path: string, check: (value: unknown) => T, onCorrupt: (path: string, reason: string) => void): StateFile<T> {
+export function createStateFile<T>(
+  path: string,
+  check: (value: unknown) => T,
+  onCorrupt: (path: string, reason: string) => void,
+): StateFile<T> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   return {
     load() {

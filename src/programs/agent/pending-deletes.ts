@@ -5,7 +5,11 @@ import { join } from 'node:path';
 import type { Log } from '../log.ts';
 
 /** Carries out what is in `folder`; answers how many there were. */
-export async function doPendingDeletes(folder: string, remove: (containerId: string, ifname: string) => Promise<boolean>, log: Log): Promise<number> {
+export async function doPendingDeletes(
+  folder: string,
+  remove: (containerId: string, ifname: string) => Promise<boolean>,
+  log: Log,
+): Promise<number> {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   let done = 0;
   for (const name of readdirSync(folder)) {

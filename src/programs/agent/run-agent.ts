@@ -9,7 +9,9 @@ import { type AgentSettings, socketNames } from './settings.ts';
 /** Resolves when the agent has stopped. The datapath goes on without it. */
 export async function runAgent(settings: AgentSettings): Promise<void> {
   const log = createLog('agent', settings.logLevel);
-  process.on('unhandledRejection', (error) => log.error('something went wrong unseen', { error: String(error), stack: (error as Error)?.stack }));
+  process.on('unhandledRejection', (error) =>
+    log.error('something went wrong unseen', { error: String(error), stack: (error as Error)?.stack }),
+  );
   const agent = await startAgent(settings, log);
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),

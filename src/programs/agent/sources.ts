@@ -1,11 +1,20 @@
 // What the agent follows in the API, as tables. Only this node's pods; of other nodes' pods only the slices.
-import { canonicalIp } from '../../core/ip.ts';
+
 import { identityKey } from '../../core/identity.ts';
-import type { IdentityRow, NamedPort, NamespaceRow, NetworkPolicyRow, NodeRow, PodRow, RemoteEndpointRow } from '../../core/rows.ts';
+import { canonicalIp } from '../../core/ip.ts';
+import type {
+  IdentityRow,
+  NamedPort,
+  NamespaceRow,
+  NetworkPolicyRow,
+  NodeRow,
+  PodRow,
+  RemoteEndpointRow,
+} from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
-import { type Watch, watch, watchIntoTable, type WatchState } from '../../kube/watch.ts';
+import { type Watch, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
 
 /** Tables that follow the API, and how the following goes. */
@@ -22,12 +31,17 @@ export interface AgentSources {
 }
 
 interface PodObject extends KubeObject {
-  readonly metadata: KubeObject['metadata'] & { readonly ownerReferences?: readonly { kind: string; name: string; controller?: boolean }[] };
+  readonly metadata: KubeObject['metadata'] & {
+    readonly ownerReferences?: readonly { kind: string; name: string; controller?: boolean }[];
+  };
   readonly spec?: {
     readonly serviceAccountName?: string;
     readonly hostNetwork?: boolean;
     readonly containers?: readonly { ports?: readonly { name?: string; protocol?: string; containerPort: number }[] }[];
-    readonly initContainers?: readonly { restartPolicy?: string; ports?: readonly { name?: string; protocol?: string; containerPort: number }[] }[];
+    readonly initContainers?: readonly {
+      restartPolicy?: string;
+      ports?: readonly { name?: string; protocol?: string; containerPort: number }[];
+    }[];
   };
   readonly status?: { readonly podIPs?: readonly { ip: string }[]; readonly phase?: string };
 }
@@ -48,14 +62,33 @@ export function followSources(options: {
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
   const policies = createTable<NetworkPolicyRow>({ name: 'network-policies', key: (row) => row.key });
   const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
-  const identities = createTable<IdentityRow, 'key'>({ name: 'identities', key: (row) => row.id, indexes: { key: (row) => identityKey(row.labels) } });
+  const identities = createTable<IdentityRow, 'key'>({
+    name: 'identities',
+    key: (row) => row.id,
+    indexes: { key: (row) => identityKey(row.labels) },
+  });
   const remoteEndpoints = createTable<RemoteEndpointRow, 'slice'>({ name: 'remote-endpoints', key: (row) => row.key });
   const apiServers = createTable<{ address: string }>({ name: 'api-servers', key: (row) => row.address });
 
   const watches: Watch[] = [
-    watchIntoTable<PodObject, PodRow>(client, kubernetesResources.pods, pods, podRow, { fieldSelector: `spec.nodeName=${node}`, onState }),
-    watchIntoTable<KubeObject, NamespaceRow>(client, kubernetesResources.namespaces, namespaces, (object) => ({ name: object.metadata.name, labels: object.metadata.labels ?? {} }), { onState }),
-    watchIntoTable<KubeObject, NetworkPolicyRow>(client, kubernetesResources.networkPolicies, policies, options.parsePolicy, { onState }),
+    watchIntoTable<PodObject, PodRow>(client, kubernetesResources.pods, pods, podRow, {
+      fieldSelector: `spec.nodeName=${node}`,
+      onState,
+    }),
+    watchIntoTable<KubeObject, NamespaceRow>(
+      client,
+      kubernetesResources.namespaces,
+      namespaces,
+      (object) => ({ name: object.metadata.name, labels: object.metadata.labels ?? {} }),
+      { onState },
+    ),
+    watchIntoTable<KubeObject, NetworkPolicyRow>(
+      client,
+      kubernetesResources.networkPolicies,
+      policies,
+      options.parsePolicy,
+      { onState },
+    ),
     watchIntoTable<WeirNode, NodeRow>(client, weirResources.nodes, nodes, nodeRow, { onState }),
     watchIntoTable<WeirIdentity, IdentityRow>(client, weirResources.identities, identities, identityRow, { onState }),
     watchSlices(client, node, remoteEndpoints, onState),
@@ -77,7 +110,12 @@ export function followSources(options: {
 }
 
 /** A slice is many rows: what a new version of it does not name any more goes. */
-function watchSlices(client: KubeClient, node: string, table: ReturnType<typeof createTable<RemoteEndpointRow, 'slice'>>, onState: (state: WatchState) => void): Watch {
+function watchSlices(
+  client: KubeClient,
+  node: string,
+  table: ReturnType<typeof createTable<RemoteEndpointRow, 'slice'>>,
+  onState: (state: WatchState) => void,
+): Watch {
   const keysOf = new Map<string, Set<string>>();
   const rowsOf = (slice: WeirEndpointSlice): RemoteEndpointRow[] =>
     slice.node === node || !Array.isArray(slice.endpoints)
@@ -133,14 +171,20 @@ function watchSlices(client: KubeClient, node: string, table: ReturnType<typeof 
   );
 }
 
-function watchApiServers(client: KubeClient, table: ReturnType<typeof createTable<{ address: string }>>, onState: (state: WatchState) => void): Watch {
+function watchApiServers(
+  client: KubeClient,
+  table: ReturnType<typeof createTable<{ address: string }>>,
+  onState: (state: WatchState) => void,
+): Watch {
   const bySlice = new Map<string, string[]>();
   const write = () => {
     table.replaceAll([...new Set([...bySlice.values()].flat())].map((address) => ({ address })));
     table.markInitialized();
   };
   const addressesOf = (slice: EndpointSliceObject) =>
-    (slice.endpoints ?? []).flatMap((endpoint) => (endpoint.addresses ?? []).flatMap((address) => canonicalIp(address) ?? []));
+    (slice.endpoints ?? []).flatMap((endpoint) =>
+      (endpoint.addresses ?? []).flatMap((address) => canonicalIp(address) ?? []),
+    );
   return watch<EndpointSliceObject>(
     client,
     kubernetesResources.endpointSlices,
@@ -168,7 +212,9 @@ function podRow(pod: PodObject): PodRow | undefined {
   const sidecars = (pod.spec?.initContainers ?? []).filter((container) => container.restartPolicy === 'Always');
   const namedPorts = [...(pod.spec?.containers ?? []), ...sidecars].flatMap((container) =>
     (container.ports ?? []).flatMap((port): NamedPort[] =>
-      port.name === undefined ? [] : [{ name: port.name, protocol: (port.protocol ?? 'TCP') as NamedPort['protocol'], port: port.containerPort }],
+      port.name === undefined
+        ? []
+        : [{ name: port.name, protocol: (port.protocol ?? 'TCP') as NamedPort['protocol'], port: port.containerPort }],
     ),
   );
   return {

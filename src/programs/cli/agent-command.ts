@@ -10,7 +10,8 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 export function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (!Number.isInteger(value) || value < min || value > max) throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
     return value;
   };
 }
@@ -23,7 +24,8 @@ export function collect(value: string, before: string[]): string[] {
 function mapEntries(text: string, before: Record<string, number>): Record<string, number> {
   const [name, count] = text.split('=');
   const value = Number(count);
-  if (!name || !Number.isInteger(value) || value < 1) throw new InvalidArgumentError('give NAME=ENTRIES, such as ct4=262144');
+  if (!name || !Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError('give NAME=ENTRIES, such as ct4=262144');
   return { ...before, [name]: value };
 }
 
@@ -32,7 +34,10 @@ export function agentCommand(): Command {
   return new Command('agent')
     .description('Run the agent of a node: loads the datapath, serves the container runtime, enforces policy.')
     .option('--node-name <name>', 'the name of the Node object', process.env.WEIR_NODE_NAME ?? hostname())
-    .option('--kubeconfig <file>', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
+    .option(
+      '--kubeconfig <file>',
+      'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)',
+    )
     .option('--state-dir <dir>', 'what must outlive restarts', '/var/lib/weir')
     .option('--run-dir <dir>', 'sockets', '/run/weir')
     .option('--bpffs <dir>', 'the bpf file system; maps and programs are pinned under DIR/weir', '/sys/fs/bpf')
@@ -40,11 +45,26 @@ export function agentCommand(): Command {
     .option('--cni-bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
     .option('--cni-conf-dir <dir>', 'where it looks for configuration', '/etc/cni/net.d')
     .option('--cni-plugin <file>', 'the plugin to install', join(root, 'build/weir-cni'))
-    .option('--device <name>', 'a device on which packets for pods arrive (repeat; default: found by addresses and routes)', collect, [])
+    .option(
+      '--device <name>',
+      'a device on which packets for pods arrive (repeat; default: found by addresses and routes)',
+      collect,
+      [],
+    )
     .option('--mtu <bytes>', 'of pod interfaces (default: the smallest of the devices)', wholeNumber(1280, 65_535))
-    .option('--ignore-label <key>', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
+    .option(
+      '--ignore-label <key>',
+      'a label that does not count for identities, beyond the usual ones (repeat)',
+      collect,
+      [],
+    )
     .option('--report-interval <seconds>', 'how often an active connection is reported', wholeNumber(1, 3600), 5)
-    .option('--drop-reports <count>', 'drops reported a second, for each device and reason; all are counted', wholeNumber(1, 100_000), 200)
+    .option(
+      '--drop-reports <count>',
+      'drops reported a second, for each device and reason; all are counted',
+      wholeNumber(1, 100_000),
+      200,
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries, {})
     .option('--log-level <level>', 'debug, info, warn or error', 'info')

@@ -12,12 +12,20 @@ function minutes(text: string): number {
 export function operatorCommand(): Command {
   return new Command('operator')
     .description('Run the operator of a cluster: blocks of pod addresses for nodes, identities for pods, clean-up.')
-    .option('--kubeconfig <file>', 'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)')
+    .option(
+      '--kubeconfig <file>',
+      'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)',
+    )
     .option('--pool-v4 <cidr>', 'where nodes’ IPv4 blocks come from; "none" for no IPv4', '10.244.0.0/16')
     .option('--node-mask-v4 <bits>', 'prefix length of a node’s IPv4 block', wholeNumber(8, 30), 24)
     .option('--pool-v6 <cidr>', 'where nodes’ IPv6 blocks come from; "none" for no IPv6', 'fd00:10:244::/48')
     .option('--node-mask-v6 <bits>', 'prefix length of a node’s IPv6 block', wholeNumber(16, 126), 64)
-    .option('--ignore-label <key>', 'a label that does not count for identities, beyond the usual ones (repeat)', collect, [])
+    .option(
+      '--ignore-label <key>',
+      'a label that does not count for identities, beyond the usual ones (repeat)',
+      collect,
+      [],
+    )
     .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
@@ -40,7 +48,8 @@ Examples:
         { cidr: options.poolV4 as string, blockBits: options.nodeMaskV4 as number },
         { cidr: options.poolV6 as string, blockBits: options.nodeMaskV6 as number },
       ].filter((pool) => pool.cidr !== 'none');
-      if (pools.length === 0) throw new WeirError('CONFIG_INVALID', '--pool-v4 and --pool-v6 are both "none"', 'Give at least one pool.');
+      if (pools.length === 0)
+        throw new WeirError('CONFIG_INVALID', '--pool-v4 and --pool-v6 are both "none"', 'Give at least one pool.');
       for (const pool of pools) {
         const problem = poolProblem(pool);
         if (problem !== undefined) throw new WeirError('CONFIG_INVALID', problem);

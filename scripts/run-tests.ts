@@ -1,0 +1,49 @@
+// Runs test files with Node's runner and prints what failed, what was skipped and why, and one closing line.
+// usage: run-tests.ts [--concurrency N] [FILE...]    without files: all *.test.ts outside test/
+import { globSync } from 'node:fs';
+import { run } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+process.chdir(root);
+const args = process.argv.slice(2);
+const at = args.indexOf('--concurrency');
+const concurrency = at < 0 ? 2 : Number(args.splice(at, 2)[1]);
+const files = args.length > 0 ? args : globSync('{src,lab,scripts,bpf,bench}/**/*.test.ts').sort();
+
+const tally = { passed: 0, failed: 0, skipped: 0 };
+const stream = run({ files, concurrency, timeout: 600_000, isolation: 'process' });
+stream.on('test:pass', (event) => {
+  if (event.details.type === 'suite' || isFile(event.name)) return;
+  if (event.skip !== undefined && event.skip !== false) {
+    tally.skipped++;
+    process.stdout.write(`skipped: ${event.name}: ${event.skip === true ? 'no reason given' : event.skip}\n`);
+  } else tally.passed++;
+});
+stream.on('test:fail', (event) => {
+  const cause = event.details.error.cause as Error | undefined;
+  // A suite fails because a test in it did; that one is counted.
+  if (event.details.type === 'suite' && /subtest/.test(String(event.details.error.message))) return;
+  if (isFile(event.name) && /subtest/.test(String(event.details.error.message))) return;
+  tally.failed++;
+  process.stdout.write(`FAILED: ${event.name} (${event.file?.replace(root, '')}:${event.line})\n`);
+  process.stdout.write(`${indent(cause?.stack ?? cause?.message ?? event.details.error.message)}\n`);
+});
+stream.on('test:stderr', (event) => process.env.WEIR_TEST_OUTPUT && process.stdout.write(event.message));
+stream.on('end', () => {
+  process.stdout.write(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped\n`);
+  process.exitCode = tally.failed > 0 || tally.passed === 0 ? 1 : 0;
+});
+stream.resume();
+
+function isFile(name: string): boolean {
+  return name.endsWith('.test.ts');
+}
+
+function indent(text: string): string {
+  return text
+    .split('\n')
+    .slice(0, 30)
+    .map((line) => `    ${line}`)
+    .join('\n');
+}
