@@ -33,13 +33,11 @@ const forwarding = {
   'net/ipv4/conf/default/rp_filter': '0',
 };
 
-const noIpv6 = { 'net/ipv6/conf/all/disable_ipv6': '1', 'net/ipv6/conf/default/disable_ipv6': '1' };
-
 /** Makes the control plane's namespace with the bridge. */
 export async function makeBackbone(lab: string, family: IpFamily): Promise<void> {
   const namespace = netnsName(lab, 'cp');
   await run(['ip', 'netns', 'add', namespace]);
-  await setSysctls(lab, 'cp', { ...forwarding, ...(family === 'v4' ? noIpv6 : {}) });
+  await setSysctls(lab, 'cp', forwarding);
   await ipBatch(namespace, [
     'link set lo up',
     'link add lan type bridge',
@@ -57,7 +55,7 @@ export async function makeHost(lab: string, host: string, hostNumber: number, fa
   const namespace = netnsName(lab, host);
   const backbone = netnsName(lab, 'cp');
   await run(['ip', 'netns', 'add', namespace]);
-  await setSysctls(lab, host, { ...forwarding, ...(family === 'v4' ? noIpv6 : {}) });
+  await setSysctls(lab, host, forwarding);
   await ipBatch(backbone, [
     `link add ${host} type veth peer name eth0 netns ${namespace}`,
     `link set ${host} master lan up`,

@@ -15,7 +15,11 @@ if [ "$layout" = unified ]; then
   mkdir -p /sys/fs/cgroup/init
   echo 0 >/sys/fs/cgroup/init/cgroup.procs
   for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
-    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
+    tries=0 # until whoever started us has left the group as well
+    until echo "+$controller" 2>/dev/null >/sys/fs/cgroup/cgroup.subtree_control || [ "$tries" = 100 ]; do
+      tries=$((tries + 1))
+      sleep 0.02
+    done
   done
 else
   mount -t tmpfs -o mode=755 cgroups /sys/fs/cgroup

@@ -10,7 +10,15 @@ import { imageNames, ownArchives, ownImagesDir } from './images.ts';
 import { kubeletConfig } from './kubelet-config.ts';
 import { lastLines } from './logs.ts';
 import { makeHost, removeHost } from './network.ts';
-import { identify, isAlive, type ProcessIdentity, recall, remember } from './process-identity.ts';
+import {
+  childrenOf,
+  identify,
+  isAlive,
+  type ProcessIdentity,
+  recall,
+  remember,
+  stopRemembered,
+} from './process-identity.ts';
 import { programPath } from './programs.ts';
 import { type LabRecord, labDir, type NodeSpec, netnsFile, paths, repository } from './state.ts';
 import { waitFor } from './wait.ts';
@@ -40,6 +48,7 @@ export async function startNode(record: LabRecord, node: NodeSpec, runcFolder: s
   ]);
   const started = startDetached(command, { logFile: paths.log(lab, node.name) });
   remember(paths.process(lab, node.name), started);
+  if (cgroupLayout() === 'unified') await leaveNodeGroup(lab, started);
   const init = await waitFor(
     `${node.name} to make its mounts (see ${paths.log(lab, node.name)})`,
     async () => {
@@ -54,6 +63,23 @@ export async function startNode(record: LabRecord, node: NodeSpec, runcFolder: s
     10,
   );
   remember(paths.process(lab, `${node.name}-init`), init);
+}
+
+/**
+ * With v2 alone no process may be in a group that hands controllers down, as the node's must. The node's own processes
+ * move to a leaf; the one that waits outside for the node's end has to be moved from here, once it has a child in the node.
+ */
+async function leaveNodeGroup(lab: string, outside: ProcessIdentity): Promise<void> {
+  makeGroups(lab, 'outside');
+  await waitFor(
+    'the node to be entered',
+    async () => childrenOf(outside.pid).length > 0 || !isAlive(outside),
+    10_000,
+    5,
+  );
+  for (const group of hostGroups(lab, 'outside')) {
+    if (isAlive(outside)) writeFileSync(join(group, 'cgroup.procs'), String(outside.pid));
+  }
 }
 
 /** Gives a node its runtime's folder with the standard images in it. Files of images never change, so they are linked. */
@@ -152,7 +178,8 @@ export function nodeExec(
 /** Ends a node like a machine whose power fails. What is on its disk stays for `startNode`. */
 export async function stopNode(lab: string, node: string): Promise<void> {
   await removeGroups(lab, node); // kills its process 1, and with that all it has started
-  for (const name of [node, `${node}-init`, `${node}-agent`]) rmSync(paths.process(lab, name), { force: true });
+  await stopRemembered(paths.process(lab, node), 0);
+  for (const name of [`${node}-init`, `${node}-agent`]) rmSync(paths.process(lab, name), { force: true });
   await removeHost(lab, node);
 }
 
