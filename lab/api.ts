@@ -20,7 +20,7 @@ export interface ApiObject {
 }
 
 /** The API server's answer to a request that it refused. */
-export class ApiError extends Error {
+class ApiError extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
     super(message);
@@ -99,7 +99,7 @@ function messageOf(text: string): string {
 }
 
 /** True when the API server said that there is no such object. */
-export function isNotFound(error: unknown): boolean {
+function isNotFound(error: unknown): boolean {
   return error instanceof ApiError && error.status === 404;
 }
 

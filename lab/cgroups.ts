@@ -102,7 +102,7 @@ function processesBelow(group: string): number[] {
 }
 
 /** The processes of a lab, or of one of its hosts. */
-export function labProcesses(lab: string, host?: string): number[] {
+function labProcesses(lab: string, host?: string): number[] {
   return processesBelow(mainGroup(lab, host)).filter((pid) => pid > 0);
 }
 

@@ -24,7 +24,7 @@ export const apiServerPort = 6443;
 export const weirGroups = { agents: 'weir:agents', operators: 'weir:operators' } as const;
 
 /** A client's configuration with everything it needs inside. JSON is YAML. */
-export function kubeconfigText(server: string, authorityPem: string, client: Credential, cluster: string): string {
+function kubeconfigText(server: string, authorityPem: string, client: Credential, cluster: string): string {
   const base64 = (text: string) => Buffer.from(text).toString('base64');
   const user = client.subject.commonName;
   return `${JSON.stringify(

@@ -30,7 +30,7 @@ const mediaTypes = {
 const defaultEnv = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'];
 
 /** The JSON of an image's configuration (OCI image spec 1.1, config.md). Always the same for the same input. */
-export function imageConfigJson(config: ImageConfig, layerDigests: readonly string[], architecture: string): string {
+function imageConfigJson(config: ImageConfig, layerDigests: readonly string[], architecture: string): string {
   return JSON.stringify({
     created: '1970-01-01T00:00:00Z',
     architecture,
@@ -47,7 +47,7 @@ export function imageConfigJson(config: ImageConfig, layerDigests: readonly stri
 }
 
 /** The JSON of an image's manifest. */
-export function manifestJson(config: Blob, layers: readonly Blob[]): string {
+function manifestJson(config: Blob, layers: readonly Blob[]): string {
   return JSON.stringify({
     schemaVersion: 2,
     mediaType: mediaTypes.manifest,
@@ -57,7 +57,7 @@ export function manifestJson(config: Blob, layers: readonly Blob[]): string {
 }
 
 /** The JSON of an archive's index: the image under each of its names, as containerd reads them. */
-export function indexJson(manifest: Blob, names: readonly string[]): string {
+function indexJson(manifest: Blob, names: readonly string[]): string {
   return JSON.stringify({
     schemaVersion: 2,
     mediaType: mediaTypes.index,

@@ -10,7 +10,7 @@ import { terminalProgress } from './progress.ts';
 import { type LabRecord, labNames, paths, readRecord, requireLab } from './state.ts';
 
 /** Imports an image archive into the nodes of a running lab. */
-export async function importImage(record: LabRecord, archive: string, nodes?: readonly string[]): Promise<string[]> {
+async function importImage(record: LabRecord, archive: string, nodes?: readonly string[]): Promise<string[]> {
   if (!existsSync(archive)) throw new WeirError('LAB_ARGUMENT_INVALID', `there is no file ${archive}`);
   const into = record.nodes.filter((node) => node.kubelet && (nodes === undefined || nodes.includes(node.name)));
   for (const node of into) {

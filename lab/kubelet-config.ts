@@ -4,7 +4,7 @@ import { hostAddresses, nodeHostNumber } from './addresses.ts';
 import type { LabRecord, NodeSpec } from './state.ts';
 
 /** The addresses of the cluster's name server: it runs in the first node's own network. */
-export function clusterDns(record: LabRecord): string[] {
+function clusterDns(record: LabRecord): string[] {
   return hostAddresses(nodeHostNumber(1), record.ipFamily);
 }
 

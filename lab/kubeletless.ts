@@ -12,7 +12,7 @@ import { withTools } from './toolbox.ts';
 import { waitFor } from './wait.ts';
 
 /** The taint that keeps the scheduler's pods off a node without kubelet. */
-export const kubeletlessTaint = 'weir.dev/kubeletless';
+const kubeletlessTaint = 'weir.dev/kubeletless';
 
 /** Puts a node without kubelet into the cluster, Ready. */
 export async function registerNode(api: Api, record: LabRecord, node: NodeSpec): Promise<void> {
@@ -205,7 +205,7 @@ export function pluginConfiguration(
 }
 
 /** The list that a runtime on this node would take: the first by name. Read from outside, which costs no process. */
-export function readConfigurationList(lab: string, node: string): ConfigurationList {
+function readConfigurationList(lab: string, node: string): ConfigurationList {
   const folder = join(paths.node(lab, node), 'cni/net.d');
   const names = readdirSync(folder).filter((name) => name.endsWith('.conflist'));
   const [first] = names.sort();

@@ -17,7 +17,7 @@ export function alignBlocks(rows: readonly (readonly string[])[]): string {
 }
 
 /** Rows as lines, each column as wide as its widest cell. */
-export function alignColumns(rows: readonly (readonly string[])[]): string {
+function alignColumns(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {
     row.forEach((cell, column) => {

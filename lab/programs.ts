@@ -9,7 +9,7 @@ import type { Progress } from './progress.ts';
 import { repository } from './state.ts';
 
 /** The Kubernetes that the lab runs; lab/kubernetes/go.mod pins the same. */
-export const kubernetesVersion = '1.34.4';
+const kubernetesVersion = '1.34.4';
 
 /** The names by which the one Kubernetes program is called. */
 const kubernetesParts = [
