@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   identityKey,
   identityLabels,
+  ignoredLabelKeys,
   labelCounts,
   podOfIdentity,
   reservedIdentities,
@@ -65,4 +67,9 @@ test('reserved identities have the numbers of the ecosystem', () => {
   ]);
   assert.equal(reservedName(256), undefined);
   assert.equal(reservedIdentities['remote-node'], 6);
+});
+
+test('docs/policy.md lists the labels that do not count', () => {
+  const docs = readFileSync(new URL('../../docs/policy.md', import.meta.url), 'utf8');
+  for (const key of ignoredLabelKeys) assert.ok(docs.includes(`\`${key}\``), `docs/policy.md: add ${key}`);
 });

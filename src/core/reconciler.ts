@@ -166,7 +166,6 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
 
   async function run(): Promise<void> {
     while (!stopped) {
-      take(table.changesSince(seen));
       const now = clock.now();
       const due = [...work.values()].filter((item) => item.dueMs <= now);
       // Deletions first: they make room for what follows.
@@ -185,8 +184,7 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
     running ??= run().finally(() => {
       running = undefined;
       for (const check of [...waiters]) check();
-      if (table.revision !== seen) wake();
-      else setTimer();
+      setTimer();
     });
   }
 
@@ -204,7 +202,11 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
     return true;
   }
 
-  const unsubscribe = table.subscribe(() => queueMicrotask(wake));
+  const unsubscribe = table.subscribe(() => {
+    take(table.changesSince(seen));
+    queueMicrotask(wake);
+  });
+  take(table.changesSince(seen));
   queueMicrotask(wake);
 
   return {
@@ -219,7 +221,6 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
     status(key) {
       const item = work.get(key);
       if (item !== undefined) return item.error === undefined ? 'pending' : 'error';
-      if (seen < table.revision) return table.has(key) ? 'pending' : undefined;
       return table.has(key) ? 'done' : undefined;
     },
     statusCounts() {
