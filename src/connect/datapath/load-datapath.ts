@@ -30,6 +30,8 @@ export interface Datapath {
   readonly ring: RingBuffer;
   /** The map with this name, for reading. */
   map(name: string): BpfMap;
+  /** The descriptor of a program, for test runs. */
+  programFd(name: string): number;
   attachPod(ifindex: number): void;
   detachPod(ifindex: number): void;
   attachDevice(name: string, ifindex: number): void;
@@ -77,6 +79,10 @@ export function loadDatapath(options: DatapathOptions): Datapath {
     attachments,
     ring,
     map,
+    programFd(name) {
+      for (const object of objects) if (object.programs.has(name)) return object.program(name).fd;
+      throw new Error(`the datapath has no program ${name}`);
+    },
     attachPod: (ifindex) => attachments.attach(podLink(ifindex), ifindex, pod.program('pod').fd),
     detachPod: (ifindex) => attachments.detach(podLink(ifindex), ifindex),
     attachDevice: (name, ifindex) => attachments.attach(`device-${name}`, ifindex, host.program('device').fd),
