@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { createLog } from '../log.ts';
 import { startAgent } from './agent.ts';
 import { apiRoutes } from './api-routes.ts';
+import { startFlows } from './flows.ts';
 import { serveLocalApi } from './local-api.ts';
 import { type AgentSettings, socketNames } from './settings.ts';
 
@@ -13,9 +14,10 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
     log.error('something went wrong unseen', { error: String(error), stack: (error as Error)?.stack }),
   );
   const agent = await startAgent(settings, log);
+  const flows = await startFlows(agent, log);
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),
-    routes: apiRoutes(agent),
+    routes: { ...apiRoutes(agent), '/v1/flow-status': () => flows.status() },
     cni: agent.handleCni,
     log,
   });
@@ -24,6 +26,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   });
   log.info('agent stops; the datapath goes on', { signal });
   await api.close();
+  await flows.close();
   await agent.stop();
   process.exit(0);
 }

@@ -1,0 +1,226 @@
+// FlowFilters as predicates on rows, so that a flow nobody asked for is never built. A field that cannot be honoured is
+// refused by its name: a filter that is silently ignored would show what was not asked for.
+import type { FlowFilter } from '../../../proto/gen/flow/flow_pb.js';
+import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.ts';
+import { EventType } from '../../kernel/datapath.gen.ts';
+import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid } from './flow-message.ts';
+import type { FlowEnd, FlowRow } from './flow-row.ts';
+import { parseLabelSelector } from './label-selector.ts';
+import { tcpFlagBits } from './tcp-flags.ts';
+
+/** Whether a flow is wanted. */
+export type FlowMatch = (row: FlowRow) => boolean;
+
+/** What is wrong with a filter, beginning with the field's name. */
+export class FilterError extends Error {}
+
+/** Fields for which flows carry nothing yet. */
+const refused = {
+  sourceFqdn: 'source_fqdn',
+  destinationFqdn: 'destination_fqdn',
+  sourceIpXlated: 'source_ip_xlated',
+  interface: 'interface',
+  httpStatusCode: 'http_status_code',
+  httpMethod: 'http_method',
+  httpPath: 'http_path',
+  httpUrl: 'http_url',
+  httpHeader: 'http_header',
+  dnsQuery: 'dns_query',
+  nodeLabels: 'node_labels',
+  traceId: 'trace_id',
+  ipTraceId: 'ip_trace_id',
+} as const satisfies Partial<Record<keyof FlowFilter, string>>;
+
+const maxFilters = 1024;
+const maxValues = 4096;
+
+/** One predicate for a whitelist and a blacklist. */
+export function compileFilters(
+  whitelist: readonly FlowFilter[],
+  blacklist: readonly FlowFilter[],
+  context: FlowContext,
+): FlowMatch {
+  if (whitelist.length + blacklist.length > maxFilters) throw new FilterError(`more than ${maxFilters} filters`);
+  const wanted = whitelist.map((filter) => compileFilter(filter, context));
+  const unwanted = blacklist.map((filter) => compileFilter(filter, context));
+  if (wanted.length === 0 && unwanted.length === 0) return () => true;
+  return (row) => (wanted.length === 0 || wanted.some((match) => match(row))) && !unwanted.some((match) => match(row));
+}
+
+/** All fields of a filter that are set must match. */
+export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMatch {
+  for (const [field, name] of Object.entries(refused)) {
+    if ((filter[field as keyof typeof refused] as readonly unknown[]).length > 0)
+      throw new FilterError(`${name}: flows carry nothing to compare it with`);
+  }
+  if (filter.experimental !== undefined && filter.experimental.celExpression.length > 0)
+    throw new FilterError('experimental.cel_expression: expressions are not supported');
+
+  const matches: FlowMatch[] = [];
+  /** One of the values must match. */
+  function add<V>(name: string, values: readonly V[], compile: (value: V) => FlowMatch): void {
+    if (values.length === 0) return;
+    if (values.length > maxValues) throw new FilterError(`${name}: more than ${maxValues} values`);
+    const any = values.map((value) => compile(value));
+    matches.push(any.length === 1 ? any[0]! : (row) => any.some((match) => match(row)));
+  }
+  const ends = [
+    ['source', (row: FlowRow) => row.source, (row: FlowRow) => row.sourceAddress, (row: FlowRow) => row.sourcePort],
+    [
+      'destination',
+      (row: FlowRow) => row.destination,
+      (row: FlowRow) => row.destination.address,
+      (row: FlowRow) => row.destinationPort,
+    ],
+  ] as const;
+  for (const [side, end, address, port] of ends) {
+    const of = <K extends string>(field: K) => `${side}${field}` as `${typeof side}${K}`;
+    add(`${side}_ip`, filter[of('Ip')], (text) => ipMatch(`${side}_ip`, text, address));
+    add(`${side}_pod`, filter[of('Pod')], (text) => on(end, podMatch(text)));
+    add(`${side}_label`, filter[of('Label')], (text) => on(end, labelMatch(`${side}_label`, text)));
+    // No flow has a service yet, so none matches.
+    add(`${side}_service`, filter[of('Service')], () => () => false);
+    add(`${side}_workload`, filter[of('Workload')], ({ name, kind }) =>
+      on(
+        end,
+        (each) =>
+          each.workloadName !== '' &&
+          (name === '' || each.workloadName === name) &&
+          (kind === '' || each.workloadKind === kind),
+      ),
+    );
+    add(`${side}_cluster_name`, filter[of('ClusterName')], (name) =>
+      on(end, (each) => each.pod !== '' && name === 'default'),
+    );
+    add(`${side}_identity`, filter[of('Identity')], (identity) => on(end, (each) => each.identity === identity));
+    add(`${side}_port`, filter[of('Port')], (text) => portMatch(`${side}_port`, text, port));
+  }
+  add('traffic_direction', filter.trafficDirection, (direction) => (row) => row.direction === (direction as number));
+  add(
+    'verdict',
+    filter.verdict,
+    (verdict) => (row) => (row.type === EventType.EVENT_DROP ? 2 : 1) === (verdict as number),
+  );
+  add(
+    'drop_reason_desc',
+    filter.dropReasonDesc,
+    (reason) => (row) => row.type === EventType.EVENT_DROP && row.reason === (reason as number),
+  );
+  add('event_type', filter.eventType, ({ type, matchSubType, subType }) => (row) => {
+    if (type !== (row.type === EventType.EVENT_DROP ? eventTypes.drop : eventTypes.trace)) return false;
+    return !matchSubType || flowSubType(row) === subType;
+  });
+  add('protocol', filter.protocol, protocolMatch);
+  add('reply', filter.reply, (reply) => (row) => row.reply === reply);
+  add('tcp_flags', filter.tcpFlags, (flags) => {
+    const bits = Object.entries(tcpFlagBits).reduce(
+      (sum, [name, bit]) => (flags[name as keyof typeof tcpFlagBits] ? sum | bit : sum),
+      0,
+    );
+    if (flags.NS) return () => false;
+    return (row) => row.protocol === 6 && (row.tcpFlags & bits) === bits;
+  });
+  add('node_name', filter.nodeName, (pattern) => nodeMatch(pattern, context.nodeName));
+  add('ip_version', filter.ipVersion, (version) => (row) => (row.ipv6 ? 2 : 1) === (version as number));
+  add('uuid', filter.uuid, (uuid) => (row) => flowUuid(context.run, row.seq) === uuid.toLowerCase());
+  add('encrypted', filter.encrypted, (encrypted) => () => !encrypted);
+  return (row) => matches.every((match) => match(row));
+}
+
+function on(end: (row: FlowRow) => FlowEnd, match: (end: FlowEnd) => boolean): FlowMatch {
+  return (row) => match(end(row));
+}
+
+function ipMatch(name: string, text: string, address: (row: FlowRow) => string): FlowMatch {
+  if (!text.includes('/')) {
+    const one = parseAddress(text);
+    if (!one.ok) throw new FilterError(`${name}: ${one.reason}`);
+    const cidr = hostCidr(one.value);
+    return blockMatch(cidr, address);
+  }
+  const block = parseCidr(text);
+  if (!block.ok) throw new FilterError(`${name}: ${block.reason}`);
+  return blockMatch(block.value, address);
+}
+
+function blockMatch(block: ReturnType<typeof hostCidr>, address: (row: FlowRow) => string): FlowMatch {
+  return (row) => {
+    const parsed = parseAddress(address(row));
+    return parsed.ok && cidrContains(block, parsed.value);
+  };
+}
+
+/** `ns/prefix`, `ns/` for all pods of a namespace, `/prefix` in every namespace, `prefix` in namespace default. */
+function podMatch(text: string): (end: FlowEnd) => boolean {
+  const slash = text.indexOf('/');
+  const namespace = slash < 0 ? 'default' : text.slice(0, slash);
+  const prefix = text.slice(slash + 1);
+  return (end) => end.pod !== '' && (namespace === '' || end.namespace === namespace) && end.pod.startsWith(prefix);
+}
+
+function labelMatch(name: string, text: string): (end: FlowEnd) => boolean {
+  const selector = parseLabelSelector(text);
+  if (!selector.ok) throw new FilterError(`${name}: ${selector.reason}`);
+  // Ends are few and flows many.
+  const known = new WeakMap<FlowEnd, boolean>();
+  return (end) => {
+    const before = known.get(end);
+    if (before !== undefined) return before;
+    const result = selector.value(endLabels(end));
+    known.set(end, result);
+    return result;
+  };
+}
+
+function portMatch(name: string, text: string, port: (row: FlowRow) => number): FlowMatch {
+  const range = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
+  const first = Number(range?.[1]);
+  const last = Number(range?.[2] ?? range?.[1]);
+  if (range === null || first > last || last > 65_535)
+    throw new FilterError(`${name}: ${JSON.stringify(text)} is not a port, such as 80 or 8000-8999`);
+  return (row) =>
+    (row.protocol === 6 || row.protocol === 17 || row.protocol === 132) && port(row) >= first && port(row) <= last;
+}
+
+const protocols: Readonly<Record<string, readonly number[]>> = {
+  tcp: [6],
+  udp: [17],
+  sctp: [132],
+  icmp: [1, 58],
+  icmpv4: [1],
+  icmpv6: [58],
+  vrrp: [112],
+  igmp: [2],
+};
+
+function protocolMatch(text: string): FlowMatch {
+  const numbers = protocols[text.toLowerCase()];
+  if (numbers === undefined)
+    throw new FilterError(`protocol: ${JSON.stringify(text)} is none of ${Object.keys(protocols).join(', ')}`);
+  return (row) => numbers.includes(row.protocol);
+}
+
+/** `node`, `cluster/node`, `cluster/`, with `*` for any characters. */
+function nodeMatch(pattern: string, node: string): FlowMatch {
+  const slash = pattern.indexOf('/');
+  const cluster = slash < 0 ? '*' : pattern.slice(0, slash) || '*';
+  const name = pattern.slice(slash + 1) || '*';
+  const matches = wildcard(cluster, 'default') && wildcard(name, node);
+  return () => matches;
+}
+
+function wildcard(pattern: string, text: string): boolean {
+  if (pattern.length > 512) throw new FilterError('node_name: a pattern of more than 512 characters');
+  // Without regular expressions: patterns come from strangers, and backtracking takes their time.
+  const parts = pattern.split('*');
+  if (parts.length === 1) return pattern === text;
+  let at = parts[0]!.length;
+  if (!text.startsWith(parts[0]!)) return false;
+  for (const part of parts.slice(1, -1)) {
+    const found = text.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  const end = parts.at(-1)!;
+  return text.length - end.length >= at && text.endsWith(end);
+}

@@ -1,0 +1,55 @@
+// A flow as the ring keeps it: what the datapath said, with both ends named. Protobuf is built from it for readers only.
+import type { CookieRow } from '../../core/rows.ts';
+
+/** Who is at one end of a flow, as it was when the event was read. Shared by all flows of this end. */
+export interface FlowEnd {
+  readonly address: string;
+  readonly identity: number;
+  readonly labels: readonly string[];
+  /** The local endpoint; 0 for everything that is not a pod of this node. */
+  readonly endpointId: number;
+  readonly namespace: string;
+  readonly pod: string;
+  readonly workloadKind: string;
+  readonly workloadName: string;
+}
+
+/** Seen from the pod at which the flow was observed, or whose policy denied it. Numbers are the contract's. */
+export const FlowDirection = { unknown: 0, ingress: 1, egress: 2 } as const;
+
+/** One flow. Ends and ports are those of the flow; pairs count the originator's packets first. */
+export interface FlowRow {
+  /** Counts the flows of this agent from 0. */
+  readonly seq: number;
+  readonly seconds: number;
+  readonly nanos: number;
+  /** EventType of the datapath. */
+  readonly type: number;
+  readonly direction: number;
+  readonly protocol: number;
+  readonly ipv6: boolean;
+  /** The dropped packet went from the responder to the originator. */
+  readonly reply: boolean;
+  readonly source: FlowEnd;
+  readonly destination: FlowEnd;
+  /** The source address as the packet has it: differs from the source's own when it was forged. */
+  readonly sourceAddress: string;
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+  readonly tcpFlags: number;
+  readonly icmpType: number;
+  readonly icmpCode: number;
+  /** DropReason of a drop, EndCause of an end. */
+  readonly reason: number;
+  /** EventFlags of the datapath. */
+  readonly flags: number;
+  readonly bytes: readonly [number, number];
+  readonly packets: readonly [number, number];
+  /** From the connection's first packet to this report. */
+  readonly durationNs: number;
+  /** Drops like this that were counted, but not reported, before it. */
+  readonly suppressed: number;
+  /** The rules behind the verdict: of the originator's egress, of the responder's ingress. */
+  readonly egressRules: CookieRow | undefined;
+  readonly ingressRules: CookieRow | undefined;
+}

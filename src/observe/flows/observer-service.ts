@@ -1,0 +1,209 @@
+// The Observer service over this agent's flows.
+import { create } from '@bufbuild/protobuf';
+import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import * as grpc from '@grpc/grpc-js';
+import { FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
+import {
+  type GetAgentEventsRequest,
+  type GetAgentEventsResponse,
+  GetAgentEventsResponseSchema,
+  type GetFlowsRequest,
+  type GetFlowsResponse,
+  GetFlowsResponseSchema,
+  GetNamespacesResponseSchema,
+  GetNodesResponseSchema,
+  type ServerStatusResponse,
+  ServerStatusResponseSchema,
+} from '../../../proto/gen/observer/observer_pb.js';
+import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
+import type { AgentEvents } from './agent-events.ts';
+import { compileFieldMask, type Masking } from './field-mask.ts';
+import { compileFilters, FilterError, type FlowMatch } from './flow-filter.ts';
+import { type FlowContext, flowMessage, lostMessage } from './flow-message.ts';
+import type { FlowRing } from './flow-ring.ts';
+import { statusError, streaming, unary } from './grpc-service.ts';
+import type { LossLog } from './loss-log.ts';
+import { readFlows } from './read-flows.ts';
+
+/** What the service hands out. */
+export interface ObserverSource {
+  readonly ring: FlowRing;
+  readonly losses: LossLog;
+  readonly agentEvents: AgentEvents;
+  readonly context: FlowContext;
+  readonly startedAtMs: number;
+  /** Flows a second, of the last minute. */
+  readonly flowsRate: () => number;
+}
+
+/** The handlers, by the method's name. */
+export function observerHandlers(source: ObserverSource): grpc.UntypedServiceImplementation {
+  const { ring, context } = source;
+  return {
+    getFlows: streaming((request: GetFlowsRequest, signal) => getFlows(source, request, signal)),
+    getAgentEvents: streaming((request: GetAgentEventsRequest, signal) => getAgentEvents(source, request, signal)),
+    // biome-ignore lint/correctness/useYield: it only ever refuses
+    getDebugEvents: streaming(async function* () {
+      throw statusError(grpc.status.UNIMPLEMENTED, 'Weir’s datapath has no debug events');
+    }),
+    getNodes: unary(() => {
+      const status = serverStatus(source);
+      return create(GetNodesResponseSchema, {
+        nodes: [
+          {
+            name: context.nodeName,
+            version: context.version,
+            state: NodeState.NODE_CONNECTED,
+            uptimeNs: status.uptimeNs,
+            numFlows: status.numFlows,
+            maxFlows: status.maxFlows,
+            seenFlows: status.seenFlows,
+          },
+        ],
+      });
+    }),
+    getNamespaces: unary(() =>
+      create(GetNamespacesResponseSchema, {
+        namespaces: ring.namespaces().map((namespace) => ({ cluster: 'default', namespace })),
+      }),
+    ),
+    serverStatus: unary(() => serverStatus(source)),
+  } as grpc.UntypedServiceImplementation;
+
+  function serverStatus({ flowsRate, startedAtMs }: ObserverSource): ServerStatusResponse {
+    return create(ServerStatusResponseSchema, {
+      numFlows: BigInt(ring.next - ring.oldest),
+      maxFlows: BigInt(ring.capacity),
+      seenFlows: BigInt(ring.next),
+      uptimeNs: BigInt(Date.now() - startedAtMs) * 1_000_000n,
+      numConnectedNodes: 1,
+      numUnavailableNodes: 0,
+      version: context.version,
+      flowsRate: flowsRate(),
+    });
+  }
+}
+
+async function* getFlows(
+  source: ObserverSource,
+  request: GetFlowsRequest,
+  signal: AbortSignal,
+): AsyncGenerator<GetFlowsResponse> {
+  const { ring, losses, context } = source;
+  const match = matchOf(request, context);
+  const masking = maskingOf(request);
+  const query = { ...rangeOf(request), match };
+  for await (const item of readFlows(ring, losses, query, signal)) {
+    if (item.kind === 'lost') {
+      yield create(GetFlowsResponseSchema, {
+        responseTypes: { case: 'lostEvents', value: lostMessage(item.loss) },
+        nodeName: context.nodeName,
+        time: timestampFromMs(Math.floor(item.loss.lastMs)),
+      });
+      continue;
+    }
+    const flow = flowMessage(item.row, context);
+    const { time } = flow;
+    masking?.(flow);
+    yield create(GetFlowsResponseSchema, {
+      responseTypes: { case: 'flow', value: flow },
+      nodeName: context.nodeName,
+      time,
+    });
+  }
+}
+
+function matchOf(request: GetFlowsRequest, context: FlowContext): FlowMatch {
+  if (request.extensions !== undefined)
+    throw statusError(grpc.status.INVALID_ARGUMENT, 'extensions: none are known here');
+  try {
+    return compileFilters(request.whitelist, request.blacklist, context);
+  } catch (error) {
+    if (error instanceof FilterError) throw statusError(grpc.status.INVALID_ARGUMENT, error.message);
+    throw error;
+  }
+}
+
+function maskingOf(request: GetFlowsRequest): Masking | undefined {
+  const paths = request.fieldMask?.paths ?? [];
+  if (paths.length === 0) return undefined;
+  if (paths.length > 1024) throw statusError(grpc.status.INVALID_ARGUMENT, 'field_mask: more than 1024 paths');
+  const mask = compileFieldMask(FlowSchema, paths);
+  if ('unknown' in mask)
+    throw statusError(
+      grpc.status.INVALID_ARGUMENT,
+      `field_mask: a flow has no field ${JSON.stringify(mask.unknown.slice(0, 100))}`,
+    );
+  return mask.masking;
+}
+
+interface Range {
+  readonly number: number;
+  readonly first: boolean;
+  readonly follow: boolean;
+  readonly sinceUs?: number;
+  readonly untilUs?: number;
+}
+
+function rangeOf(request: {
+  number: bigint;
+  first: boolean;
+  follow: boolean;
+  since?: Timestamp;
+  until?: Timestamp;
+}): Range {
+  const us = (time: Timestamp | undefined) =>
+    time === undefined ? undefined : Number(time.seconds) * 1e6 + Math.floor(time.nanos / 1000);
+  return {
+    number: Number(request.number > BigInt(Number.MAX_SAFE_INTEGER) ? 0n : request.number),
+    first: request.first,
+    follow: request.follow,
+    sinceUs: us(request.since),
+    untilUs: us(request.until),
+  };
+}
+
+async function* getAgentEvents(
+  { agentEvents, context }: ObserverSource,
+  request: GetAgentEventsRequest,
+  signal: AbortSignal,
+): AsyncGenerator<GetAgentEventsResponse> {
+  const { number, first, follow, sinceUs = 0, untilUs = Number.POSITIVE_INFINITY } = rangeOf(request);
+  const wanted = (seq: number) => {
+    const us = agentEvents.get(seq).timeMs * 1000;
+    return us >= sinceUs && us <= untilUs;
+  };
+  const seqs: number[] = [];
+  for (let seq = agentEvents.oldest; seq < agentEvents.next; seq++) if (wanted(seq)) seqs.push(seq);
+  const live = follow && !first && number === 0 && request.since === undefined;
+  const chosen = live
+    ? []
+    : number === 0 || number >= seqs.length
+      ? seqs
+      : first
+        ? seqs.slice(0, number)
+        : seqs.slice(-number);
+  let next = agentEvents.next;
+  const message = (seq: number) => {
+    const { event, timeMs } = agentEvents.get(seq);
+    return create(GetAgentEventsResponseSchema, {
+      agentEvent: event,
+      nodeName: context.nodeName,
+      time: timestampFromMs(timeMs),
+    });
+  };
+  for (const response of chosen.map(message)) yield response;
+  while (follow && !signal.aborted) {
+    for (next = Math.max(next, agentEvents.oldest); next < agentEvents.next; next++)
+      if (wanted(next)) yield message(next);
+    await new Promise<void>((resolve) => {
+      const stop = agentEvents.subscribe(done);
+      signal.addEventListener('abort', done);
+      function done(): void {
+        stop();
+        signal.removeEventListener('abort', done);
+        resolve();
+      }
+    });
+  }
+}

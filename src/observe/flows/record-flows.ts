@@ -1,0 +1,107 @@
+// From one event of the datapath to flows: one for each end of a new connection that is a pod of this node, one at the
+// near end of everything else.
+import type { CookieRow } from '../../core/rows.ts';
+import { DropReason, EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
+import type { FlowEnds } from './flow-ends.ts';
+import type { FlowRing, NewRow } from './flow-ring.ts';
+import { FlowDirection, type FlowEnd } from './flow-row.ts';
+import type { WallClock } from './wall-clock.ts';
+
+/** What is needed to make flows. */
+export interface RecordOptions {
+  readonly ring: FlowRing;
+  readonly ends: FlowEnds;
+  readonly clock: WallClock;
+  readonly cookie: (cookie: number) => CookieRow | undefined;
+}
+
+/** Takes one record of the events ring: fits `readRing`. Records of other sizes are counted and left out. */
+export interface FlowRecorder {
+  record(view: DataView, offset: number, lenBytes: number): void;
+  readonly events: number;
+  readonly malformed: number;
+}
+
+/** Makes the recorder. */
+export function createFlowRecorder({ ring, ends, clock, cookie }: RecordOptions): FlowRecorder {
+  let words: Int32Array = new Int32Array(0);
+  let wordsOf: ArrayBufferLike | undefined;
+  let wordsFrom = 0;
+  let events = 0;
+  let malformed = 0;
+  // One object for all rows: the ring copies out of it.
+  const row = { direction: 0, swapped: false } as NewRow;
+
+  return {
+    get events() {
+      return events;
+    },
+    get malformed() {
+      return malformed;
+    },
+    record(view, offset, lenBytes) {
+      if (lenBytes !== EVENT_SIZE) {
+        malformed++;
+        return;
+      }
+      events++;
+      if (wordsOf !== view.buffer || wordsFrom !== view.byteOffset) {
+        words = new Int32Array(view.buffer, view.byteOffset, view.byteLength >> 2);
+        wordsOf = view.buffer;
+        wordsFrom = view.byteOffset;
+      }
+      const at = offset >> 2;
+      const word = (field: number) => words[at + (field >> 2)]! >>> 0;
+      const type = view.getUint8(offset + EventOffset.type);
+      const flags = view.getUint8(offset + EventOffset.flags);
+      const drop = type === EventType.EVENT_DROP;
+      const reason = drop ? view.getUint8(offset + EventOffset.reason) : 0;
+      const monoNs = word(EventOffset.timeNs) + word(EventOffset.timeNs + 4) * 2 ** 32;
+      const createdNs = word(EventOffset.createdNs) + word(EventOffset.createdNs + 4) * 2 ** 32;
+      const time = clock.at(monoNs);
+      row.seconds = time.seconds;
+      row.nanos = time.nanos;
+      row.durationNs = createdNs === 0 ? 0 : Math.max(0, monoNs - createdNs);
+      const identities = [word(EventOffset.identity), word(EventOffset.identity + 4)] as const;
+      row.originator = ends.find(words, at + (EventOffset.src >> 2), identities[0]);
+      row.responder = ends.find(words, at + (EventOffset.dst >> 2), identities[1]);
+      row.sourceAddress = undefined;
+      // Whoever forges an address is still known by the device that the packet came from.
+      if (reason === DropReason.DROP_INVALID_SOURCE_IP || reason === DropReason.DROP_INVALID_SOURCE_MAC) {
+        const sender = ends.byIfindex(word(EventOffset.ifindex));
+        if (sender !== undefined) {
+          row.sourceAddress = row.originator.address;
+          row.originator = sender;
+        }
+      }
+      const [egressCookie, ingressCookie] = [word(EventOffset.cookie), word(EventOffset.cookie + 4)];
+      row.egressRules = egressCookie === 0 ? undefined : cookie(egressCookie);
+      row.ingressRules = ingressCookie === 0 ? undefined : cookie(ingressCookie);
+      // A denial is of a connection, so it is shown the way the connection goes. Other drops are of a packet.
+      row.swapped =
+        drop &&
+        reason !== DropReason.DROP_POLICY_DENIED &&
+        (flags & EventFlags.EVENT_REPLY_PACKET) !== 0 &&
+        identities[0] + identities[1] !== 0;
+
+      if (drop) {
+        row.direction =
+          view.getUint8(offset + EventOffset.direction) ||
+          (isLocal(row.swapped ? row.responder : row.originator) ? FlowDirection.egress : FlowDirection.ingress);
+        ring.push(words, at, row);
+        return;
+      }
+      const leaves = isLocal(row.originator);
+      row.direction = leaves ? FlowDirection.egress : FlowDirection.ingress;
+      ring.push(words, at, row);
+      if (type !== EventType.EVENT_NEW || !leaves || !isLocal(row.responder)) return;
+      row.direction = FlowDirection.ingress;
+      ring.push(words, at, row);
+    },
+  };
+}
+
+/** Whether an end is a pod of this node. */
+function isLocal(end: FlowEnd): boolean {
+  return end.endpointId > 0;
+}

@@ -1,0 +1,71 @@
+// The agent's flows: hands the datapath's events and the agent's tables to the flow server.
+import { join } from 'node:path';
+import { errorText } from '../../core/errors.ts';
+import { u32Codec } from '../../kernel/codec.ts';
+import { createFlowObserver, type FlowCounters, type FlowObserver } from '../../observe/flows/flow-observer.ts';
+import { version } from '../cli/version.ts';
+import type { Log } from '../log.ts';
+import type { Agent } from './agent.ts';
+import { createStateFile } from './node-state.ts';
+import { socketNames } from './settings.ts';
+
+/** The agent's flows and their server. */
+export interface AgentFlows {
+  readonly status: FlowObserver['status'];
+  close(): Promise<void>;
+}
+
+/** Events wait in the kernel's ring for so long for the rules behind their verdicts; then they are shown without. */
+const rulesWaitMs = 10_000;
+
+/** Starts reading events and serves flows on the agent's socket. */
+export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
+  const { settings, datapath, sources } = agent;
+  const counters = datapath.map('counters');
+  const file = createStateFile(join(settings.stateDir, 'flow-counters.json'), checkCounters, (path, reason) =>
+    log.error('STATE_FILE_INVALID: set aside', { file: path, reason }),
+  );
+  const observer = createFlowObserver({
+    nodeName: settings.nodeName,
+    version: `weir v${version}`,
+    startedAtMs: agent.startedAtMs,
+    capacity: settings.flowCapacity,
+    events: datapath.ring,
+    counter: (index) =>
+      (counters.lookupPerCpu(u32Codec.encode(index)) ?? []).reduce(
+        (sum, each) => sum + Number(new DataView(each.buffer, each.byteOffset).getBigUint64(0, true)),
+        0,
+      ),
+    cookie: agent.compiler.cookie,
+    addresses: agent.addresses,
+    identities: sources.identities,
+    pods: sources.pods,
+    endpoints: agent.endpoints,
+    policies: sources.policies,
+    nodes: sources.nodes,
+    countersBefore: file.load(),
+    onCounters: file.save,
+    onError: (error) => log.error('reading events failed', { error: errorText(error), stack: (error as Error).stack }),
+    ready: agent.sync.whenSynced(rulesWaitMs),
+  });
+  const socket = join(settings.runDir, socketNames.flows);
+  // An agent that cannot show flows still forwards and serves the container runtime.
+  const server = await observer.serve(`unix:${socket}`).catch((error) => {
+    log.error('flows cannot be served', { socket, error: errorText(error) });
+    return undefined;
+  });
+  if (server !== undefined) log.info('flows are served', { socket, capacity: settings.flowCapacity });
+  return {
+    status: observer.status,
+    async close() {
+      await server?.close();
+      observer.close();
+    },
+  };
+}
+
+function checkCounters(value: unknown): FlowCounters {
+  const { lost, heldBack } = value as Partial<FlowCounters>;
+  if (typeof lost !== 'number' || typeof heldBack !== 'number') throw new Error('lost and heldBack must be numbers');
+  return { lost, heldBack };
+}
