@@ -63,7 +63,7 @@ static long sweep4(void *map, const struct ct4_key *k, struct ct_entry *e, struc
 
 static long sweep6(void *map, const struct ct6_key *k, struct ct_entry *e, struct sweep *s)
 {
-	struct ct6_key key = *k;
+	struct ct6_key key __attribute__((aligned(8))) = *k;
 	struct event *ev;
 	int hi = e->flags & CT_ORIGINATOR_HI;
 

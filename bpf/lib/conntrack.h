@@ -50,7 +50,7 @@ static __always_inline int ct6_key_init(struct ct6_key *k, const struct packet *
 static __always_inline int ct_source_is_hi(const struct packet *p)
 {
 	struct ct4_key k4;
-	struct ct6_key k6;
+	struct ct6_key k6 __attribute__((aligned(8)));
 
 	return p->ipv6 ? ct6_key_init(&k6, p) : ct4_key_init(&k4, p);
 }
@@ -58,7 +58,7 @@ static __always_inline int ct_source_is_hi(const struct packet *p)
 static __always_inline struct ct_entry *ct_lookup(const struct packet *p, int *hi)
 {
 	if (p->ipv6) {
-		struct ct6_key k;
+		struct ct6_key k __attribute__((aligned(8)));
 
 		*hi = ct6_key_init(&k, p);
 		return bpf_map_lookup_elem(&ct6, &k);
@@ -75,7 +75,7 @@ static __noinline int ct_insert(const struct packet *p, const struct ct_entry *e
 	if (!p || !e)
 		return -1;
 	if (p->ipv6) {
-		struct ct6_key k;
+		struct ct6_key k __attribute__((aligned(8)));
 
 		ct6_key_init(&k, p);
 		return bpf_map_update_elem(&ct6, &k, e, BPF_ANY);
@@ -92,7 +92,7 @@ static __noinline int ct_delete(const struct packet *p)
 	if (!p)
 		return -1;
 	if (p->ipv6) {
-		struct ct6_key k;
+		struct ct6_key k __attribute__((aligned(8)));
 
 		ct6_key_init(&k, p);
 		return bpf_map_delete_elem(&ct6, &k);

@@ -77,8 +77,8 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 	fib.ifindex = skb->ifindex;
 	if (e->flags & CT_IPV6) {
 		fib.family = AF_INET6;
-		addr_copy((__u8 *)fib.ipv6_src, src);
-		addr_copy((__u8 *)fib.ipv6_dst, dst);
+		addr_copy_by4((__u8 *)fib.ipv6_src, src);
+		addr_copy_by4((__u8 *)fib.ipv6_dst, dst);
 	} else {
 		fib.family = AF_INET;
 		fib.ipv4_src = *(const __u32 *)(src + 12);
@@ -88,7 +88,7 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_FIB_LOOKUP_FAILED;
 	if (fib.family == AF_INET6)
-		addr_copy(e->next_hop[d], (__u8 *)fib.ipv6_dst);
+		addr_copy_by4(e->next_hop[d], (__u8 *)fib.ipv6_dst);
 	else
 		addr_from_ip4(e->next_hop[d], fib.ipv4_dst);
 	if (fib.ifindex == host_ifindex) /* this node's block, but no pod of it */

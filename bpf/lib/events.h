@@ -31,7 +31,7 @@ static __always_inline void event_submit(struct event *e)
 /* Fills what an entry knows. The addresses and ports are the caller's, since only the key has them. */
 static __always_inline void event_from_entry(struct event *ev, const struct ct_entry *e, __u8 type, __u8 reason)
 {
-	ev->time_ns = bpf_ktime_get_ns();
+	ev->time_ns = type == EVENT_NEW ? e->created_ns : bpf_ktime_get_ns();
 	ev->bytes[0] = e->bytes[0];
 	ev->bytes[1] = e->bytes[1];
 	ev->packets[0] = e->packets[0];

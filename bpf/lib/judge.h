@@ -155,7 +155,7 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 		c.flags = d ? EVENT_REPLY_PACKET : 0;
 		if (d) {
 			__be16 port = p->sport;
-			__u8 addr[16];
+			__u8 addr[16] __attribute__((aligned(8)));
 
 			addr_copy(addr, p->src);
 			addr_copy(p->src, p->dst);
@@ -297,8 +297,8 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int ho
 
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0)
 			return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
-		__builtin_memcpy(inner->src, &ip.saddr, 16);
-		__builtin_memcpy(inner->dst, &ip.daddr, 16);
+		addr_copy_by4(inner->src, (const __u8 *)&ip.saddr);
+		addr_copy_by4(inner->dst, (const __u8 *)&ip.daddr);
 		inner->protocol = ip.nexthdr;
 		off += sizeof(ip);
 		if (inner->protocol == NEXT_FRAGMENT) { /* of a datagram sent in fragments */

@@ -59,7 +59,7 @@ static __noinline int answer_ndp(struct __sk_buff *skb, struct packet *p)
 	} pseudo = {};
 	struct neighbour_reply r = {};
 	struct drop_context c = {};
-	__u8 target[16];
+	__u8 target[16] __attribute__((aligned(8)));
 	__s64 sum;
 
 	if (!p)
@@ -84,16 +84,16 @@ static __noinline int answer_ndp(struct __sk_buff *skb, struct packet *p)
 	r.payload_len = bpf_htons(sizeof(r.m));
 	r.next = IPPROTO_ICMPV6;
 	r.hops = 255;
-	addr_copy(r.src, target);
-	addr_copy(r.dst, p->src);
+	__builtin_memcpy(r.src, target, 16);
+	__builtin_memcpy(r.dst, p->src, 16);
 	r.m.type = 136;
 	r.m.flags = bpf_htonl(0x60000000); /* solicited, override */
-	addr_copy(r.m.target, target);
+	__builtin_memcpy(r.m.target, target, 16);
 	r.m.option = 2; /* target link-layer address */
 	r.m.option_len = 1;
 	node_mac(r.m.mac, skb->ifindex);
-	addr_copy(pseudo.src, r.src);
-	addr_copy(pseudo.dst, r.dst);
+	__builtin_memcpy(pseudo.src, r.src, 16);
+	__builtin_memcpy(pseudo.dst, r.dst, 16);
 	pseudo.len = bpf_htonl(sizeof(r.m));
 	pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);

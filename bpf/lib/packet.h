@@ -49,9 +49,26 @@ struct l4_head { /* of TCP; what UDP and SCTP share with it are the ports */
 	__be16 window;
 };
 
+/* Both on a multiple of 8: without the casts the compiler copies byte by byte. */
 static __always_inline void addr_copy(__u8 *to, const __u8 *from)
 {
-	__builtin_memcpy(to, from, 16);
+	__u64 *t = (__u64 *)to;
+	const __u64 *f = (const __u64 *)from;
+
+	t[0] = f[0];
+	t[1] = f[1];
+}
+
+/* For places that are on a multiple of 4 only. */
+static __always_inline void addr_copy_by4(__u8 *to, const __u8 *from)
+{
+	__u32 *t = (__u32 *)to;
+	const __u32 *f = (const __u32 *)from;
+
+	t[0] = f[0];
+	t[1] = f[1];
+	t[2] = f[2];
+	t[3] = f[3];
 }
 
 static __always_inline void addr_from_ip4(__u8 *to, __be32 ip)
@@ -143,7 +160,7 @@ static __always_inline void fragment_key_init(struct fragment_key *k, const stru
 static __noinline int packet_fragment(struct packet *p, __u32 id, int first)
 {
 	struct fragment_ports ports = {}, *known;
-	struct fragment_key k = {};
+	struct fragment_key k __attribute__((aligned(8))) = {};
 
 	if (!p)
 		return DROP_INVALID_PACKET_DROPPED;
@@ -287,8 +304,8 @@ static __always_inline int packet_read_ip6(struct __sk_buff *skb, struct packet 
 	if (ip->version != 6 || payload_len > skb->len - ETH_HLEN - sizeof(*ip))
 		return DROP_INVALID_PACKET_DROPPED;
 	p->ipv6 = 1;
-	__builtin_memcpy(p->src, &ip->saddr, 16);
-	__builtin_memcpy(p->dst, &ip->daddr, 16);
+	addr_copy_by4(p->src, (const __u8 *)&ip->saddr);
+	addr_copy_by4(p->dst, (const __u8 *)&ip->daddr);
 	p->l4_off = ETH_HLEN + sizeof(*ip);
 	p->protocol = ip->nexthdr;
 	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || p->protocol == IPPROTO_ICMPV6)

@@ -32,7 +32,7 @@ static __always_inline void ipcache_lookup(const __u8 *addr, struct ipcache_entr
 	if (!e) {
 		struct ipcache_prefix_key k = { .prefixlen = 128 };
 
-		addr_copy(k.addr, addr);
+		addr_copy_by4(k.addr, addr);
 		e = bpf_map_lookup_elem(&ipcache_prefix, &k);
 	}
 	if (e)
@@ -126,7 +126,7 @@ static __always_inline void judge_swap(struct judgement *j)
 	__u32 epoch = j->epoch[0];
 	__u16 slot = j->epoch_slot[0];
 	__be16 port = j->sport;
-	__u8 addr[16];
+	__u8 addr[16] __attribute__((aligned(8)));
 
 	addr_copy(addr, j->src);
 	addr_copy(j->src, j->dst);
