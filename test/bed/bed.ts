@@ -84,7 +84,11 @@ export async function createBed(options: {
   const pinRoot = `/sys/fs/bpf/${id}`;
   const objects = options.objects ?? fileURLToPath(new URL('../../build/bpf', import.meta.url));
   const made: string[] = [];
-  const namespaceNames = new Set(['default', ...Object.keys(options.namespaces ?? {}), ...options.pods.map((pod) => pod.namespace ?? 'default')]);
+  const namespaceNames = new Set([
+    'default',
+    ...Object.keys(options.namespaces ?? {}),
+    ...options.pods.map((pod) => pod.namespace ?? 'default'),
+  ]);
   const pods: BedPod[] = [];
   const nodes: BedNode[] = [];
   const podLinks: number[] = [0, 0];
@@ -102,7 +106,15 @@ export async function createBed(options: {
     const netnsFd = openNetns(`/run/netns/${name}`);
     const netlink = openNetlink({ netnsFd });
     setLink(netlink, getLink(netlink, 'lo')!.ifindex, { up: true });
-    return { name: `node${index}`, netns: name, netnsFd, netlink, ipv4: `10.9.0.${index + 1}`, ipv6: `fd09::${index + 1}`, deviceIfindex: 0 };
+    return {
+      name: `node${index}`,
+      netns: name,
+      netnsFd,
+      netlink,
+      ipv4: `10.9.0.${index + 1}`,
+      ipv6: `fd09::${index + 1}`,
+      deviceIfindex: 0,
+    };
   }
 
   const raw = [makeNode(0), makeNode(1)];
@@ -134,22 +146,48 @@ export async function createBed(options: {
       datapath.attachNode(devices.netIfindex);
       datapath.attachDevice('eth0', device.ifindex);
     });
-    nodes.push({ ...node, deviceIfindex: device.ifindex, datapath, devices, writer: createDatapathWriter(datapath.maps), compiler: createPolicyCompiler() });
+    nodes.push({
+      ...node,
+      deviceIfindex: device.ifindex,
+      datapath,
+      devices,
+      writer: createDatapathWriter(datapath.maps),
+      compiler: createPolicyCompiler(),
+    });
   }
   for (const [index, node] of nodes.entries()) {
     const other = nodes[1 - index]!;
     replaceRoute(node.netlink, { dst: `10.244.${1 - index}.0/24`, via: other.ipv4, ifindex: node.deviceIfindex });
     replaceRoute(node.netlink, { dst: `fd44:0:0:${2 - index}::/64`, via: other.ipv6, ifindex: node.deviceIfindex });
     if (node.devices === undefined) continue;
-    replaceRoute(node.netlink, { dst: `10.244.${index}.0/24`, via: gateways.ipv4, ifindex: node.devices.hostIfindex, onlink: true, src: node.ipv4 });
-    replaceRoute(node.netlink, { dst: `fd44:0:0:${index + 1}::/64`, via: gateways.ipv6, ifindex: node.devices.hostIfindex, onlink: true, src: node.ipv6 });
+    replaceRoute(node.netlink, {
+      dst: `10.244.${index}.0/24`,
+      via: gateways.ipv4,
+      ifindex: node.devices.hostIfindex,
+      onlink: true,
+      src: node.ipv4,
+    });
+    replaceRoute(node.netlink, {
+      dst: `fd44:0:0:${index + 1}::/64`,
+      via: gateways.ipv6,
+      ifindex: node.devices.hostIfindex,
+      onlink: true,
+      src: node.ipv6,
+    });
   }
 
   /** What every node knows from the beginning. */
   for (const [index, node] of nodes.entries()) {
     if (node.compiler === undefined) continue;
-    const apply = (changes: Parameters<PolicyCompiler['update']>[0]) => node.writer!.apply(node.compiler!.update(changes));
-    for (const name of namespaceNames) apply({ namespaces: insert(name, { name, labels: { 'kubernetes.io/metadata.name': name, ...options.namespaces?.[name] } }) });
+    const apply = (changes: Parameters<PolicyCompiler['update']>[0]) =>
+      node.writer!.apply(node.compiler!.update(changes));
+    for (const name of namespaceNames)
+      apply({
+        namespaces: insert(name, {
+          name,
+          labels: { 'kubernetes.io/metadata.name': name, ...options.namespaces?.[name] },
+        }),
+      });
     for (const [cidr, identity, local] of [
       ['0.0.0.0/0', reservedIdentities['world-ipv4'], false],
       ['::/0', reservedIdentities['world-ipv6'], false],
@@ -189,18 +227,38 @@ export async function createBed(options: {
     if (options.bare) addBarePod(node, name, number, ipv4, ipv6);
     else {
       const interfaces = withNetns(node.netnsFd, createPodInterfaces);
-      const result = await interfaces.create({ netns: `/run/netns/${name}`, ifname: 'eth0', hostName: `weir${number}`, mtu: 1500, ipv4, ipv6 }, async (index) =>
-        withNetns(node.netnsFd, () => node.datapath!.attachPod(index)),
+      const result = await interfaces.create(
+        { netns: `/run/netns/${name}`, ifname: 'eth0', hostName: `weir${number}`, mtu: 1500, ipv4, ipv6 },
+        async (index) => withNetns(node.netnsFd, () => node.datapath!.attachPod(index)),
       );
       interfaces.close();
       ifindex = result.ifindex;
     }
-    const pod: BedPod = { name: spec.name, namespace, labels: spec.labels ?? { app: spec.name }, node: spec.node, netns: name, ipv4, ipv6, identity, ifindex };
+    const pod: BedPod = {
+      name: spec.name,
+      namespace,
+      labels: spec.labels ?? { app: spec.name },
+      node: spec.node,
+      netns: name,
+      ipv4,
+      ipv6,
+      identity,
+      ifindex,
+    };
     pods.push(pod);
     for (const [index, each] of nodes.entries()) {
       if (each.compiler === undefined) continue;
       const local = index === spec.node;
-      if (local) each.writer!.putEndpoint({ id: number, ifindex, ipv4, ipv6, identity, namespace, pod: spec.name } as EndpointRow);
+      if (local)
+        each.writer!.putEndpoint({
+          id: number,
+          ifindex,
+          ipv4,
+          ipv6,
+          identity,
+          namespace,
+          pod: spec.name,
+        } as EndpointRow);
       each.writer!.apply(each.compiler.update({ identities: insert(identity, { id: identity, labels }) }));
       for (const address of [ipv4, ipv6]) {
         const row: AddressRow = {
@@ -260,11 +318,15 @@ export async function createBed(options: {
     addPod,
     setPolicies(next) {
       const changes = [
-        ...policies.filter((row) => !next.some((each) => each.key === row.key)).map((before) => ({ key: before.key, before, revision: 1 })),
+        ...policies
+          .filter((row) => !next.some((each) => each.key === row.key))
+          .map((before) => ({ key: before.key, before, revision: 1 })),
         ...next.map((after) => ({ key: after.key, after, revision: 1 })),
       ];
       policies = next;
-      for (const node of nodes) if (node.compiler !== undefined) node.writer!.apply(node.compiler.update({ policies: { changes, resync: false } }));
+      for (const node of nodes)
+        if (node.compiler !== undefined)
+          node.writer!.apply(node.compiler.update({ policies: { changes, resync: false } }));
     },
     close() {
       for (const node of nodes) {

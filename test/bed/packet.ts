@@ -60,7 +60,11 @@ function checksum(bytes: Uint8Array): number {
 
 /** A frame with an IP header of either family around a transport header and payload. */
 export function ipPacket(spec: PacketSpec, protocol: number, body: Uint8Array): Uint8Array {
-  const ethernet = concat(macBytes(spec.destinationMac ?? '0e:57:00:00:00:01'), macBytes(spec.sourceMac ?? '02:00:00:00:00:01'), new Uint8Array(spec.six ? [0x86, 0xdd] : [8, 0]));
+  const ethernet = concat(
+    macBytes(spec.destinationMac ?? '0e:57:00:00:00:01'),
+    macBytes(spec.sourceMac ?? '02:00:00:00:00:01'),
+    new Uint8Array(spec.six ? [0x86, 0xdd] : [8, 0]),
+  );
   return concat(ethernet, spec.six ? ip6(spec, protocol, body) : ip4(spec, protocol, body));
 }
 
@@ -113,7 +117,9 @@ function ip6(spec: PacketSpec, protocol: number, body: Uint8Array): Uint8Array {
 }
 
 /** A TCP segment. */
-export function tcpPacket(spec: PacketSpec & PortSpec & { flags: readonly TcpFlag[]; sequence?: number; acknowledge?: number }): Uint8Array {
+export function tcpPacket(
+  spec: PacketSpec & PortSpec & { flags: readonly TcpFlag[]; sequence?: number; acknowledge?: number },
+): Uint8Array {
   const header = new Uint8Array(20);
   const view = new DataView(header.buffer);
   view.setUint16(0, spec.sourcePort);
@@ -149,7 +155,11 @@ export function sctpPacket(spec: PacketSpec & PortSpec & { chunk?: number }): Ui
 
 /** An ICMP or ICMPv6 message. `rest` are the bytes from the fifth on; an echo has its identifier first. */
 export function icmpPacket(spec: PacketSpec & { type: number; code?: number; rest?: Uint8Array }): Uint8Array {
-  return ipPacket(spec, spec.six ? 58 : 1, concat(new Uint8Array([spec.type, spec.code ?? 0, 0, 0]), spec.rest ?? new Uint8Array(4)));
+  return ipPacket(
+    spec,
+    spec.six ? 58 : 1,
+    concat(new Uint8Array([spec.type, spec.code ?? 0, 0, 0]), spec.rest ?? new Uint8Array(4)),
+  );
 }
 
 /** An echo request or reply. */

@@ -1,0 +1,87 @@
+// Runs packets through the real programs of a bed, and tells what came of them.
+import {
+  Counter,
+  type CtEntry,
+  datapathMaps,
+  dropReasonName,
+  EVENT_SIZE,
+  type Event,
+  event,
+} from '../../src/kernel/datapath.gen.ts';
+import { withNetns } from '../../src/kernel/netns.ts';
+import { readRing } from '../../src/kernel/ring-buffer.ts';
+import { testRun } from '../../src/kernel/test-run.ts';
+import { typedMap } from '../../src/kernel/typed-map.ts';
+import type { Bed, BedNode, BedPod } from '../../test/bed/bed.ts';
+
+/** What a hook did with a packet. */
+export type Outcome = 'sent on' | 'dropped' | 'left to the kernel';
+
+/** A packet's outcome, the frame afterwards, and the events it made. */
+export interface ProbeResult {
+  readonly outcome: Outcome;
+  readonly data: Uint8Array;
+  readonly events: readonly Event[];
+  /** The reason of the drop event, if there is one. */
+  readonly reason?: string;
+}
+
+const outcomes: Record<number, Outcome> = { 0: 'left to the kernel', 2: 'dropped', 7: 'sent on' };
+
+/** Everything in the ring since the last look. */
+export function takeEvents(node: BedNode): Event[] {
+  const events: Event[] = [];
+  readRing(node.datapath!.ring, (view, offset, lenBytes) => {
+    if (lenBytes !== EVENT_SIZE) throw new Error(`an event of ${lenBytes} bytes`);
+    events.push(event.decodeFrom(view, offset));
+  });
+  return events;
+}
+
+function send(node: BedNode, program: string, ifindex: number, packet: Uint8Array): ProbeResult {
+  takeEvents(node);
+  const { retval, data } = withNetns(node.netnsFd, () =>
+    testRun(node.datapath!.programFd(program), packet, { ctxSkb: { ifindex } }),
+  );
+  const outcome = outcomes[retval];
+  if (outcome === undefined) throw new Error(`the program answered ${retval}`);
+  const events = takeEvents(node);
+  const drop = events.find((each) => each.type === 4);
+  return {
+    outcome,
+    data,
+    events,
+    ...(drop === undefined
+      ? {}
+      : { reason: dropReasonName[drop.reason]?.replace(/^DROP_/, '') ?? String(drop.reason) }),
+  };
+}
+
+/** A packet that a pod sends. */
+export function fromPod(bed: Bed, pod: BedPod, packet: Uint8Array): ProbeResult {
+  return send(bed.nodes[pod.node]!, 'pod', pod.ifindex, packet);
+}
+
+/** A packet that arrives over the wire at a node. */
+export function fromWire(bed: Bed, node: number, packet: Uint8Array): ProbeResult {
+  return send(bed.nodes[node]!, 'device', bed.nodes[node]!.deviceIfindex, packet);
+}
+
+/** A packet that the node's own stack sends to its pods. */
+export function fromNode(bed: Bed, node: number, packet: Uint8Array): ProbeResult {
+  return send(bed.nodes[node]!, 'node', bed.nodes[node]!.devices!.netIfindex, packet);
+}
+
+/** A counter of the datapath, over all CPUs. */
+export function counter(node: BedNode, name: keyof typeof Counter): number {
+  const values = typedMap(node.datapath!.map('counters'), datapathMaps.counters).lookupPerCpu(Counter[name]) ?? [];
+  return Number(values.reduce((sum, each) => sum + each, 0n));
+}
+
+/** All tracked connections of both families. */
+export function connections(node: BedNode): CtEntry[] {
+  return [
+    ...typedMap(node.datapath!.map('ct4'), datapathMaps.ct4).entries(),
+    ...typedMap(node.datapath!.map('ct6'), datapathMaps.ct6).entries(),
+  ].map((entry) => entry.value);
+}
