@@ -79,6 +79,7 @@ export async function createBed(options: {
   readonly constants?: DatapathConstants;
   readonly namespaces?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly objects?: string;
+  readonly maxEntries?: Record<string, number>;
 }): Promise<Bed> {
   const id = `wb${process.pid.toString(36)}${(beds++).toString(36)}`;
   const pinRoot = `/sys/fs/bpf/${id}`;
@@ -141,6 +142,7 @@ export async function createBed(options: {
       objects,
       pinDir: `${pinRoot}/${index}`,
       constants: { net_ifindex: devices.netIfindex, host_ifindex: devices.hostIfindex, ...options.constants },
+      ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
     });
     withNetns(node.netnsFd, () => {
       datapath.attachNode(devices.netIfindex);
