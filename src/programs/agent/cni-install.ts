@@ -37,5 +37,11 @@ export function installConfig(confDir: string, mtu: number): string[] {
   const path = join(confDir, configName);
   writeFileSync(`${path}.tmp`, `${JSON.stringify(config, undefined, 2)}\n`);
   renameSync(`${path}.tmp`, path);
+  return configsBefore(confDir);
+}
+
+/** The files in a folder of network configurations that the runtime prefers to ours; it takes the first by name. */
+export function configsBefore(confDir: string): string[] {
+  if (!existsSync(confDir)) return [];
   return readdirSync(confDir).filter((name) => /\.(conf|conflist|json)$/.test(name) && name < configName);
 }

@@ -21,10 +21,35 @@ export interface ConnectionView {
   readonly lifetimeSeconds: number;
 }
 
+/** Which connections are asked for; what is left out does not matter. */
+export interface ConnectionFilter {
+  /** Of either end. */
+  readonly ip?: string;
+  readonly port?: number;
+  readonly protocol?: number;
+  readonly state?: string;
+  /** `forwarded`, `dropped`, or a drop reason. */
+  readonly verdict?: string;
+}
+
 const tickMs = 2 ** 20 / 1e6;
 
-/** Reads both tables. `limit` bounds the answer. */
-export function conntrackEntries(datapath: Datapath, options: { limit: number }): ConnectionView[] {
+/** Whether a connection is one of those asked for. */
+export function connectionMatches(row: ConnectionView, filter: ConnectionFilter): boolean {
+  const { ip, port, protocol, state, verdict } = filter;
+  return (
+    (ip === undefined || row.source === ip || row.destination === ip) &&
+    (port === undefined || row.sourcePort === port || row.destinationPort === port) &&
+    (protocol === undefined || row.protocol === protocol) &&
+    (state === undefined || row.state === state) &&
+    (verdict === undefined ||
+      row.verdict.toLowerCase() === verdict.toLowerCase() ||
+      (verdict === 'dropped' && row.verdict !== 'forwarded'))
+  );
+}
+
+/** Reads both tables, the most recently used first. `limit` bounds the answer. */
+export function conntrackEntries(datapath: Datapath, options: ConnectionFilter & { limit: number }): ConnectionView[] {
   const now = Number(process.hrtime.bigint() >> 20n) >>> 0;
   const rows: ConnectionView[] = [];
   const v4 = typedMap(datapath.map('ct4'), datapathMaps.ct4);
@@ -35,7 +60,10 @@ export function conntrackEntries(datapath: Datapath, options: { limit: number })
     rows.push(view(value, four(key.loAddr), key.loPort, four(key.hiAddr), key.hiPort, key.protocol, now));
   for (const { key, value } of v6.entries())
     rows.push(view(value, addressText(key.loAddr), key.loPort, addressText(key.hiAddr), key.hiPort, key.protocol, now));
-  return rows.sort((a, b) => a.idleSeconds - b.idleSeconds).slice(0, Math.max(0, options.limit));
+  return rows
+    .filter((row) => connectionMatches(row, options))
+    .sort((a, b) => a.idleSeconds - b.idleSeconds)
+    .slice(0, options.limit);
 }
 
 function view(

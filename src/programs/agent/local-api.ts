@@ -8,7 +8,7 @@ import {
   formatCniError,
   parseCniRequest,
 } from '../../connect/endpoints/cni-protocol.ts';
-import { errorText } from '../../core/errors.ts';
+import { errorText, WeirError } from '../../core/errors.ts';
 import type { Log } from '../log.ts';
 
 /** Answers a GET; `undefined` is "not found". */
@@ -20,6 +20,9 @@ export interface LocalApi {
 }
 
 const maxBodyBytes = 1 << 20;
+/** Clients are on this machine: one that takes longer to say what it wants hangs, and gives its place to others. */
+const requestTimeoutMs = 5_000;
+const maxConnections = 512;
 
 /** Listens on `path`. `routes` are GET handlers by path; one that ends in "/" also gets what follows. */
 export async function serveLocalApi(options: {
@@ -27,10 +30,20 @@ export async function serveLocalApi(options: {
   readonly routes: Readonly<Record<string, ApiHandler>>;
   readonly cni: (request: CniRequest) => Promise<CniResult | undefined>;
   readonly log: Log;
+  /** How long a client may take to send its request. */
+  readonly requestTimeoutMs?: number;
 }): Promise<LocalApi> {
   const { path, routes, log } = options;
-  const server = http.createServer((request, response) => {
+  const timeouts = {
+    headersTimeout: options.requestTimeoutMs ?? requestTimeoutMs,
+    requestTimeout: options.requestTimeoutMs ?? requestTimeoutMs,
+    connectionsCheckingInterval: (options.requestTimeoutMs ?? requestTimeoutMs) / 5,
+  };
+  const server = http.createServer(timeouts, (request, response) => {
     handle(request, response).catch((error) => {
+      // What a client got wrong is its own business.
+      if (error instanceof URIError || (error instanceof WeirError && error.code === 'CONFIG_INVALID'))
+        return answer(response, 400, { error: errorText(error) });
       log.error('a request failed', { url: request.url, error: errorText(error) });
       if (!response.headersSent) answer(response, 500, { error: errorText(error) });
       else response.destroy();
@@ -38,7 +51,8 @@ export async function serveLocalApi(options: {
   });
 
   async function handle(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? '/', 'http://agent');
+    const url = URL.parse(request.url ?? '/', 'http://agent');
+    if (url === null) return answer(response, 400, { error: 'the path cannot be read' });
     if (request.method === 'POST' && url.pathname === '/cni') return handleCni(request, response);
     if (request.method !== 'GET')
       return answer(response, 405, { error: `${request.method} is not for ${url.pathname}` });
@@ -89,6 +103,7 @@ export async function serveLocalApi(options: {
     }
   }
 
+  server.maxConnections = maxConnections;
   rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

@@ -1,0 +1,90 @@
+// What `weir status` shows: how the agent is doing and what is wrong, problems first.
+import { counterName, datapathMaps } from '../../kernel/datapath.gen.ts';
+import { typedMap } from '../../kernel/typed-map.ts';
+import { version } from '../cli/version.ts';
+import type { Agent } from './agent.ts';
+
+/** What `/v1/health` answers. */
+export interface HealthView {
+  readonly node: string;
+  readonly healthy: boolean;
+  readonly problems: readonly string[];
+}
+
+/** What `/v1/status` answers. */
+export type StatusView = ReturnType<typeof statusOf>;
+
+const unfinishedShown = 20;
+
+/** Everything that is wrong now, a line each. Cheap: no map is read for it. */
+export function problemsOf(agent: Agent): string[] {
+  const lost = agent.sources.watches().filter((watch) => !watch.connected);
+  return [
+    ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),
+    ...agent
+      .writerStatus()
+      .filter((map) => map.failing.length > 0)
+      .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
+    ...agent.reconcilers.flatMap((each) => {
+      const { error } = each.statusCounts();
+      if (error === 0) return [];
+      return [`${error} ${each.name} cannot be written: ${each.unfinished().find((row) => row.error)?.error ?? ''}`];
+    }),
+    ...(agent.sync.synced ? [] : ['the first complete state has not been read yet']),
+    ...agent.pools.pools().flatMap((pool) => {
+      const usage = pool.usage();
+      return usage.used >= usage.capacity ? [`IPAM_EXHAUSTED: no address is left in ${usage.cidr}`] : [];
+    }),
+  ];
+}
+
+/** The short answer. */
+export function healthOf(agent: Agent): HealthView {
+  const problems = problemsOf(agent);
+  return { node: agent.settings.nodeName, healthy: problems.length === 0, problems };
+}
+
+/** The long answer. */
+export function statusOf(agent: Agent) {
+  const { datapath } = agent;
+  const watches = agent.sources.watches();
+  return {
+    version,
+    ...healthOf(agent),
+    startedAt: new Date(agent.startedAtMs).toISOString(),
+    uptimeSeconds: Math.round((Date.now() - agent.startedAtMs) / 1000),
+    memoryBytes: process.memoryUsage().rss,
+    apiServer: { server: agent.client.server, connected: watches.every((watch) => watch.connected), watches },
+    sync: { synced: agent.sync.synced, passes: agent.sync.passes, lastMs: agent.sync.lastMs },
+    tables: agent.tables.map((table) => ({
+      name: table.name,
+      rows: table.size,
+      revision: table.revision,
+      initialized: table.initialized,
+    })),
+    reconcilers: agent.reconcilers.map((each) => ({
+      name: each.name,
+      ...each.statusCounts(),
+      unfinished: each.unfinished().slice(0, unfinishedShown),
+      pruned: each.pruned(),
+    })),
+    maps: agent.writerStatus(),
+    programs: datapath.programs(),
+    attachments: datapath.attachments.list(),
+    counters: counterValues(agent),
+    ipam: { pools: agent.pools.pools().map((pool) => pool.usage()), leaks: agent.pools.leaks() },
+  };
+}
+
+function counterValues(agent: Agent): Record<string, number> {
+  const values: Record<string, number> = {};
+  for (const { key, values: perCpu } of typedMap(
+    agent.datapath.map('counters'),
+    datapathMaps.counters,
+  ).entriesPerCpu()) {
+    const name = counterName[key];
+    if (name !== undefined && name !== 'COUNTER_MAX')
+      values[name.replace('COUNTER_', '').toLowerCase()] = Number(perCpu.reduce((sum, each) => sum + each, 0n));
+  }
+  return values;
+}
