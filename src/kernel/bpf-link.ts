@@ -2,7 +2,7 @@
 // libbpf 1.1 does not know tcx, so the commands are issued here.
 import { readdirSync, readlinkSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { BpfAttr, BpfCommand, bpf, objectInfo, openPinned, pinObject } from './bpf-syscall.ts';
+import { BpfAttr, BpfCommand, bpf, bpfAsync, objectInfo, openPinned, pinObject } from './bpf-syscall.ts';
 import { closeFd } from './libc.ts';
 
 export type Direction = 'ingress' | 'egress';
@@ -44,13 +44,38 @@ export function attachTcx(options: {
   programFd: number;
   position?: 'first' | 'last';
 }): number {
+  return bpf(
+    BpfCommand.linkCreate,
+    tcxAttr(options),
+    'LINK_CREATE',
+    `tcx ${options.direction} of ifindex ${options.ifindex}`,
+  );
+}
+
+/**
+ * The same on a thread of the pool, which works in the network namespace of the process: several attach at once, and
+ * nothing waits for them. Undefined when it failed: the synchronous call then says why.
+ */
+export function attachTcxAsync(options: {
+  ifindex: number;
+  direction: Direction;
+  programFd: number;
+}): Promise<number | undefined> {
+  return bpfAsync(BpfCommand.linkCreate, tcxAttr(options));
+}
+
+function tcxAttr(options: {
+  ifindex: number;
+  direction: Direction;
+  programFd: number;
+  position?: 'first' | 'last';
+}): BpfAttr {
   const flags = options.position === 'first' ? BPF_F_BEFORE : options.position === 'last' ? BPF_F_AFTER : 0;
-  const attr = new BpfAttr(64)
+  return new BpfAttr(64)
     .u32(0, options.programFd)
     .u32(4, options.ifindex)
     .u32(8, tcxAttachType[options.direction])
     .u32(12, flags);
-  return bpf(BpfCommand.linkCreate, attr, 'LINK_CREATE', `tcx ${options.direction} of ifindex ${options.ifindex}`);
 }
 
 /** Attaches an XDP program to a device and returns the link's descriptor. */

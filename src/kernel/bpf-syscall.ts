@@ -1,6 +1,6 @@
 // bpf(2) itself: commands, numbers that the kernel's uapi/linux/bpf.h fixes, and the attribute block.
 import { KernelError } from './kernel-error.ts';
-import { addressOf, rawSyscall } from './libc.ts';
+import { addressOf, rawSyscall, rawSyscallAsync } from './libc.ts';
 
 const bpfSyscallNumbers: Record<string, number> = { x64: 321, arm64: 280, riscv64: 280, s390x: 351, ppc64: 361 };
 const syscallNumber = bpfSyscallNumbers[process.arch];
@@ -117,6 +117,13 @@ export function bpf(command: number, attr: BpfAttr, what: string, detail?: strin
   const result = tryBpf(command, attr);
   if (result < 0) throw new KernelError(`bpf(${what})`, -result, detail);
   return result;
+}
+
+/** Runs a command on a thread of the pool, for those that wait for the kernel. Undefined when it failed. */
+export async function bpfAsync(command: number, attr: BpfAttr): Promise<number | undefined> {
+  if (syscallNumber === undefined) return undefined;
+  const result = await rawSyscallAsync(syscallNumber, command, attr.bytes, attr.bytes.length);
+  return result < 0 ? undefined : result;
 }
 
 /** A C string inside a fixed buffer. */

@@ -1,7 +1,15 @@
 // Hooks a program to a device by the best means the kernel has: a pinned tcx link, else a clsact filter.
 // Both outlive the agent, and both exchange the program without a gap.
 import { unlinkSync } from 'node:fs';
-import { attachTcx, type Direction, linkInfo, openPinnedLink, pinLink, replaceProgram } from './bpf-link.ts';
+import {
+  attachTcx,
+  attachTcxAsync,
+  type Direction,
+  linkInfo,
+  openPinnedLink,
+  pinLink,
+  replaceProgram,
+} from './bpf-link.ts';
 import { ProgType } from './bpf-syscall.ts';
 import { isErrno } from './kernel-error.ts';
 import { closeFd } from './libc.ts';
@@ -58,6 +66,23 @@ export function attachToDevice(
     closeFd(linkFd);
   }
   return { method, outcome: 'attached' };
+}
+
+/** Attaches to a device that has nothing yet, without holding up the caller's thread; the device is of its namespace. */
+export async function attachToNewDevice(
+  netlink: Netlink,
+  options: DeviceAttachment & { programFd: number; name: string },
+): Promise<void> {
+  const linkFd = probeAttachMethod() === 'tcx' ? await attachTcxAsync(options) : undefined;
+  if (linkFd === undefined) {
+    attachToDevice(netlink, options);
+    return;
+  }
+  try {
+    pinLink(linkFd, options.pinPath);
+  } finally {
+    closeFd(linkFd);
+  }
 }
 
 /** Ends an attachment, however it was made. Idempotent; the device may be gone. */

@@ -40,6 +40,33 @@ export function rawSyscall(
   return result === -1 ? -koffi.errno() : result;
 }
 
+/** Buffers that a thread of the pool is using: they must not be collected meanwhile. */
+const inUse = new Set<Uint8Array>();
+
+/** The same on a thread of the pool, for calls that take long. Answers -1 on failure: errno belongs to that thread. */
+export function rawSyscallAsync(number: number, a: number, pointer: Uint8Array, c: number): Promise<number> {
+  inUse.add(pointer);
+  return new Promise((resolve, reject) => {
+    cSyscall.async(number, a, pointer, c, 0, 0, 0, (error: Error | null, result: number | bigint) => {
+      inUse.delete(pointer);
+      if (error) reject(error);
+      else resolve(Number(result));
+    });
+  });
+}
+
+/** send(2) on a thread of the pool. Answers what was sent, or -1. */
+export function sendAsync(fd: number, bytes: Uint8Array): Promise<number> {
+  inUse.add(bytes);
+  return new Promise((resolve, reject) => {
+    cSend.async(fd, bytes, bytes.length, 0, (error: Error | null, result: number | bigint) => {
+      inUse.delete(bytes);
+      if (error) reject(error);
+      else resolve(Number(result));
+    });
+  });
+}
+
 /** The address of a buffer's first byte. The caller keeps the buffer alive for as long as the kernel uses it. */
 export function addressOf(buffer: Uint8Array): bigint {
   return koffi.address(buffer);

@@ -3,6 +3,7 @@ import { isErrno } from './kernel-error.ts';
 import {
   attributeText,
   attributeU32,
+  encodeMessage,
   fixedHeader,
   type Netlink,
   NetlinkFlag,
@@ -185,6 +186,11 @@ export function deleteLink(netlink: Netlink, ifindex: number): boolean {
     if (isErrno(error, 'ENODEV')) return false;
     throw error;
   }
+}
+
+/** The request to delete a device, for a socket that is used elsewhere. */
+export function deleteLinkMessage(ifindex: number, sequence: number): Uint8Array {
+  return encodeMessage(RTM_DELLINK, NetlinkFlag.request | NetlinkFlag.ack, sequence, header(ifindex));
 }
 
 /** Reads a device out of a netlink message. */

@@ -122,7 +122,8 @@ function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-function encodeMessage(type: number, flags: number, sequence: number, payload: Uint8Array): Uint8Array {
+/** A message as it goes over the socket. */
+export function encodeMessage(type: number, flags: number, sequence: number, payload: Uint8Array): Uint8Array {
   const message = new Uint8Array(headerBytes + payload.length);
   const view = viewOf(message);
   view.setUint32(0, message.length, true);

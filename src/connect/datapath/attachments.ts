@@ -3,13 +3,15 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { listPinnedLinks, unpin } from '../../kernel/bpf-link.ts';
-import { attachToDevice, detachFromDevice } from '../../kernel/device-attachment.ts';
+import { attachToDevice, attachToNewDevice, detachFromDevice } from '../../kernel/device-attachment.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
 
 /** Attachments of one node, by name. */
 export interface Attachments {
   /** Attaches a program to a device's ingress, or replaces the one that hangs there. */
   attach(name: string, ifindex: number, programFd: number): void;
+  /** Attaches to a device that was just made, without holding up other work. */
+  attachNew(name: string, ifindex: number, programFd: number): Promise<void>;
   detach(name: string, ifindex: number): void;
   /** Pinned attachments; `ifindex` is 0 when the device is gone. */
   list(): { name: string; ifindex: number; programId: number }[];
@@ -25,6 +27,8 @@ export function createAttachments(netlink: Netlink, folder: string): Attachments
     attach(name, ifindex, programFd) {
       attachToDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name), programFd, name: 'weir' });
     },
+    attachNew: (name, ifindex, programFd) =>
+      attachToNewDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name), programFd, name: 'weir' }),
     detach(name, ifindex) {
       detachFromDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name) });
     },

@@ -33,6 +33,8 @@ export interface Datapath {
   /** The descriptor of a program, for test runs. */
   programFd(name: string): number;
   attachPod(ifindex: number): void;
+  /** The same for a device that was just made; others can be attached meanwhile. */
+  attachNewPod(ifindex: number): Promise<void>;
   detachPod(ifindex: number): void;
   attachDevice(name: string, ifindex: number): void;
   attachNode(ifindex: number): void;
@@ -84,6 +86,7 @@ export function loadDatapath(options: DatapathOptions): Datapath {
       throw new Error(`the datapath has no program ${name}`);
     },
     attachPod: (ifindex) => attachments.attach(podLink(ifindex), ifindex, pod.program('pod').fd),
+    attachNewPod: (ifindex) => attachments.attachNew(podLink(ifindex), ifindex, pod.program('pod').fd),
     detachPod: (ifindex) => attachments.detach(podLink(ifindex), ifindex),
     attachDevice: (name, ifindex) => attachments.attach(`device-${name}`, ifindex, host.program('device').fd),
     attachNode: (ifindex) => attachments.attach('node', ifindex, host.program('node').fd),

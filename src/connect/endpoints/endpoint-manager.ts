@@ -191,9 +191,13 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
   function removeEndpoint(row: EndpointRow): void {
     endpoints.delete(row.id);
     options.settle();
+    // The kernel takes its time over devices. Nothing leads to this one any more, so nobody has to wait for it; the
+    // program goes after the device, for which there is nothing left to do then.
     if (row.ifindex !== 0) {
-      options.detach(row.ifindex);
-      interfaces.remove(row.ifindex);
+      interfaces.remove(row.ifindex).then(
+        () => options.detach(row.ifindex),
+        (error) => options.onError?.('could not remove a device', error),
+      );
     }
     release(containerKey(row.containerId, row.interfaceName));
     store.remove(row.id);
@@ -329,6 +333,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       const { rows, setAside } = store.load();
       const gone: EndpointRow[] = [];
       const kept: EndpointRow[] = [];
+      interfaces.prune(new Set(rows.map((row) => row.ifindex)));
       for (const row of rows) {
         if (row.ifindex !== 0 && interfaces.exists(row.ifindex)) kept.push({ ...row, state: 'ready' });
         else {

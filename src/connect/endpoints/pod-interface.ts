@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs';
 import { addAddress, listAddresses } from '../../kernel/addresses.ts';
 import { isErrno } from '../../kernel/kernel-error.ts';
+import { createLinkRemover } from '../../kernel/link-remover.ts';
 import { createVeth, deleteLink, getLink, listLinks, setLink } from '../../kernel/links.ts';
 import { type Netlink, openNetlink } from '../../kernel/netlink.ts';
 import { openNetns, withNetns } from '../../kernel/netns.ts';
@@ -34,7 +35,10 @@ export interface PodInterfaces {
   create(spec: PodInterfaceSpec, attach: (ifindex: number) => Promise<void>): Promise<PodInterface>;
   /** What is wrong with an interface, or undefined. */
   check(spec: Omit<PodInterfaceSpec, 'hostName'> & { ifindex: number; mac: string }): string | undefined;
-  remove(ifindex: number): void;
+  /** Resolves when the device is gone. */
+  remove(ifindex: number): Promise<void>;
+  /** Removes devices of pods that nobody knows: left by an agent that died half-way. Answers with their names. */
+  prune(known: ReadonlySet<number>): string[];
   exists(ifindex: number): boolean;
   close(): void;
 }
@@ -60,6 +64,7 @@ const firstIfindex = 100_000;
 /** Works in the network namespace of this process. */
 export function createPodInterfaces(): PodInterfaces {
   const netlink = openNetlink();
+  const remover = createLinkRemover();
   let nextIfindex = listLinks(netlink).reduce((most, link) => Math.max(most, link.ifindex + 1), firstIfindex);
 
   function createPair(spec: PodInterfaceSpec, netnsFd: number): number {
@@ -138,11 +143,17 @@ export function createPodInterfaces(): PodInterfaces {
         closeSync(netnsFd);
       }
     },
-    remove(ifindex) {
-      deleteLink(netlink, ifindex);
+    remove: (ifindex) => remover.remove(ifindex),
+    prune(known) {
+      const stray = listLinks(netlink).filter((link) => /^weir\d+$/.test(link.name) && !known.has(link.ifindex));
+      for (const link of stray) void remover.remove(link.ifindex);
+      return stray.map((link) => link.name);
     },
     exists: (ifindex) => getLink(netlink, ifindex) !== undefined,
-    close: () => netlink.close(),
+    close() {
+      remover.close();
+      netlink.close();
+    },
   };
 }
 

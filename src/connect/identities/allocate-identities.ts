@@ -45,7 +45,11 @@ export function createIdentityAllocator(range: { first: number; last: number } =
       byId.set(id, key);
       const ids = byKey.get(key);
       if (ids === undefined) byKey.set(key, [id]);
-      else byKey.set(key, [...ids, id].sort((a, b) => a - b));
+      else
+        byKey.set(
+          key,
+          [...ids, id].sort((a, b) => a - b),
+        );
       refused.delete(key);
     },
     forget(id) {

@@ -177,13 +177,14 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     interfaces,
     store: createEndpointStore(join(settings.stateDir, 'endpoints')),
     pools: pools.pools,
-    attach: async (ifindex) => datapath.attachPod(ifindex),
+    attach: datapath.attachNewPod,
     detach: (ifindex) => datapath.detachPod(ifindex),
     settle: () => {
       sliceDerivation.run();
       sync.settle();
     },
     mtu: () => mtu,
+    onError: (message, error) => log.warn(message, { error: errorText(error) }),
     ignoredLabels: settings.ignoredLabels,
   });
 
