@@ -5,6 +5,7 @@ import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
 import { agentCommand } from './agent-command.ts';
 import { exitCodeOf } from './exit-code.ts';
+import { observeCommand } from './observe-command.ts';
 import { operatorCommand } from './operator-command.ts';
 import { version } from './version.ts';
 
@@ -17,6 +18,7 @@ export function weirCommand(): Command {
     .exitOverride();
   program.addCommand(agentCommand());
   program.addCommand(operatorCommand());
+  program.addCommand(observeCommand());
   return program;
 }
 

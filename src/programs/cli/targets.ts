@@ -44,9 +44,9 @@ const contextSchema = z.object({
 /** Adds --context, --node and --socket to a command. */
 export function addTargetOptions(command: Command): Command {
   return command
-    .option('--context NAME', 'the cluster, by the name of a context (default: the only one there is)')
-    .option('--node NAME', 'one node of the context')
-    .option('--socket PATH', 'an agent’s socket, instead of a context');
+    .option('--context <NAME>', 'the cluster, by the name of a context (default: the only one there is)')
+    .option('--node <NAME>', 'one node of the context')
+    .option('--socket <PATH>', 'an agent’s socket, instead of a context');
 }
 
 /** The folder that contexts are in. */

@@ -1,0 +1,104 @@
+// `weir observe`: flows of one node or all. The flags are here; what they ask for is in observe/.
+import { Command, Option } from 'commander';
+import { collect, wholeNumber } from './agent-command.ts';
+import { addTargetOptions } from './targets.ts';
+
+/** Collects a filter and where it stood, so that --not binds to the filter after it. */
+export interface FilterFlag {
+  readonly flag: string;
+  readonly value: string;
+  readonly not: boolean;
+}
+
+const filterFlags: readonly [flags: string, description: string][] = [
+  ['-n, --namespace <NS>', 'either end is in the namespace'],
+  ['--from-namespace <NS>', 'the source is in the namespace'],
+  ['--to-namespace <NS>', 'the destination is in the namespace'],
+  ['--pod <NS/NAME>', 'either end is the pod; a prefix of the name is enough'],
+  ['--from-pod <NS/NAME>', 'the source is the pod'],
+  ['--to-pod <NS/NAME>', 'the destination is the pod'],
+  ['-l, --label <SELECTOR>', 'either end has these labels'],
+  ['--from-label <SELECTOR>', 'the source has these labels'],
+  ['--to-label <SELECTOR>', 'the destination has these labels'],
+  ['--workload <NAME>', 'either end belongs to the workload; kind/name is narrower'],
+  ['--ip <ADDRESS>', 'either end has an address of these'],
+  ['--from-ip <ADDRESS>', 'the source has an address of these'],
+  ['--to-ip <ADDRESS>', 'the destination has an address of these'],
+  ['--identity <ID>', 'either end has the identity: a number, or a reserved name such as world'],
+  ['--from-identity <ID>', 'the source has the identity'],
+  ['--to-identity <ID>', 'the destination has the identity'],
+  ['--port <PORT>', 'either port is this one, or in a range such as 8000-8999'],
+  ['--from-port <PORT>', 'the source port'],
+  ['--to-port <PORT>', 'the destination port'],
+  ['--protocol <NAME>', 'tcp, udp, sctp, icmp, icmpv4 or icmpv6'],
+  ['--verdict <VERDICT>', 'forwarded or dropped'],
+  ['--drop-reason <NAME>', 'such as POLICY_DENIED; all are in docs/drop-reasons.md'],
+  ['--direction <DIRECTION>', 'ingress or egress: seen from the pod at which the flow was observed'],
+  ['--traffic-direction <DIRECTION>', 'the same'],
+  ['--tcp-flags <FLAGS>', 'TCP with all of these flags, such as SYN,ACK'],
+  ['--ip-version <VERSION>', '4 or 6'],
+  ['--reply', 'only packets that answer'],
+  ['--uuid <UUID>', 'the flow with this uuid'],
+  ['--policy <NS/NAME>', 'a policy that allowed or denied'],
+];
+
+/** The command and its options. */
+export function observeCommand(): Command {
+  const filters: FilterFlag[] = [];
+  let not = false;
+  const command = addTargetOptions(
+    new Command('observe').description(
+      'Show flows: who talked to whom, what became of it, and which policy and rule said so.',
+    ),
+  )
+    .option(
+      '--last <COUNT>',
+      'the last flows that match, of all nodes together (default: 20; none with --follow)',
+      wholeNumber(1, 100_000_000),
+    )
+    .option('--first <COUNT>', 'the oldest flows of each node that match', wholeNumber(1, 100_000_000))
+    .option('--all', 'all flows in memory')
+    .option('-f, --follow', 'go on with new flows')
+    .option('--since <TIME>', 'flows from then on: 30s, 5m, 2h ago, or a time such as 2026-11-22T17:30:00Z')
+    .option('--until <TIME>', 'flows up to then')
+    .addOption(
+      new Option('-o, --output <FORMAT>', 'how flows are printed')
+        .choices(['compact', 'table', 'json', 'jsonpb', 'dict'])
+        .default('compact'),
+    )
+    .addOption(new Option('--color <WHEN>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
+    .option('--field-mask <PATHS>', 'only these fields, such as time,source.pod_name (repeat; json only)', collect, []);
+  // Two-dash options that commander keeps in order by collecting them all into one list.
+  command.option('--not', 'turns round the filter after it: leave out what it matches');
+  command.on('option:not', () => {
+    not = true;
+  });
+  for (const [flags, description] of filterFlags) {
+    command.option(flags, description);
+    const option = command.options.at(-1)!;
+    command.on(`option:${option.name()}`, (value: string | null) => {
+      filters.push({ flag: option.name(), value: value ?? '', not });
+      not = false;
+    });
+  }
+  return command
+    .addHelpText(
+      'after',
+      `
+Filters of one kind widen (--verdict dropped --verdict forwarded), filters of different kinds narrow.
+
+Examples:
+  weir observe                                           # the last 20 flows of every node
+  weir observe -f --verdict dropped                      # denials, as they happen
+  weir observe --since 5m --pod shop/cart                # either end is a pod of shop whose name begins with cart
+  weir observe --from-namespace shop --to-identity world # who leaves the cluster
+  weir observe --policy shop/default-deny                # what a policy did
+  weir observe -f --not --namespace kube-system          # all but a namespace
+  weir observe --last 100 -o json | jq .flow.verdict
+`,
+    )
+    .action(async (options) => {
+      const { observe } = await import('./observe/observe.ts');
+      process.exitCode = await observe({ ...options, filters, trailingNot: not });
+    });
+}

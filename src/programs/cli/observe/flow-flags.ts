@@ -1,0 +1,237 @@
+// From flags to the request that a node's flow server understands.
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import {
+  type DropReason,
+  type FlowFilter,
+  FlowFilterSchema,
+  IPVersion,
+  TrafficDirection,
+  Verdict,
+} from '../../../../proto/gen/flow/flow_pb.js';
+import { type GetFlowsRequest, GetFlowsRequestSchema } from '../../../../proto/gen/observer/observer_pb.js';
+import { WeirError } from '../../../core/errors.ts';
+import { reservedIdentities } from '../../../core/identity.ts';
+import { canonicalIp } from '../../../core/ip.ts';
+import { dropReasons } from '../../../kernel/datapath.gen.ts';
+import { tcpFlagBits } from '../../../observe/flows/tcp-flags.ts';
+import type { FilterFlag } from '../observe-command.ts';
+
+/** The flags of `weir observe`. */
+export interface ObserveOptions {
+  readonly last?: number;
+  readonly first?: number;
+  readonly all?: boolean;
+  readonly follow?: boolean;
+  readonly since?: string;
+  readonly until?: string;
+  readonly fieldMask?: readonly string[];
+  readonly filters: readonly FilterFlag[];
+  readonly trailingNot?: boolean;
+}
+
+type FilterInit = MessageInitShape<typeof FlowFilterSchema>;
+/** A filter's ways to match: one of them must. Either end of a flow gives two. */
+type Ways = FilterInit[];
+
+const defaultLast = 20;
+
+function bad(flag: string, value: string, expected: string): WeirError {
+  return new WeirError('CONFIG_INVALID', `--${flag} is ${JSON.stringify(value)}`, `Give ${expected}.`);
+}
+
+/** The request for these flags, and the policies that the client itself has to look for. */
+export function flowRequest(
+  options: ObserveOptions,
+  nowMs: number,
+): { request: GetFlowsRequest; policies: readonly FilterFlag[] } {
+  if (options.trailingNot)
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--not has no filter after it',
+      'Put it before the filter that it turns round.',
+    );
+  const chosen = [options.last !== undefined, options.first !== undefined, options.all === true].filter(Boolean).length;
+  if (chosen > 1)
+    throw new WeirError('CONFIG_INVALID', '--last, --first and --all exclude each other', 'Give one of them.');
+  const policies = options.filters.filter((each) => each.flag === 'policy');
+  for (const { value } of policies) if (!/^[^/]+\/[^/]+$/.test(value)) throw bad('policy', value, 'namespace/name');
+  const since = options.since === undefined ? undefined : parseTime('since', options.since, nowMs);
+  const until = options.until === undefined ? undefined : parseTime('until', options.until, nowMs);
+  const ranged = since !== undefined || options.all || options.follow;
+  // What the client filters itself must not be counted by the server.
+  const number = policies.length > 0 ? 0 : (options.first ?? options.last ?? (ranged ? 0 : defaultLast));
+  const everything = options.all || (policies.length > 0 && !options.follow) || (options.last ?? 0) > 0;
+  const request = create(GetFlowsRequestSchema, {
+    number: BigInt(number),
+    first: options.first !== undefined,
+    follow: options.follow ?? false,
+    since:
+      since !== undefined
+        ? timestampFromMs(since)
+        : everything && options.follow && number === 0
+          ? timestampFromMs(0)
+          : undefined,
+    until: until === undefined ? undefined : timestampFromMs(until),
+    whitelist: combine(options.filters.filter((each) => !each.not && each.flag !== 'policy')),
+    blacklist: options.filters
+      .filter((each) => each.not && each.flag !== 'policy')
+      .flatMap((each) => waysOf(each).map((way) => create(FlowFilterSchema, way))),
+    fieldMask:
+      options.fieldMask !== undefined && options.fieldMask.length > 0
+        ? { paths: options.fieldMask.flatMap((each) => each.split(',')) }
+        : undefined,
+  });
+  return { request, policies };
+}
+
+/** Filters of one kind are alternatives, of different kinds all must hold: every combination becomes a filter. */
+function combine(flags: readonly FilterFlag[]): FlowFilter[] {
+  const kinds = Map.groupBy(flags, (each) => (each.flag === 'traffic-direction' ? 'direction' : each.flag));
+  let combined: FilterInit[] = [{}];
+  for (const same of kinds.values()) {
+    const ways = same.flatMap(waysOf);
+    combined = combined.flatMap((filter) => ways.flatMap((way) => join(filter, way)));
+    if (combined.length > 1000)
+      throw new WeirError(
+        'CONFIG_INVALID',
+        'the filters make more than 1000 combinations',
+        'Give fewer filters that match either end.',
+      );
+  }
+  return kinds.size === 0 ? [] : combined.map((filter) => create(FlowFilterSchema, filter));
+}
+
+/** Both must hold. A field of a message holds alternatives, so two conditions on one pod, say, cannot be one filter. */
+function join(a: FilterInit, b: FilterInit): FilterInit[] {
+  const joined: Record<string, unknown> = { ...a };
+  for (const [field, values] of Object.entries(b)) {
+    const before = joined[field] as unknown[] | undefined;
+    if (before === undefined) joined[field] = values;
+    else if (field.endsWith('Label'))
+      joined[field] = before.flatMap((one) => (values as string[]).map((two) => `${one},${two}`));
+    else if (field.endsWith('Pod')) {
+      const both = before.flatMap((one) => (values as string[]).flatMap((two) => narrowerPod(one as string, two)));
+      if (both.length === 0) return [];
+      joined[field] = both;
+    } else {
+      const both = before.filter((one) => (values as unknown[]).includes(one));
+      if (both.length === 0) return [];
+      joined[field] = both;
+    }
+  }
+  return [joined as FilterInit];
+}
+
+/** The pods that both patterns mean, as one pattern; none when they exclude each other. */
+function narrowerPod(a: string, b: string): string[] {
+  const [[nsA, nameA], [nsB, nameB]] = [a, b].map((text) => text.split('/') as [string, string]) as [
+    [string, string],
+    [string, string],
+  ];
+  if (nsA !== '' && nsB !== '' && nsA !== nsB) return [];
+  const [short, long] = nameA.length < nameB.length ? [nameA, nameB] : [nameB, nameA];
+  return long.startsWith(short) ? [`${nsA || nsB}/${long}`] : [];
+}
+
+function waysOf({ flag, value }: FilterFlag): Ways {
+  const side = /^(from|to)-(.*)$/.exec(flag);
+  const kind = side?.[2] ?? flag;
+  const sides =
+    side === null
+      ? (['source', 'destination'] as const)
+      : side[1] === 'from'
+        ? (['source'] as const)
+        : (['destination'] as const);
+  const ends = (field: string, one: unknown): Ways => sides.map((end) => ({ [`${end}${field}`]: [one] }) as FilterInit);
+  switch (kind) {
+    case 'namespace':
+      if (!/^[^/]+$/.test(value)) throw bad(flag, value, 'the name of a namespace');
+      return ends('Pod', `${value}/`);
+    case 'pod':
+      if (!/^[^/]*\/?[^/]*$/.test(value) || value === '' || value === '/')
+        throw bad(flag, value, 'namespace/name, or a name in namespace default');
+      return ends('Pod', value.includes('/') ? value : `default/${value}`);
+    case 'label':
+      if (value.trim() === '') throw bad(flag, value, 'a label selector, such as app=web');
+      return ends('Label', value);
+    case 'workload': {
+      const [name, workloadKind = ''] = value.split('/').reverse();
+      if (!name) throw bad(flag, value, 'a name, or kind/name such as Deployment/web');
+      return ends('Workload', { name, kind: workloadKind });
+    }
+    case 'ip': {
+      const ip = canonicalIp(value);
+      if (ip === undefined) throw bad(flag, value, 'an address such as 10.0.0.1 or a block such as 10.0.0.0/8');
+      return ends('Ip', ip);
+    }
+    case 'identity': {
+      const identity = /^\d+$/.test(value)
+        ? [Number(value)]
+        : value === 'world'
+          ? [2, 9, 10]
+          : [reservedIdentities[value as keyof typeof reservedIdentities]];
+      if (identity.some((each) => each === undefined || each > 0xffffffff))
+        throw bad(flag, value, `a number, or one of ${Object.keys(reservedIdentities).slice(1).join(', ')}`);
+      return sides.map((end) => ({ [`${end}Identity`]: identity }) as FilterInit);
+    }
+    case 'port':
+      if (!/^\d{1,5}(-\d{1,5})?$/.test(value) || value.split('-').some((each) => Number(each) > 65_535))
+        throw bad(flag, value, 'a port from 0 to 65535, or a range such as 8000-8999');
+      return ends('Port', value);
+    case 'protocol':
+      if (!/^(tcp|udp|sctp|icmp|icmpv4|icmpv6)$/i.test(value))
+        throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4 or icmpv6');
+      return [{ protocol: [value.toLowerCase()] }];
+    case 'verdict': {
+      const verdict = { FORWARDED: Verdict.FORWARDED, DROPPED: Verdict.DROPPED }[value.toUpperCase()];
+      if (verdict === undefined) throw bad(flag, value, 'forwarded or dropped');
+      return [{ verdict: [verdict] }];
+    }
+    case 'drop-reason': {
+      const wanted = value
+        .toUpperCase()
+        .replaceAll('-', '_')
+        .replace(/^DROP_/, '');
+      const reason = dropReasons.find((each) => each.name === wanted || String(each.number) === value);
+      if (reason === undefined) throw bad(flag, value, `one of ${dropReasons.map((each) => each.name).join(', ')}`);
+      return [{ dropReasonDesc: [reason.number as DropReason] }];
+    }
+    case 'direction':
+    case 'traffic-direction': {
+      const direction = { ingress: TrafficDirection.INGRESS, egress: TrafficDirection.EGRESS }[value.toLowerCase()];
+      if (direction === undefined) throw bad(flag, value, 'ingress or egress');
+      return [{ trafficDirection: [direction] }];
+    }
+    case 'tcp-flags': {
+      const names = value.toUpperCase().split(',');
+      if (names.some((name) => !(name in tcpFlagBits)))
+        throw bad(flag, value, `flags among ${Object.keys(tcpFlagBits).join(', ')}, with commas between them`);
+      return [{ tcpFlags: [Object.fromEntries(names.map((name) => [name, true]))] }];
+    }
+    case 'ip-version':
+      if (value !== '4' && value !== '6') throw bad(flag, value, '4 or 6');
+      return [{ ipVersion: [value === '4' ? IPVersion.IPv4 : IPVersion.IPv6] }];
+    case 'reply':
+      return [{ reply: [true] }];
+    case 'uuid':
+      return [{ uuid: [value] }];
+    default:
+      throw new Error(`no filter is behind --${flag}`);
+  }
+}
+
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Milliseconds since the epoch of `5m` (ago) or of a time in RFC 3339. */
+export function parseTime(flag: string, text: string, nowMs: number): number {
+  if (text === 'now') return nowMs;
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)];
+  if (parts.length > 0 && parts.map((part) => part[0]).join('') === text) {
+    return nowMs - parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * units[unit!]!, 0);
+  }
+  const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text.replace(' ', 'T')) : Number.NaN;
+  if (Number.isNaN(time))
+    throw bad(flag, text, 'how long ago, such as 30s, 5m or 1h30m, or a time such as 2026-11-22T17:30:00Z');
+  return time;
+}

@@ -1,0 +1,94 @@
+// The flows of one node, as an async iterator. When a followed node goes away, that is said, and it is tried again from
+// where it stopped.
+import { clone } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import * as grpc from '@grpc/grpc-js';
+import { type GetFlowsRequest, GetFlowsRequestSchema, type GetFlowsResponse, Observer } from '../../../../proto/gen/observer/observer_pb.js';
+import { errorText, WeirError } from '../../../core/errors.ts';
+import { serviceClient } from '../../../observe/flows/grpc-service.ts';
+import { type Target, targetName, unreachable } from '../targets.ts';
+
+/** A response and its time. */
+export interface NodeFlow {
+  readonly timeNs: bigint;
+  readonly response: GetFlowsResponse;
+}
+
+const connectTimeoutMs = 3_000;
+const retryMs = { first: 250, most: 5_000 } as const;
+
+/** Reads once, until the node has told all that was asked for. Throws AGENT_UNREACHABLE, or CONFIG_INVALID for what the node refuses. */
+export async function* readNode(target: Target, request: GetFlowsRequest, onConnected: () => void = () => {}): AsyncGenerator<NodeFlow> {
+  const client = serviceClient(Observer, `unix:${target.hubbleSocket}`, {
+    'grpc.max_receive_message_length': 16 << 20,
+    'grpc.enable_retries': 0,
+    'grpc.use_local_subchannel_pool': 1,
+  });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      client.waitForReady(Date.now() + connectTimeoutMs, (error) => (error ? reject(unreachable(target, `nothing answers on ${target.hubbleSocket}`)) : resolve()));
+    });
+    onConnected();
+    const call = client.getFlows!(request) as grpc.ClientReadableStream<GetFlowsResponse>;
+    try {
+      for await (const response of call as AsyncIterable<GetFlowsResponse>) {
+        const { seconds = 0n, nanos = 0 } = response.time ?? {};
+        yield { timeNs: seconds * 1_000_000_000n + BigInt(nanos), response };
+      }
+    } catch (error) {
+      throw asWeirError(target, error);
+    } finally {
+      call.cancel();
+    }
+  } finally {
+    client.close();
+  }
+}
+
+function asWeirError(target: Target, error: unknown): Error {
+  const { code, details } = error as { code?: number; details?: string };
+  if (code === grpc.status.INVALID_ARGUMENT) return new WeirError('CONFIG_INVALID', `${targetName(target)} refuses the request: ${details}`);
+  if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED || code === grpc.status.INTERNAL) return unreachable(target, details || errorText(error));
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** Follows for ever. `say` is told when the node goes and when it is back. */
+export async function* followNode(target: Target, request: GetFlowsRequest, say: (message: string) => void): AsyncGenerator<NodeFlow> {
+  let asked = request;
+  let lastNs = 0n;
+  let waitMs = 0;
+  let down = false;
+  const name = target.node ?? target.socket;
+  for (;;) {
+    try {
+      const connected = () => {
+        if (down) say(`${name} is back`);
+        down = false;
+        waitMs = 0;
+      };
+      for await (const item of readNode(target, asked, connected)) {
+        if (item.timeNs > lastNs) lastNs = item.timeNs;
+        yield item;
+      }
+      if (request.until !== undefined) return;
+      throw unreachable(target, 'it ended the stream');
+    } catch (error) {
+      if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
+      if (!down) say(`${error.message}; trying again`);
+      if (!down) asked = fromThere(request, lastNs);
+      down = true;
+    }
+    waitMs = Math.min(retryMs.most, Math.max(retryMs.first, waitMs * 2));
+    await new Promise((resolve) => setTimeout(resolve, waitMs));
+  }
+}
+
+/** The rest of a request: what is after the last flow that was seen, or from now on. */
+function fromThere(request: GetFlowsRequest, lastNs: bigint): GetFlowsRequest {
+  const rest = clone(GetFlowsRequestSchema, request);
+  rest.number = 0n;
+  rest.first = false;
+  const us = lastNs / 1000n + 1n;
+  rest.since = lastNs === 0n ? (request.since ?? timestampFromMs(Date.now())) : { ...timestampFromMs(0), seconds: us / 1_000_000n, nanos: Number(us % 1_000_000n) * 1000 };
+  return rest;
+}

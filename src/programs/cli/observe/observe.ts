@@ -1,0 +1,136 @@
+// `weir observe` at work: asks the nodes, merges what they tell, prints it.
+import type { Policy } from '../../../../proto/gen/flow/flow_pb.js';
+import { WeirError } from '../../../core/errors.ts';
+import { exitCodes } from '../../../core/exit-codes.ts';
+import type { FilterFlag } from '../observe-command.ts';
+import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
+import { flowRequest, type ObserveOptions } from './flow-flags.ts';
+import { type FlowFormat, flowPrinter } from './flow-text.ts';
+import { createReorder, mergeByTime } from './merge-streams.ts';
+import { followNode, type NodeFlow, readNode } from './node-stream.ts';
+
+/** All flags of the command. */
+export interface ObserveFlags extends ObserveOptions, TargetOptions {
+  readonly output: FlowFormat;
+  readonly color: 'auto' | 'always' | 'never';
+}
+
+/** Runs the command and answers with its exit code. */
+export async function observe(flags: ObserveFlags): Promise<number> {
+  const { targets } = resolveTargets(flags);
+  const { request, policies } = flowRequest(flags, Date.now());
+  const format = flags.output;
+  if (flags.fieldMask !== undefined && flags.fieldMask.length > 0 && !format.startsWith('json')) {
+    throw new WeirError('CONFIG_INVALID', '--field-mask leaves out what the text formats print', 'Give -o json as well.');
+  }
+  const colors = flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
+  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 });
+  const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
+  const out = output();
+  const wanted = (item: NodeFlow) => policies.length === 0 || hasPolicy(item, policies);
+  const show = (item: NodeFlow): Promise<void> | undefined => (wanted(item) ? out.write(print(item.response)) : undefined);
+
+  if (flags.follow) {
+    await follow(targets, (target) => followNode(target, request, say), show);
+    return exitCodes.ok;
+  }
+  let failures = 0;
+  const streams = targets.map((target) =>
+    tolerant(readNode(target, request), (error) => {
+      failures++;
+      if (targets.length === 1) throw error;
+      say(error.message);
+    }),
+  );
+  const last = flags.last ?? (Number(request.number) > 0 || policies.length > 0 ? defaultLast(flags) : undefined);
+  if (last === undefined || flags.first !== undefined) await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
+  else for (const item of await lastOf(mergeByTime(streams), last, wanted)) await show(item);
+  if (failures === targets.length) throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
+  return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
+}
+
+/** Without any range, and with a policy to look for, the last 20. */
+function defaultLast(flags: ObserveFlags): number | undefined {
+  return flags.all || flags.since !== undefined || flags.first !== undefined ? undefined : 20;
+}
+
+async function follow(targets: readonly Target[], start: (target: Target) => AsyncIterable<NodeFlow>, show: (item: NodeFlow) => Promise<void> | undefined): Promise<void> {
+  if (targets.length === 1) {
+    for await (const item of start(targets[0]!)) await show(item);
+    return;
+  }
+  let written: Promise<void> | undefined;
+  const reorder = createReorder<NodeFlow>((items) => {
+    for (const item of items) written = show(item) ?? written;
+  });
+  await Promise.all(
+    targets.map(async (target) => {
+      for await (const item of start(target)) {
+        // A terminal that does not keep up holds back the nodes, which count what is lost.
+        await written;
+        reorder.add(item);
+      }
+    }),
+  );
+  reorder.flush();
+}
+
+/** A stream that ends where the node fails, after `onError` has been told. */
+async function* tolerant(stream: AsyncIterable<NodeFlow>, onError: (error: WeirError) => void): AsyncGenerator<NodeFlow> {
+  try {
+    yield* stream;
+  } catch (error) {
+    if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
+    onError(error);
+  }
+}
+
+async function showAll(items: AsyncIterable<NodeFlow>, show: (item: NodeFlow) => Promise<void> | undefined, most: number, wanted: (item: NodeFlow) => boolean): Promise<void> {
+  let count = 0;
+  for await (const item of items) {
+    await show(item);
+    if (item.response.responseTypes.case === 'flow' && wanted(item) && ++count >= most) return;
+  }
+}
+
+/** The last `count` flows, with what else was said among them. */
+async function lastOf(items: AsyncIterable<NodeFlow>, count: number, wanted: (item: NodeFlow) => boolean): Promise<NodeFlow[]> {
+  let kept: NodeFlow[] = [];
+  const trim = () => {
+    let flows = 0;
+    let from = kept.length;
+    while (from > 0 && flows < count) if (kept[--from]!.response.responseTypes.case === 'flow') flows++;
+    kept = kept.slice(from);
+  };
+  for await (const item of items) {
+    if (!wanted(item)) continue;
+    kept.push(item);
+    if (kept.length > 2 * count + 1024) trim();
+  }
+  trim();
+  return kept;
+}
+
+/** Whether one of the policies spoke. What is no flow is always wanted. */
+function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolean {
+  if (response.responseTypes.case !== 'flow') return true;
+  const flow = response.responseTypes.value;
+  const spoke = [flow.egressAllowedBy, flow.ingressAllowedBy, flow.egressDeniedBy, flow.ingressDeniedBy].flat();
+  const named = (flag: FilterFlag) => spoke.some((policy: Policy) => `${policy.namespace}/${policy.name}` === flag.value);
+  const only = flags.filter((each) => !each.not);
+  return (only.length === 0 || only.some(named)) && !flags.some((each) => each.not && named(each));
+}
+
+/** Standard output: waits when the other end does not keep up, and ends the command when it has gone. */
+function output(): { write(text: string): Promise<void> | undefined } {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(exitCodes.ok);
+    throw error;
+  });
+  return {
+    write(text) {
+      if (process.stdout.write(text)) return undefined;
+      return new Promise((resolve) => process.stdout.once('drain', resolve));
+    },
+  };
+}
