@@ -1,6 +1,5 @@
 // How benchmarks print: one line per measure for people, one JSON object for machines.
-import { cpus } from 'node:os';
-import { release } from 'node:os';
+import { cpus, release } from 'node:os';
 
 /** One measure. `ratio` is against the rival measured in the same run; `goal` is what the project wants. */
 export interface Measure {
@@ -17,7 +16,10 @@ export function quantile(sorted: readonly number[], q: number): number {
 
 /** The median of values in any order. */
 export function median(values: readonly number[]): number {
-  return quantile([...values].sort((a, b) => a - b), 0.5);
+  return quantile(
+    [...values].sort((a, b) => a - b),
+    0.5,
+  );
 }
 
 /** What the figures were taken on. */
@@ -36,7 +38,9 @@ export function printReport(name: string, measures: readonly Measure[], json: bo
     const rest = Object.entries(details)
       .filter(([, each]) => each !== undefined)
       .map(([key, each]) => `${key} ${format(each!)}`);
-    process.stdout.write(`  ${measure.padEnd(46)} ${format(value).padStart(10)} ${unit.padEnd(6)} ${rest.join(', ')}\n`);
+    process.stdout.write(
+      `  ${measure.padEnd(46)} ${format(value).padStart(10)} ${unit.padEnd(6)} ${rest.join(', ')}\n`,
+    );
   }
 }
 

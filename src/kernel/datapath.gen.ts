@@ -1035,7 +1035,7 @@ export const datapathMaps = {
 
 /** Maps without keys and values of their own: ring buffers, program arrays. */
 export const datapathPlainMaps = {
-  events: { name: 'events', type: 27, maxEntries: 8388608, flags: 0 },
+  events: { name: 'events', type: 27, maxEntries: 4194304, flags: 0 },
 } as const;
 
 /** What can be set before loading: `const volatile` variables of the datapath. */

@@ -25,7 +25,7 @@ const plain = (text: string) => text;
 /** Makes the printer of a format. */
 export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrinter {
   if (format === 'json' || format === 'jsonpb') {
-    return (response) => `${JSON.stringify(toJson(GetFlowsResponseSchema, response, { useProtoFieldNames: true, registry }))}\n`;
+    return (response) => `${JSON.stringify(toJson(GetFlowsResponseSchema, response, { useProtoFieldName: true, registry }))}\n`;
   }
   const text = format === 'compact' ? compactPrinter(options) : format === 'table' ? tablePrinter(options) : dictPrinter(options);
   return (response) => {

@@ -1,5 +1,6 @@
 // The flows of one node, as an async iterator. When a followed node goes away, that is said, and it is tried again from
 // where it stopped.
+import { existsSync } from 'node:fs';
 import { clone } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import * as grpc from '@grpc/grpc-js';
@@ -19,6 +20,7 @@ const retryMs = { first: 250, most: 5_000 } as const;
 
 /** Reads once, until the node has told all that was asked for. Throws AGENT_UNREACHABLE, or CONFIG_INVALID for what the node refuses. */
 export async function* readNode(target: Target, request: GetFlowsRequest, onConnected: () => void = () => {}): AsyncGenerator<NodeFlow> {
+  if (!existsSync(target.hubbleSocket)) throw unreachable(target, `there is no socket ${target.hubbleSocket}`);
   const client = serviceClient(Observer, `unix:${target.hubbleSocket}`, {
     'grpc.max_receive_message_length': 16 << 20,
     'grpc.enable_retries': 0,
