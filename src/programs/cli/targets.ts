@@ -166,7 +166,10 @@ export function askAgent<T>(target: Target, path: string): Promise<T | undefined
       });
     });
     request.on('timeout', () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
-    request.on('error', (error: NodeJS.ErrnoException) => fail(socketProblem(error)));
+    request.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EACCES') reject(new WeirError('NOT_ROOT', `only root may use ${targetName(target)}`));
+      else fail(socketProblem(error));
+    });
   });
 }
 
@@ -178,6 +181,5 @@ export function unreachable(target: Target, reason: string): WeirError {
 function socketProblem(error: NodeJS.ErrnoException): string {
   if (error.code === 'ENOENT') return 'there is no such socket';
   if (error.code === 'ECONNREFUSED') return 'nothing listens on the socket';
-  if (error.code === 'EACCES') return 'the socket may only be used by root';
   return errorText(error);
 }

@@ -1,0 +1,22 @@
+// `weir completion`: scripts that teach a shell to complete this command line.
+import { Argument, type Command } from 'commander';
+import { leafCommand } from './query-command.ts';
+
+/** The shells that are spoken. */
+export const shells = ['bash', 'zsh', 'fish'] as const;
+
+/** The command. `root` is asked when it runs, when all commands are there. */
+export function completionCommand(root: () => Command): Command {
+  return leafCommand('completion', 'Print a script that completes this command line in a shell.', [
+    'source <(weir completion bash)                              # in this shell',
+    'weir completion bash > /etc/bash_completion.d/weir          # in every bash',
+    `weir completion zsh > \${fpath[1]}/_weir                     # in every zsh`,
+    'weir completion fish > ~/.config/fish/completions/weir.fish # in every fish',
+  ])
+    .addArgument(new Argument('<shell>', 'which shell').choices(shells))
+    .action(async (shell: (typeof shells)[number]) => {
+      const { completionScript } = await import('./completion-scripts.ts');
+      const { commandTree } = await import('./command-tree.ts');
+      process.stdout.write(completionScript(shell, commandTree(root())));
+    });
+}

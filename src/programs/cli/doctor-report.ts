@@ -1,0 +1,109 @@
+// Runs the checks of `weir doctor` and prints them: the kernel by trying, agents by asking, leftovers by looking.
+import { errorText, WeirError } from '../../core/errors.ts';
+import { exitCodes } from '../../core/exit-codes.ts';
+import { canRun, type DoctorRow, probeKernel } from '../../kernel/doctor.ts';
+import { configsBefore } from '../agent/cni-install.ts';
+import type { HealthView } from '../agent/status-view.ts';
+import type { DoctorOptions } from './doctor-command.ts';
+import { type Column, printValue, tableText, terminalColumns } from './output.ts';
+import { askAgent, resolveTargets, targetName } from './targets.ts';
+
+/** One thing that was looked at beyond the kernel. */
+interface Finding {
+  readonly check: string;
+  readonly state: 'ok' | 'problem' | 'unknown';
+  readonly detail: string;
+  readonly action: string;
+}
+
+/** Prints the report; exit code 5 when Weir cannot run here, 4 when an agent that a context names does not answer. */
+export async function showDoctor(options: DoctorOptions): Promise<void> {
+  const kernel = probeKernel();
+  const able = canRun(kernel);
+  const { findings, unreachable } = await agentFindings(options);
+  findings.push(...configFindings(options.cniConfDir));
+  if (!able) process.exitCode = exitCodes.notPermitted;
+  else if (unreachable) process.exitCode = exitCodes.unreachable;
+  if (options.output !== 'table') return printValue({ canRun: able, kernel, findings }, options);
+  process.stdout.write(reportText(kernel, findings, { wide: options.wide, terminalColumns: terminalColumns() }));
+}
+
+/** The report for people. What is missing without a way round comes last, where the eye ends. */
+export function reportText(
+  kernel: readonly DoctorRow[],
+  findings: readonly Finding[],
+  options: { readonly wide?: boolean; readonly terminalColumns?: number },
+): string {
+  const columns: Column<DoctorRow>[] = [
+    { title: 'KERNEL', value: (row) => row.feature },
+    { title: 'HERE', value: (row) => (row.state === 'no' && row.required ? 'NO' : row.state) },
+    { title: 'NEEDED FOR', value: (row) => row.neededFor, shrinkTo: 20 },
+    { title: 'INSTEAD', value: (row) => row.insteadUsed, shrinkTo: 10 },
+    { title: 'DETAIL', value: (row) => row.detail, shrinkTo: 10 },
+  ];
+  const findingColumns: Column<Finding>[] = [
+    { title: 'CHECK', value: (row) => row.check },
+    { title: 'STATE', value: (row) => row.state },
+    { title: 'DETAIL', value: (row) => row.detail, shrinkTo: 20 },
+    { title: 'TO DO', value: (row) => row.action, shrinkTo: 20 },
+  ];
+  const missing = kernel.filter((row) => row.required && row.state === 'no');
+  const unknown = kernel.filter((row) => row.required && row.state === 'unknown');
+  const lines = [
+    ...missing.map((row) => `Missing: ${row.feature}, needed for ${row.neededFor}: ${row.detail}\n`),
+    ...unknown.map((row) => `Not tried: ${row.feature}: ${row.detail}\n`),
+    missing.length > 0
+      ? 'Weir cannot run on this machine.\n'
+      : unknown.length > 0
+        ? 'Weir can probably run on this machine: run this as root to be sure.\n'
+        : 'Weir can run on this machine.\n',
+  ];
+  return `${tableText(columns, kernel, options)}\n${tableText(findingColumns, findings, options)}\n${lines.join('')}`;
+}
+
+async function agentFindings(options: DoctorOptions): Promise<{ findings: Finding[]; unreachable: boolean }> {
+  const asked = { context: options.context, node: options.node, socket: options.socket };
+  const named = Object.values(asked).some((value) => value !== undefined);
+  let resolved: ReturnType<typeof resolveTargets>;
+  try {
+    resolved = resolveTargets(asked);
+  } catch (error) {
+    if (named || !(error instanceof WeirError)) throw error;
+    // Several labs are up and none was named: that is no finding about this machine.
+    const finding = { check: 'agents', state: 'unknown', detail: errorText(error), action: error.hint } as const;
+    return { findings: [finding], unreachable: false };
+  }
+  let unreachable = false;
+  const findings = await Promise.all(
+    resolved.targets.map(async (target): Promise<Finding> => {
+      const check = `agent ${target.node ?? target.socket}`;
+      try {
+        const health = await askAgent<HealthView>(target, '/v1/health');
+        const detail = health?.healthy ? 'healthy' : (health?.problems.join('; ') ?? 'an older agent');
+        return health?.healthy
+          ? { check, state: 'ok', detail, action: '' }
+          : { check, state: 'problem', detail, action: 'see `weir status`' };
+      } catch (error) {
+        if (!(error instanceof WeirError)) throw error;
+        if (!named && resolved.context === undefined)
+          return { check, state: 'unknown', detail: `none answers on ${targetName(target)}`, action: '' };
+        unreachable = true;
+        return { check, state: 'problem', detail: error.message, action: error.hint };
+      }
+    }),
+  );
+  return { findings, unreachable };
+}
+
+/** Configurations of other network plugins that the container runtime takes before Weir's. */
+function configFindings(folder: string): Finding[] {
+  const check = 'network configuration';
+  try {
+    const files = configsBefore(folder);
+    if (files.length === 0) return [{ check, state: 'ok', detail: `nothing before Weir’s in ${folder}`, action: '' }];
+    const detail = `the container runtime takes ${files.join(', ')} in ${folder} before Weir’s`;
+    return [{ check, state: 'problem', detail, action: 'remove what another network plugin left there' }];
+  } catch (error) {
+    return [{ check, state: 'unknown', detail: errorText(error), action: 'run it as root' }];
+  }
+}

@@ -1,0 +1,75 @@
+// `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
+import { Command } from 'commander';
+import type { PolicyView } from '../agent/policy-view.ts';
+import { type Column, printRows } from './output.ts';
+import { type QueryOptions, queryCommand } from './query-command.ts';
+
+/** A policy as all nodes together see it. */
+type ClusterPolicy = PolicyView & { readonly rowsByNode: Readonly<Record<string, number>> };
+
+/** `policy list`. */
+export function policyCommand(): Command {
+  const list = queryCommand(
+    'list',
+    'List policies: pods selected, directions isolated, compiled rows, and what is wrong with one that cannot be understood.',
+    [
+      'weir policy list',
+      'weir policy list -n storefront',
+      'weir policy list --invalid                            # only those that cannot be understood',
+      "weir policy list -o json | jq '.[] | select(.error)'",
+    ],
+  )
+    .option('-n, --namespace <ns>', 'only policies of this namespace')
+    .option('--invalid', 'only policies that cannot be understood')
+    .action(listPolicies);
+  return new Command('policy').description('Policies and what they do.').addCommand(list);
+}
+
+async function listPolicies(options: QueryOptions & { namespace?: string; invalid?: boolean }): Promise<void> {
+  const { askNodes } = await import('./ask-nodes.ts');
+  const byKey = new Map<string, ClusterPolicy>();
+  for (const { node, value } of await askNodes<PolicyView[]>(options, '/v1/policies')) {
+    for (const row of value ?? []) {
+      const before = byKey.get(row.key);
+      byKey.set(row.key, {
+        ...row,
+        pods: [...new Set([...(before?.pods ?? []), ...row.pods])].sort(),
+        rows: (before?.rows ?? 0) + row.rows,
+        rowsByNode: { ...before?.rowsByNode, [node]: row.rows },
+      });
+    }
+  }
+  const rows = [...byKey.values()]
+    .filter((row) => options.namespace === undefined || row.namespace === options.namespace)
+    .filter((row) => !options.invalid || row.error !== undefined)
+    .sort((a, b) => (a.key < b.key ? -1 : 1));
+  const columns: Column<ClusterPolicy>[] = [
+    { title: 'KIND', value: (row) => row.kind, wide: true },
+    { title: 'NAMESPACE', value: (row) => row.namespace, shrinkTo: 9 },
+    { title: 'NAME', value: (row) => row.name, shrinkTo: 12 },
+    { title: 'PODS', value: (row) => row.pods.length, alignRight: true },
+    { title: 'ISOLATES', value: isolatesText },
+    { title: 'ROWS', value: (row) => row.rows, alignRight: true },
+    { title: 'STATE', value: stateText },
+    { title: 'UID', value: (row) => row.uid, wide: true },
+  ];
+  await printRows(columns, rows, options, 'No policies: every pod may talk with everything.');
+  if (options.output !== 'table') return;
+  for (const row of rows) {
+    if (row.error === undefined) continue;
+    process.stdout.write(
+      `\n${row.kind} ${row.key} cannot be understood, so it isolates the pods it selects and allows nothing:\n`,
+    );
+    for (const problem of row.error.split('; ')) process.stdout.write(`  ${problem}\n`);
+  }
+}
+
+function isolatesText(row: PolicyView): string {
+  const directions = (['ingress', 'egress'] as const).filter((direction) => row.isolates[direction]);
+  return directions.join(',') || '-';
+}
+
+function stateText(row: PolicyView): string {
+  if (row.error !== undefined) return 'invalid: allows nothing';
+  return row.staged ? 'staged: only reported' : 'enforced';
+}
