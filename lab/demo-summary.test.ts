@@ -11,7 +11,7 @@ const allowed = {
     source: web,
     destination: cart,
     l4: { TCP: { destination_port: 8080 } },
-    egress_allowed_by: [{ name: 'out', namespace: 'shop' }],
+    egress_allowed_by: [{ name: 'out', namespace: 'shop', labels: ['weir:rule=egress[1]'] }],
   },
 };
 
@@ -35,10 +35,10 @@ test('summarize() joins what both ends of a connection say', () => {
     reason: '',
     families: ['IPv4', 'IPv6'],
     flows: 3,
-    egressPolicies: ['shop/out'],
+    egressPolicies: ['shop/out egress[1]'],
     ingressPolicies: ['shop/in'],
   });
-  assert.match(describe(connection!), /allowed by shop\/out \(egress\) and shop\/in \(ingress\)/);
+  assert.match(describe(connection!), /allowed by shop\/out egress\[1\] and shop\/in$/m);
 });
 
 test('summarize() leaves out replies and what nodes begin', () => {

@@ -29,7 +29,10 @@ interface FlowEnd {
 interface PolicyName {
   readonly name?: string;
   readonly namespace?: string;
+  readonly labels?: readonly string[];
 }
+
+const ruleLabel = 'weir:rule=';
 
 /** All flows of one kind between two ends. */
 export interface Connection {
@@ -102,10 +105,13 @@ function endName(end: FlowEnd | undefined, address = '?'): string {
   return reserved === undefined ? address : `${reserved} ${address}`;
 }
 
+/** `namespace/name`, and the rule such as `egress[0]` where one of its rules decided. */
 function policyNames(policies: readonly PolicyName[] | undefined): string[] {
-  return (policies ?? []).map((policy) =>
-    policy.namespace ? `${policy.namespace}/${policy.name}` : String(policy.name),
-  );
+  return (policies ?? []).map((policy) => {
+    const rule = policy.labels?.find((label) => label.startsWith(ruleLabel))?.slice(ruleLabel.length);
+    const name = policy.namespace ? `${policy.namespace}/${policy.name}` : String(policy.name);
+    return rule === undefined ? name : `${name} ${rule}`;
+  });
 }
 
 function union<T>(before: readonly T[] | undefined, more: readonly T[]): T[] {
@@ -125,7 +131,7 @@ function why(connection: Connection): string {
   ].filter((side) => side.policies.length > 0);
   if (!connection.denied) {
     if (sides.length === 0) return 'allowed: no policy selects either end';
-    return `allowed by ${sides.map((side) => `${side.policies.join(', ')} (${side.word})`).join(' and ')}`;
+    return `allowed by ${sides.map((side) => side.policies.join(', ')).join(' and ')}`;
   }
   if (sides.length === 0) return `dropped: ${connection.reason}`;
   // A NetworkPolicy only ever allows: what denies is that others isolate the pod and none of their rules matched.

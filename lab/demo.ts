@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { errorText, WeirError } from '../src/core/errors.ts';
 import { exitCodes } from '../src/core/exit-codes.ts';
-import { describe, type FlowLine, parseFlowLines, summarize } from './demo-summary.ts';
+import { type Connection, describe, type FlowLine, parseFlowLines, summarize } from './demo-summary.ts';
 import {
   attempt,
   kubectl,
@@ -19,8 +19,11 @@ const lab = 'lab';
 const shop = join(repository, 'examples/shop');
 const namespaces = ['storefront', 'backend', 'data'];
 
-/** What of the shop must have been seen before it is worth printing: the whole of an order, and the pranks. */
-const enough = { allowed: 8, denied: 3 };
+/** What must have been seen before it is worth printing: an order through all of the shop, and the three pranks. */
+function isEnough(connections: readonly Connection[]): boolean {
+  const ordered = connections.some((each) => !each.denied && each.to.startsWith('data/ledger'));
+  return ordered && connections.filter((each) => each.denied).length >= 3;
+}
 
 async function main(progress: Progress): Promise<void> {
   await bringUp(progress);
@@ -65,9 +68,7 @@ async function observe(sinceMs: number): Promise<FlowLine[]> {
     if (done.status === exitCodes.usage) throw new WeirError('LAB_COMMAND_FAILED', done.stderr.trim());
     if (done.status !== 0) throw new Error(done.stderr.trim());
     lines = parseFlowLines(done.stdout).filter((line) => Date.parse(line.time ?? line.flow?.time ?? '') >= sinceMs);
-    const found = summarize(lines);
-    const denied = found.filter((each) => each.denied).length;
-    return found.length - denied >= enough.allowed && denied >= enough.denied;
+    return isEnough(summarize(lines));
   };
   await waitFor('flows of the shop', read, 30_000, 1_000).catch((error) => {
     if (lines.length === 0) throw error;
