@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { exitCodes } from '../src/core/exit-codes.ts';
 import { generatedPages } from './generate-docs.ts';
 
-for (const [path, text] of generatedPages()) {
+const pages = await generatedPages();
+for (const [path, text] of pages) {
   test(`${path} is what generate-docs would write`, () => {
     const file = new URL(`../${path}`, import.meta.url);
     const written = existsSync(file) ? readFileSync(file, 'utf8') : '';
@@ -13,6 +14,6 @@ for (const [path, text] of generatedPages()) {
 }
 
 test('docs/cli.md explains every exit code', () => {
-  const page = generatedPages().get('docs/cli.md')!;
+  const page = pages.get('docs/cli.md')!;
   for (const code of Object.values(exitCodes)) assert.match(page, new RegExp(`^\\| ${code} \\|`, 'm'));
 });

@@ -10,10 +10,10 @@ import { type DropReason, parseDropReasons } from './drop-reasons.ts';
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** The generated pages, by path. */
-export function generatedPages(): ReadonlyMap<string, string> {
+export async function generatedPages(): Promise<ReadonlyMap<string, string>> {
   const reasons = parseDropReasons(readFileSync(`${root}bpf/lib/drop_reasons.h`, 'utf8'));
   return new Map([
-    ['docs/cli.md', cliPage(commandTree(weirCommand()))],
+    ['docs/cli.md', cliPage(commandTree(await weirCommand()))],
     ['docs/drop-reasons.md', dropPage(reasons)],
   ]);
 }
@@ -21,7 +21,10 @@ export function generatedPages(): ReadonlyMap<string, string> {
 function dropPage(reasons: readonly DropReason[]): string {
   const entries = [...reasons]
     .sort((a, b) => a.name.localeCompare(b.name))
-    .map(({ name, number, meaning, action }) => `## ${name}\n${number}. ${sentence(meaning)}\nWhat to do: ${sentence(action)}\n`);
+    .map(
+      ({ name, number, meaning, action }) =>
+        `## ${name}\n${number}. ${sentence(meaning)}\nWhat to do: ${sentence(action)}\n`,
+    );
   return `# Drop reasons
 
 Every packet that the datapath drops has one of these reasons. \`weir drops\` counts them, flows carry them, and the
@@ -95,5 +98,5 @@ function defaultOf(flag: FlagNode): string {
 }
 
 if (import.meta.main) {
-  for (const [path, text] of generatedPages()) writeFileSync(`${root}${path}`, text);
+  for (const [path, text] of await generatedPages()) writeFileSync(`${root}${path}`, text);
 }

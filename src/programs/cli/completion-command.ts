@@ -6,7 +6,7 @@ import { leafCommand } from './query-command.ts';
 export const shells = ['bash', 'zsh', 'fish'] as const;
 
 /** The command. `root` is asked when it runs, when all commands are there. */
-export function completionCommand(root: () => Command): Command {
+export function completionCommand(root: () => Promise<Command>): Command {
   return leafCommand('completion', 'Print a script that completes this command line in a shell.', [
     'source <(weir completion bash)                              # in this shell',
     'weir completion bash > /etc/bash_completion.d/weir          # in every bash',
@@ -17,6 +17,6 @@ export function completionCommand(root: () => Command): Command {
     .action(async (shell: (typeof shells)[number]) => {
       const { completionScript } = await import('./completion-scripts.ts');
       const { commandTree } = await import('./command-tree.ts');
-      process.stdout.write(completionScript(shell, commandTree(root())));
+      process.stdout.write(completionScript(shell, commandTree(await root())));
     });
 }

@@ -3,49 +3,37 @@
 import { Command } from 'commander';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
-import { agentCommand } from './agent-command.ts';
-import { completionCommand } from './completion-command.ts';
-import { ctCommand } from './ct-command.ts';
-import { doctorCommand } from './doctor-command.ts';
-import { dropsCommand } from './drops-command.ts';
-import { endpointCommand } from './endpoint-command.ts';
 import { errorLine } from './error-line.ts';
 import { exitCodeOf } from './exit-code.ts';
-import { identityCommand } from './identity-command.ts';
-import { ipCommand } from './ip-command.ts';
-import { labCommand } from './lab-command.ts';
-import { nodeCommand } from './node-command.ts';
-import { observeCommand } from './observe-command.ts';
-import { operatorCommand } from './operator-command.ts';
-import { policyCommand } from './policy-command.ts';
-import { statusCommand } from './status-command.ts';
 import { version } from './version.ts';
-import { versionCommand } from './version-command.ts';
 
-/** The whole command line. */
-export function weirCommand(): Command {
+/** The commands in the order of --help, each in a file of its own that is loaded when it is needed. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  observe: async () => (await import('./observe-command.ts')).observeCommand(),
+  status: async () => (await import('./status-command.ts')).statusCommand(),
+  endpoint: async () => (await import('./endpoint-command.ts')).endpointCommand(),
+  identity: async () => (await import('./identity-command.ts')).identityCommand(),
+  policy: async () => (await import('./policy-command.ts')).policyCommand(),
+  node: async () => (await import('./node-command.ts')).nodeCommand(),
+  ip: async () => (await import('./ip-command.ts')).ipCommand(),
+  ct: async () => (await import('./ct-command.ts')).ctCommand(),
+  drops: async () => (await import('./drops-command.ts')).dropsCommand(),
+  doctor: async () => (await import('./doctor-command.ts')).doctorCommand(),
+  version: async () => (await import('./version-command.ts')).versionCommand(),
+  completion: async () => (await import('./completion-command.ts')).completionCommand(weirCommand),
+  lab: async () => (await import('./lab-command.ts')).labCommand(),
+  agent: async () => (await import('./agent-command.ts')).agentCommand(),
+  operator: async () => (await import('./operator-command.ts')).operatorCommand(),
+};
+
+/** The command line: whole, or with one command only. */
+export async function weirCommand(only?: string): Promise<Command> {
   const program = new Command('weir')
     .description('Connects, secures and observes the workloads of Kubernetes clusters by who they are.')
     .version(version, '-V, --version')
     .addHelpText('after', examples);
-  for (const command of [
-    observeCommand(),
-    statusCommand(),
-    endpointCommand(),
-    identityCommand(),
-    policyCommand(),
-    nodeCommand(),
-    ipCommand(),
-    ctCommand(),
-    dropsCommand(),
-    doctorCommand(),
-    versionCommand(),
-    completionCommand(() => program),
-    labCommand(),
-    agentCommand(),
-    operatorCommand(),
-  ])
-    program.addCommand(command);
+  const names = only !== undefined && Object.hasOwn(commands, only) ? [only] : Object.keys(commands);
+  for (const name of names) program.addCommand(await commands[name]!());
   prepare(program);
   return program;
 }
@@ -74,7 +62,8 @@ function pathOf(command: Command): string {
 /** Runs the command line and answers with the exit code. Errors are one line: what, and what to do. */
 export async function run(argv: readonly string[]): Promise<number> {
   try {
-    await weirCommand().parseAsync([...argv], { from: 'user' });
+    const program = await weirCommand(argv[0]);
+    await program.parseAsync([...argv], { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
     const { code, exitCode } = error as { code?: string; exitCode?: number };

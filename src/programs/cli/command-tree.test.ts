@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { commandTree, leaves } from './command-tree.ts';
+import { weirCommand } from './main.ts';
+
+const commands = leaves(commandTree(await weirCommand()));
+const name = (path: readonly string[]) => path.join(' ');
+
+test('every command has a description and examples that begin with its own name', () => {
+  for (const { path, description, help } of commands) {
+    assert.ok(description.length > 10, name(path));
+    const examples = help.split('Examples:\n')[1];
+    assert.ok(examples, `${name(path)} has no examples in --help`);
+    assert.match(examples, new RegExp(`^  (?:source <\\()?${name(path)}\\b`), name(path));
+  }
+});
+
+test('every flag that names a value takes one', () => {
+  for (const { path, flags } of commands)
+    for (const flag of flags)
+      assert.equal(
+        flag.takesValue,
+        /[<[]|\s[A-Z]/.test(flag.usage),
+        `${name(path)} ${flag.usage}: write the value as <name>`,
+      );
+});
+
+test('examples only use flags that their command has', () => {
+  for (const { path, flags, help } of commands) {
+    const own = help
+      .split('Examples:\n')[1]!
+      .split('\n')
+      .filter((line) => line.startsWith(`  ${name(path)}`))
+      .map((line) => line.replace(/\s#.*|\|.*/, ''));
+    for (const flag of own.join(' ').match(/(?<=\s)--?[a-z][\w-]*/g) ?? [])
+      assert.ok(
+        path[1] === 'lab' || flags.some((each) => each.long === flag || each.short === flag),
+        `${name(path)} has no ${flag}`,
+      );
+  }
+});
+
+test('commands that ask agents all take the same flags for where and how', () => {
+  for (const { path, flags } of commands) {
+    if (['agent', 'operator', 'lab', 'completion'].includes(path[1]!)) continue;
+    for (const flag of ['--context', '--node', '--socket', '--output'])
+      assert.ok(
+        flags.some((each) => each.long === flag),
+        `${name(path)} lacks ${flag}`,
+      );
+  }
+});
