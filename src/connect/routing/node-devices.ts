@@ -27,21 +27,29 @@ export function ensureNodeDevices(netlink: Netlink, mtu: number): NodeDevices {
   for (const link of [host, net]) {
     // The node's routes decide, not the device a packet came by: answers of pods come in over weir_host.
     writeSysctl(`net.ipv4.conf.${link.name}.rp_filter`, '0');
-    writeSysctl(`net.ipv6.conf.${link.name}.accept_ra`, '0');
-    writeSysctl(`net.ipv6.conf.${link.name}.accept_dad`, '0');
+    if (hasIpv6(link.name)) {
+      writeSysctl(`net.ipv6.conf.${link.name}.accept_ra`, '0');
+      writeSysctl(`net.ipv6.conf.${link.name}.accept_dad`, '0');
+    }
     if (!link.up) setLink(netlink, link.ifindex, { up: true });
     if (link.mtu !== mtu) setLink(netlink, link.ifindex, { mtu });
   }
   setNeighbour(netlink, { ifindex: host.ifindex, address: gateways.ipv4, mac: nodeMac(net.ifindex) });
-  setNeighbour(netlink, { ifindex: host.ifindex, address: gateways.ipv6, mac: nodeMac(net.ifindex) });
+  if (hasIpv6(host.name))
+    setNeighbour(netlink, { ifindex: host.ifindex, address: gateways.ipv6, mac: nodeMac(net.ifindex) });
   enableForwarding(netlink);
   return { hostIfindex: host.ifindex, netIfindex: net.ifindex };
+}
+
+/** A kernel may be without IPv6, or have it switched off. */
+function hasIpv6(device: string): boolean {
+  return readSysctl(`net.ipv6.conf.${device}.disable_ipv6`) === '0';
 }
 
 /** Forwarding of both families. It makes Linux ignore router advertisements, which a node may live by: those stay on. */
 function enableForwarding(netlink: Netlink): void {
   if (readSysctl('net.ipv4.ip_forward') !== '1') writeSysctl('net.ipv4.ip_forward', '1');
-  if (readSysctl('net.ipv6.conf.all.forwarding') === '1') return;
+  if (!hasIpv6('all') || readSysctl('net.ipv6.conf.all.forwarding') === '1') return;
   for (const link of listLinks(netlink)) {
     const name = `net.ipv6.conf.${link.name}.accept_ra`;
     if (readSysctl(name) === '1') writeSysctl(name, '2');

@@ -25,6 +25,7 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
   return {
     '/v1/health': () => healthOf(agent),
     '/v1/status': () => statusOf(agent),
+    '/v1/sync': () => ({ synced: agent.sync.synced, pending: agent.sync.pending, passes: agent.sync.passes }),
     '/v1/endpoints': () => [...endpoints.rows()].map(endpointView),
     '/v1/endpoints/': (_, id) => {
       const row = /^\d+$/.test(id) ? endpoints.get(Number(id)) : endpoints.by('pod', id)[0];

@@ -32,6 +32,8 @@ export interface KernelSync {
   schedule(): void;
   /** The first complete state is in the kernel. */
   readonly synced: boolean;
+  /** A pass is due: a table has changed since the last one. */
+  readonly pending: boolean;
   whenSynced(timeoutMs: number): Promise<boolean>;
   /** How long the last passes took, in ms. */
   readonly lastMs: number;
@@ -135,6 +137,9 @@ export function createKernelSync(options: {
     schedule,
     get synced() {
       return synced;
+    },
+    get pending() {
+      return scheduled;
     },
     whenSynced(timeoutMs) {
       if (synced) return Promise.resolve(true);

@@ -1,7 +1,15 @@
 // Flows as text: one line, a table, or a block of key and value; and as JSON.
 import { createRegistry, toJson } from '@bufbuild/protobuf';
 import { StructSchema, type Timestamp } from '@bufbuild/protobuf/wkt';
-import { type Endpoint, type Flow, LostEventSource, type Policy, TraceObservationPoint, TrafficDirection, Verdict } from '../../../../proto/gen/flow/flow_pb.js';
+import {
+  type Endpoint,
+  type Flow,
+  LostEventSource,
+  type Policy,
+  TraceObservationPoint,
+  TrafficDirection,
+  Verdict,
+} from '../../../../proto/gen/flow/flow_pb.js';
 import { type GetFlowsResponse, GetFlowsResponseSchema } from '../../../../proto/gen/observer/observer_pb.js';
 import { reservedName } from '../../../core/identity.ts';
 import { dropReasons } from '../../../kernel/datapath.gen.ts';
@@ -25,9 +33,11 @@ const plain = (text: string) => text;
 /** Makes the printer of a format. */
 export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrinter {
   if (format === 'json' || format === 'jsonpb') {
-    return (response) => `${JSON.stringify(toJson(GetFlowsResponseSchema, response, { useProtoFieldName: true, registry }))}\n`;
+    return (response) =>
+      `${JSON.stringify(toJson(GetFlowsResponseSchema, response, { useProtoFieldName: true, registry }))}\n`;
   }
-  const text = format === 'compact' ? compactPrinter(options) : format === 'table' ? tablePrinter(options) : dictPrinter(options);
+  const text =
+    format === 'compact' ? compactPrinter(options) : format === 'table' ? tablePrinter(options) : dictPrinter(options);
   return (response) => {
     const { responseTypes } = response;
     switch (responseTypes.case) {
@@ -69,7 +79,16 @@ function tablePrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response
   const [red, green] = colors ? [paint(31), paint(32)] : [plain, plain];
   // Flows come one after the other, so columns can only grow.
   const widths = [23, ...(nodeNames ? [8] : []), 30, 30, 13, 9, 20];
-  const titles = ['TIMESTAMP', ...(nodeNames ? ['NODE'] : []), 'SOURCE', 'DESTINATION', 'TYPE', 'VERDICT', 'SUMMARY', 'WHY'];
+  const titles = [
+    'TIMESTAMP',
+    ...(nodeNames ? ['NODE'] : []),
+    'SOURCE',
+    'DESTINATION',
+    'TYPE',
+    'VERDICT',
+    'SUMMARY',
+    'WHY',
+  ];
   let begun = false;
   return (flow, response) => {
     const cells = [
@@ -84,7 +103,10 @@ function tablePrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response
     ];
     const line = (values: readonly string[], color: (text: string) => string = plain) => {
       for (const [i, value] of values.entries()) if (i < widths.length) widths[i] = Math.max(widths[i]!, value.length);
-      return values.map((value, i) => (i === values.length - 3 ? color(value.padEnd(widths[i]!)) : value.padEnd(widths[i] ?? 0))).join('  ').trimEnd();
+      return values
+        .map((value, i) => (i === values.length - 3 ? color(value.padEnd(widths[i]!)) : value.padEnd(widths[i] ?? 0)))
+        .join('  ')
+        .trimEnd();
     };
     const text = clean(line(cells, flow.verdict === Verdict.DROPPED ? red : green));
     if (begun) return text;
@@ -144,14 +166,19 @@ export function endText(flow: Flow, side: 'source' | 'destination'): string {
   const l4 = flow.l4?.protocol;
   const ports = l4?.case === 'TCP' || l4?.case === 'UDP' || l4?.case === 'SCTP' ? l4.value : undefined;
   const port = ports === undefined ? undefined : side === 'source' ? ports.sourcePort : ports.destinationPort;
-  const name = end?.podName ? `${end.namespace}/${end.podName}` : port !== undefined && address.includes(':') ? `[${address}]` : address;
+  const name = end?.podName
+    ? `${end.namespace}/${end.podName}`
+    : port !== undefined && address.includes(':')
+      ? `[${address}]`
+      : address;
   const identity = end?.identity ?? 0;
   return `${name}${port === undefined ? '' : `:${port}`} (${reservedName(identity) ?? `id:${identity}`})`;
 }
 
 /** Where it was seen, or why it was dropped. */
 function typeText(flow: Flow): string {
-  if (flow.verdict === Verdict.DROPPED) return dropReasons.find((each) => each.number === flow.dropReasonDesc)?.name ?? `reason-${flow.dropReasonDesc}`;
+  if (flow.verdict === Verdict.DROPPED)
+    return dropReasons.find((each) => each.number === flow.dropReasonDesc)?.name ?? `reason-${flow.dropReasonDesc}`;
   return (TraceObservationPoint[flow.traceObservationPoint] ?? 'unknown').toLowerCase().replaceAll('_', '-');
 }
 
@@ -162,10 +189,13 @@ export function explain(flow: Flow): string {
       ['egress', flow.egressDeniedBy],
       ['ingress', flow.ingressDeniedBy],
     ] as const;
-    const parts = denied.filter(([, policies]) => policies.length > 0).map(([direction, policies]) => denial(direction, policies));
+    const parts = denied
+      .filter(([, policies]) => policies.length > 0)
+      .map(([direction, policies]) => denial(direction, policies));
     if (parts.length > 0) return `denied: ${parts.join(' and ')}`;
     const reason = dropReasons.find((each) => each.number === flow.dropReasonDesc);
-    if (reason?.name === 'POLICY_DENIED') return `denied: nothing is known yet about the ${(TrafficDirection[flow.trafficDirection] ?? '').toLowerCase()} of the pod`;
+    if (reason?.name === 'POLICY_DENIED')
+      return `denied: nothing is known yet about the ${(TrafficDirection[flow.trafficDirection] ?? '').toLowerCase()} of the pod`;
     return reason === undefined ? '' : `dropped: ${reason.meaning}`;
   }
   const policies = [...flow.egressAllowedBy, ...flow.ingressAllowedBy];
@@ -180,7 +210,9 @@ function denial(direction: string, policies: readonly Policy[]): string {
 
 /** `NetworkPolicy shop/db-from-cart ingress[0]`. */
 function policyText(policy: Policy): string {
-  const rules = policy.labels.filter((label) => label.startsWith(ruleLabel)).map((label) => ` ${label.slice(ruleLabel.length)}`);
+  const rules = policy.labels
+    .filter((label) => label.startsWith(ruleLabel))
+    .map((label) => ` ${label.slice(ruleLabel.length)}`);
   return `${policy.kind} ${policy.namespace === '' ? '' : `${policy.namespace}/`}${policy.name}${rules.join('')}`;
 }
 

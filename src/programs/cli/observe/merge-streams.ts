@@ -24,7 +24,10 @@ export async function* mergeByTime<T extends Timed>(streams: readonly AsyncItera
 }
 
 /** Holds what is added for `holdMs` and gives it on in order of time. */
-export function createReorder<T extends Timed>(emit: (items: T[]) => void, holdMs = 200): { add(item: T): void; flush(): void } {
+export function createReorder<T extends Timed>(
+  emit: (items: T[]) => void,
+  holdMs = 200,
+): { add(item: T): void; flush(): void } {
   let held: { item: T; atMs: number }[] = [];
   let timer: NodeJS.Timeout | undefined;
   const order = (a: T, b: T) => (a.timeNs < b.timeNs ? -1 : a.timeNs > b.timeNs ? 1 : 0);

@@ -4,7 +4,12 @@ import { existsSync } from 'node:fs';
 import { clone } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import * as grpc from '@grpc/grpc-js';
-import { type GetFlowsRequest, GetFlowsRequestSchema, type GetFlowsResponse, Observer } from '../../../../proto/gen/observer/observer_pb.js';
+import {
+  type GetFlowsRequest,
+  GetFlowsRequestSchema,
+  type GetFlowsResponse,
+  Observer,
+} from '../../../../proto/gen/observer/observer_pb.js';
 import { errorText, WeirError } from '../../../core/errors.ts';
 import { serviceClient } from '../../../observe/flows/grpc-service.ts';
 import { type Target, targetName, unreachable } from '../targets.ts';
@@ -19,7 +24,11 @@ const connectTimeoutMs = 3_000;
 const retryMs = { first: 250, most: 5_000 } as const;
 
 /** Reads once, until the node has told all that was asked for. Throws AGENT_UNREACHABLE, or CONFIG_INVALID for what the node refuses. */
-export async function* readNode(target: Target, request: GetFlowsRequest, onConnected: () => void = () => {}): AsyncGenerator<NodeFlow> {
+export async function* readNode(
+  target: Target,
+  request: GetFlowsRequest,
+  onConnected: () => void = () => {},
+): AsyncGenerator<NodeFlow> {
   if (!existsSync(target.hubbleSocket)) throw unreachable(target, `there is no socket ${target.hubbleSocket}`);
   const client = serviceClient(Observer, `unix:${target.hubbleSocket}`, {
     'grpc.max_receive_message_length': 16 << 20,
@@ -28,7 +37,9 @@ export async function* readNode(target: Target, request: GetFlowsRequest, onConn
   });
   try {
     await new Promise<void>((resolve, reject) => {
-      client.waitForReady(Date.now() + connectTimeoutMs, (error) => (error ? reject(unreachable(target, `nothing answers on ${target.hubbleSocket}`)) : resolve()));
+      client.waitForReady(Date.now() + connectTimeoutMs, (error) =>
+        error ? reject(unreachable(target, `nothing answers on ${target.hubbleSocket}`)) : resolve(),
+      );
     });
     onConnected();
     const call = client.getFlows!(request) as grpc.ClientReadableStream<GetFlowsResponse>;
@@ -49,13 +60,19 @@ export async function* readNode(target: Target, request: GetFlowsRequest, onConn
 
 function asWeirError(target: Target, error: unknown): Error {
   const { code, details } = error as { code?: number; details?: string };
-  if (code === grpc.status.INVALID_ARGUMENT) return new WeirError('CONFIG_INVALID', `${targetName(target)} refuses the request: ${details}`);
-  if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED || code === grpc.status.INTERNAL) return unreachable(target, details || errorText(error));
+  if (code === grpc.status.INVALID_ARGUMENT)
+    return new WeirError('CONFIG_INVALID', `${targetName(target)} refuses the request: ${details}`);
+  if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED || code === grpc.status.INTERNAL)
+    return unreachable(target, details || errorText(error));
   return error instanceof Error ? error : new Error(String(error));
 }
 
 /** Follows for ever. `say` is told when the node goes and when it is back. */
-export async function* followNode(target: Target, request: GetFlowsRequest, say: (message: string) => void): AsyncGenerator<NodeFlow> {
+export async function* followNode(
+  target: Target,
+  request: GetFlowsRequest,
+  say: (message: string) => void,
+): AsyncGenerator<NodeFlow> {
   let asked = request;
   let lastNs = 0n;
   let waitMs = 0;
@@ -91,6 +108,9 @@ function fromThere(request: GetFlowsRequest, lastNs: bigint): GetFlowsRequest {
   rest.number = 0n;
   rest.first = false;
   const us = lastNs / 1000n + 1n;
-  rest.since = lastNs === 0n ? (request.since ?? timestampFromMs(Date.now())) : { ...timestampFromMs(0), seconds: us / 1_000_000n, nanos: Number(us % 1_000_000n) * 1000 };
+  rest.since =
+    lastNs === 0n
+      ? (request.since ?? timestampFromMs(Date.now()))
+      : { ...timestampFromMs(0), seconds: us / 1_000_000n, nanos: Number(us % 1_000_000n) * 1000 };
   return rest;
 }

@@ -21,14 +21,20 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   const { request, policies } = flowRequest(flags, Date.now());
   const format = flags.output;
   if (flags.fieldMask !== undefined && flags.fieldMask.length > 0 && !format.startsWith('json')) {
-    throw new WeirError('CONFIG_INVALID', '--field-mask leaves out what the text formats print', 'Give -o json as well.');
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--field-mask leaves out what the text formats print',
+      'Give -o json as well.',
+    );
   }
-  const colors = flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
+  const colors =
+    flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
   const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 });
   const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
   const out = output();
   const wanted = (item: NodeFlow) => policies.length === 0 || hasPolicy(item, policies);
-  const show = (item: NodeFlow): Promise<void> | undefined => (wanted(item) ? out.write(print(item.response)) : undefined);
+  const show = (item: NodeFlow): Promise<void> | undefined =>
+    wanted(item) ? out.write(print(item.response)) : undefined;
 
   if (flags.follow) {
     await follow(targets, (target) => followNode(target, request, say), show);
@@ -43,7 +49,8 @@ export async function observe(flags: ObserveFlags): Promise<number> {
     }),
   );
   const last = flags.last ?? (Number(request.number) > 0 || policies.length > 0 ? defaultLast(flags) : undefined);
-  if (last === undefined || flags.first !== undefined) await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
+  if (last === undefined || flags.first !== undefined)
+    await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
   else for (const item of await lastOf(mergeByTime(streams), last, wanted)) await show(item);
   if (failures === targets.length) throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
@@ -54,7 +61,11 @@ function defaultLast(flags: ObserveFlags): number | undefined {
   return flags.all || flags.since !== undefined || flags.first !== undefined ? undefined : 20;
 }
 
-async function follow(targets: readonly Target[], start: (target: Target) => AsyncIterable<NodeFlow>, show: (item: NodeFlow) => Promise<void> | undefined): Promise<void> {
+async function follow(
+  targets: readonly Target[],
+  start: (target: Target) => AsyncIterable<NodeFlow>,
+  show: (item: NodeFlow) => Promise<void> | undefined,
+): Promise<void> {
   if (targets.length === 1) {
     for await (const item of start(targets[0]!)) await show(item);
     return;
@@ -76,7 +87,10 @@ async function follow(targets: readonly Target[], start: (target: Target) => Asy
 }
 
 /** A stream that ends where the node fails, after `onError` has been told. */
-async function* tolerant(stream: AsyncIterable<NodeFlow>, onError: (error: WeirError) => void): AsyncGenerator<NodeFlow> {
+async function* tolerant(
+  stream: AsyncIterable<NodeFlow>,
+  onError: (error: WeirError) => void,
+): AsyncGenerator<NodeFlow> {
   try {
     yield* stream;
   } catch (error) {
@@ -85,7 +99,12 @@ async function* tolerant(stream: AsyncIterable<NodeFlow>, onError: (error: WeirE
   }
 }
 
-async function showAll(items: AsyncIterable<NodeFlow>, show: (item: NodeFlow) => Promise<void> | undefined, most: number, wanted: (item: NodeFlow) => boolean): Promise<void> {
+async function showAll(
+  items: AsyncIterable<NodeFlow>,
+  show: (item: NodeFlow) => Promise<void> | undefined,
+  most: number,
+  wanted: (item: NodeFlow) => boolean,
+): Promise<void> {
   let count = 0;
   for await (const item of items) {
     await show(item);
@@ -94,7 +113,11 @@ async function showAll(items: AsyncIterable<NodeFlow>, show: (item: NodeFlow) =>
 }
 
 /** The last `count` flows, with what else was said among them. */
-async function lastOf(items: AsyncIterable<NodeFlow>, count: number, wanted: (item: NodeFlow) => boolean): Promise<NodeFlow[]> {
+async function lastOf(
+  items: AsyncIterable<NodeFlow>,
+  count: number,
+  wanted: (item: NodeFlow) => boolean,
+): Promise<NodeFlow[]> {
   let kept: NodeFlow[] = [];
   const trim = () => {
     let flows = 0;
@@ -116,7 +139,8 @@ function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolea
   if (response.responseTypes.case !== 'flow') return true;
   const flow = response.responseTypes.value;
   const spoke = [flow.egressAllowedBy, flow.ingressAllowedBy, flow.egressDeniedBy, flow.ingressDeniedBy].flat();
-  const named = (flag: FilterFlag) => spoke.some((policy: Policy) => `${policy.namespace}/${policy.name}` === flag.value);
+  const named = (flag: FilterFlag) =>
+    spoke.some((policy: Policy) => `${policy.namespace}/${policy.name}` === flag.value);
   const only = flags.filter((each) => !each.not);
   return (only.length === 0 || only.some(named)) && !flags.some((each) => each.not && named(each));
 }
