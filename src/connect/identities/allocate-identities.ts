@@ -38,10 +38,21 @@ export function createIdentityAllocator(range: { first: number; last: number } =
   const refused = new Set<string>();
   let next = range.first;
 
+  function forget(id: number): void {
+    const key = byId.get(id);
+    if (key === undefined) return;
+    byId.delete(id);
+    unusedSince.delete(id);
+    const ids = (byKey.get(key) ?? []).filter((other) => other !== id);
+    if (ids.length === 0) byKey.delete(key);
+    else byKey.set(key, ids);
+  }
+
   return {
     learn({ id, labels }) {
       const key = identityKey(labels);
       if (byId.get(id) === key) return;
+      forget(id); // It may have meant something else: nobody may get the number for that any more.
       byId.set(id, key);
       const ids = byKey.get(key);
       if (ids === undefined) byKey.set(key, [id]);
@@ -52,15 +63,7 @@ export function createIdentityAllocator(range: { first: number; last: number } =
         );
       refused.delete(key);
     },
-    forget(id) {
-      const key = byId.get(id);
-      if (key === undefined) return;
-      byId.delete(id);
-      unusedSince.delete(id);
-      const ids = (byKey.get(key) ?? []).filter((other) => other !== id);
-      if (ids.length === 0) byKey.delete(key);
-      else byKey.set(key, ids);
-    },
+    forget,
     numberFor(labels) {
       const key = identityKey(labels);
       const known = byKey.get(key)?.[0];

@@ -100,6 +100,8 @@ export function createAddressPool(cidr: string, options: { nowMs: () => number; 
       const lease = byAddress.get(address);
       if (!contains(address) || (lease !== undefined && lease.freedAtMs === undefined && lease.owner !== owner))
         return false;
+      const old = byOwner.get(owner);
+      if (old !== undefined && old !== address) byAddress.set(old, { owner, freedAtMs: options.nowMs() });
       take(address, owner);
       return true;
     },
