@@ -70,7 +70,9 @@ export async function* readFlows(
       const row = ring.get(seq++);
       if (!match(row)) continue;
       yield { kind: 'flow', row };
-      if (++count === number && !follow) return;
+      if (++count !== number || follow) continue;
+      if (first) return;
+      seq = last;
     }
     for (let loss = lost.next(seq); loss !== undefined; loss = lost.next(seq)) yield { kind: 'lost', loss };
     if (!follow || (untilUs !== undefined && Date.now() * 1000 > untilUs + disorderUs)) return;
