@@ -155,6 +155,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
     };
     // Told to the other nodes while the interface is being made: they are to know the pod before it sends.
     endpoints.upsert(base);
+    let ifindex = 0;
     try {
       const made = await interfaces.create(
         {
@@ -166,6 +167,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         },
         options.attach,
       );
+      ifindex = made.ifindex;
       if (pod !== undefined) await waitForIdentity(pod);
       const current = (pod && pods.get(pod.key)) ?? pod;
       const identity = current && identityOf(identities, labelsOf(current));
@@ -183,7 +185,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       options.settle();
       return resultOf(request, row);
     } catch (error) {
-      removeEndpoint(endpoints.get(id) ?? base);
+      removeEndpoint({ ...(endpoints.get(id) ?? base), ifindex });
       throw error;
     }
   }
