@@ -12,7 +12,7 @@ import {
 import { type GetFlowsRequest, GetFlowsRequestSchema } from '../../../../proto/gen/observer/observer_pb.js';
 import { WeirError } from '../../../core/errors.ts';
 import { reservedIdentities } from '../../../core/identity.ts';
-import { canonicalIp } from '../../../core/ip.ts';
+import { canonicalIp, cidrContains, parseCidr } from '../../../core/ip.ts';
 import { dropReasons } from '../../../kernel/datapath.gen.ts';
 import { tcpFlagBits } from '../../../observe/flows/tcp-flags.ts';
 import type { FilterFlag } from '../observe-command.ts';
@@ -99,39 +99,60 @@ function combine(flags: readonly FilterFlag[]): FlowFilter[] {
         'Give fewer filters that match either end.',
       );
   }
+  // Without a filter everything would match.
+  if (combined.length === 0)
+    throw new WeirError(
+      'CONFIG_INVALID',
+      'the filters exclude each other: no flow can match',
+      'Take one of them away.',
+    );
   return kinds.size === 0 ? [] : combined.map((filter) => create(FlowFilterSchema, filter));
 }
 
-/** Both must hold. A field of a message holds alternatives, so two conditions on one pod, say, cannot be one filter. */
+/** Both must hold. A field of a message holds alternatives, so two conditions on one field become the narrower one. */
 function join(a: FilterInit, b: FilterInit): FilterInit[] {
   const joined: Record<string, unknown> = { ...a };
   for (const [field, values] of Object.entries(b)) {
     const before = joined[field] as unknown[] | undefined;
-    if (before === undefined) joined[field] = values;
-    else if (field.endsWith('Label'))
-      joined[field] = before.flatMap((one) => (values as string[]).map((two) => `${one},${two}`));
-    else if (field.endsWith('Pod')) {
-      const both = before.flatMap((one) => (values as string[]).flatMap((two) => narrowerPod(one as string, two)));
-      if (both.length === 0) return [];
-      joined[field] = both;
-    } else {
-      const both = before.filter((one) => (values as unknown[]).includes(one));
-      if (both.length === 0) return [];
-      joined[field] = both;
-    }
+    const both = before?.flatMap((one) => (values as unknown[]).flatMap((two) => narrower(field, one, two)));
+    if (both?.length === 0) return [];
+    joined[field] = both ?? values;
   }
   return [joined as FilterInit];
 }
 
-/** The pods that both patterns mean, as one pattern; none when they exclude each other. */
+/** What two values of a field have in common, as one value; none when they exclude each other. */
+function narrower(field: string, one: unknown, two: unknown): unknown[] {
+  if (field.endsWith('Label')) return [`${one},${two}`];
+  if (field.endsWith('Pod')) return narrowerPod(one as string, two as string);
+  if (field.endsWith('Ip')) return narrowerIp(one as string, two as string);
+  if (field.endsWith('Port')) return narrowerPort(one as string, two as string);
+  return JSON.stringify(one) === JSON.stringify(two) ? [one] : [];
+}
+
 function narrowerPod(a: string, b: string): string[] {
-  const [[nsA, nameA], [nsB, nameB]] = [a, b].map((text) => text.split('/') as [string, string]) as [
-    [string, string],
-    [string, string],
-  ];
+  const split = (text: string) => [text.slice(0, text.indexOf('/')), text.slice(text.indexOf('/') + 1)] as const;
+  const [[nsA, nameA], [nsB, nameB]] = [split(a), split(b)];
   if (nsA !== '' && nsB !== '' && nsA !== nsB) return [];
   const [short, long] = nameA.length < nameB.length ? [nameA, nameB] : [nameB, nameA];
   return long.startsWith(short) ? [`${nsA || nsB}/${long}`] : [];
+}
+
+function narrowerIp(a: string, b: string): string[] {
+  const block = (text: string) => {
+    const parsed = parseCidr(text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`);
+    return parsed.ok ? parsed.value : undefined;
+  };
+  const [blockA, blockB] = [block(a), block(b)];
+  if (blockA === undefined || blockB === undefined) return [];
+  return cidrContains(blockA, blockB) ? [b] : cidrContains(blockB, blockA) ? [a] : [];
+}
+
+function narrowerPort(a: string, b: string): string[] {
+  const range = (text: string) => text.split('-').map(Number) as [number, number?];
+  const [[firstA, lastA = firstA], [firstB, lastB = firstB]] = [range(a), range(b)];
+  const [first, last] = [Math.max(firstA, firstB), Math.min(lastA, lastB)];
+  return first > last ? [] : [first === last ? String(first) : `${first}-${last}`];
 }
 
 function waysOf({ flag, value }: FilterFlag): Ways {

@@ -34,8 +34,13 @@ export function createReorder<T extends Timed>(
 
   function release(before: number): void {
     timer = undefined;
-    const due = held.filter((each) => each.atMs <= before);
-    held = held.filter((each) => each.atMs > before);
+    const latest = held.reduce(
+      (most, { item, atMs }) => (atMs <= before && item.timeNs > most ? item.timeNs : most),
+      -1n,
+    );
+    // What came later but is earlier goes with them.
+    const due = held.filter(({ item }) => item.timeNs <= latest);
+    held = held.filter(({ item }) => item.timeNs > latest);
     if (due.length > 0) emit(due.map((each) => each.item).sort(order));
     if (held.length > 0) timer = setTimeout(() => release(performance.now() - holdMs), holdMs / 2);
   }

@@ -1,0 +1,109 @@
+// How many events a second one core takes from the kernel's ring into flows: decoding, naming both ends, keeping the row.
+// Then what a reader costs: building and encoding the messages of flows that match.
+// usage: flow-pipeline.ts [--json]
+import { parseArgs } from 'node:util';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { GetFlowsResponseSchema } from '../proto/gen/observer/observer_pb.js';
+import { event } from '../src/kernel/datapath.gen.ts';
+import { readRing, ringOver } from '../src/kernel/ring-buffer.ts';
+import { flowMessage } from '../src/observe/flows/flow-message.ts';
+import { addresses, createScene, makeEvent } from '../src/observe/flows/testdata/scene.ts';
+import { median, printReport, quantile } from './report.ts';
+
+const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+const page = 4096;
+const ringBytes = 4 << 20;
+const recordBytes = event.size + 8;
+const rounds = 15;
+
+/** A ring as the kernel leaves it, full of connections of the kinds a node sees. */
+function fullRing() {
+  const data = new ArrayBuffer(page + 2 * ringBytes);
+  const view = new DataView(data, page);
+  const bytes = new Uint8Array(data, page);
+  const kinds = [
+    { from: addresses.web, to: addresses.db, identity: [256, 257], cookie: [0, 7] },
+    { from: addresses.far, to: addresses.db, identity: [258, 257], cookie: [0, 7] },
+    { from: addresses.web6, to: 'fd44:1::9', identity: [256, 10] },
+    { from: addresses.web, to: addresses.db, identity: [256, 257], cookie: [0, 8], type: 4, reason: 133, direction: 1 },
+    { from: addresses.far, to: addresses.db, identity: [258, 257], cookie: [0, 7], type: 3, reason: 1 },
+  ].map((kind) => event.encode(makeEvent(kind)));
+  let at = 0;
+  let count = 0;
+  // Records lie in the ring as in its mirror.
+  for (; at + recordBytes <= ringBytes; at += recordBytes) {
+    const record = kinds[count++ % kinds.length]!;
+    for (const start of [at, at + ringBytes]) {
+      view.setUint32(start, event.size, true);
+      bytes.set(record, start + 8);
+    }
+  }
+  return { data, end: at, count };
+}
+
+const { data, end, count } = fullRing();
+const producer = new BigUint64Array(data, 0, 1);
+const scene = createScene(65_536);
+const rates: number[] = [];
+const rss = process.memoryUsage().rss;
+for (let round = 0; round < rounds + 3; round++) {
+  producer[0] = BigInt(end);
+  const ring = ringOver(new ArrayBuffer(page), data, page, () => {});
+  const started = process.cpuUsage();
+  let read = 0;
+  for (let repeat = 0; repeat < 10; repeat++) {
+    const again = repeat === 0 ? ring : ringOver(new ArrayBuffer(page), data, page, () => {});
+    read += readRing(again, scene.recorder.record);
+  }
+  const used = process.cpuUsage(started);
+  if (read !== count * 10) throw new Error(`${read} of ${count * 10} records were read`);
+  if (round >= 3) rates.push((read / (used.user + used.system)) * 1e6);
+}
+
+const build: number[] = [];
+for (let round = 0; round < rounds; round++) {
+  const started = process.cpuUsage();
+  const from = scene.ring.oldest;
+  for (let seq = from; seq < from + 20_000; seq++) {
+    const flow = flowMessage(scene.ring.get(seq), scene.context);
+    toBinary(
+      GetFlowsResponseSchema,
+      create(GetFlowsResponseSchema, {
+        responseTypes: { case: 'flow', value: flow },
+        nodeName: 'node1',
+        time: flow.time,
+      }),
+    );
+  }
+  const used = process.cpuUsage(started);
+  build.push((20_000 / (used.user + used.system)) * 1e6);
+}
+
+const spread = (list: number[]) => {
+  const sorted = [...list].sort((a, b) => a - b);
+  return `${Math.round(quantile(sorted, 0.1))}..${Math.round(quantile(sorted, 0.9))}`;
+};
+printReport(
+  'flow-pipeline',
+  [
+    {
+      measure: 'events into flows, per second of one core',
+      unit: '/s',
+      median: median(rates),
+      spread: spread(rates),
+      goal: 300_000,
+    },
+    {
+      measure: 'flows built and encoded for a reader, per core',
+      unit: '/s',
+      median: median(build),
+      spread: spread(build),
+    },
+    {
+      measure: 'memory of the run, with 65 536 flows kept',
+      unit: 'MiB',
+      median: (process.memoryUsage().rss - rss) / 2 ** 20,
+    },
+  ],
+  values.json,
+);

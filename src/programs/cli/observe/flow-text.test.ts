@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { GetFlowsResponseSchema } from '../../../../proto/gen/observer/observer_pb.js';
+import { type FlowFormat, flowPrinter } from './flow-text.ts';
+
+const response = (over: object = {}) =>
+  create(GetFlowsResponseSchema, {
+    nodeName: 'node1',
+    time: { seconds: 1n, nanos: 5_000_000 },
+    responseTypes: {
+      case: 'flow',
+      value: {
+        time: { seconds: 1n, nanos: 5_000_000 },
+        verdict: 1,
+        IP: { source: '10.244.0.1', destination: 'fd00::1' },
+        l4: { protocol: { case: 'TCP', value: { sourcePort: 43210, destinationPort: 5432 } } },
+        source: { identity: 256, namespace: 'shop', podName: 'cart-1' },
+        destination: { identity: 10 },
+        traceObservationPoint: 101,
+        trafficDirection: 1,
+        Summary: 'TCP Flags: SYN',
+        ...over,
+      },
+    },
+  } as MessageInitShape<typeof GetFlowsResponseSchema>);
+
+const print = (format: FlowFormat, over: object = {}, options = { colors: false, nodeNames: false }) =>
+  flowPrinter(format, options)(response(over)).replace(/\w{3} +\d+ \d\d:\d\d:\d\d\.\d{3}/, 'TIME');
+const policy = (name: string, ...labels: string[]) => ({ kind: 'NetworkPolicy', namespace: 'shop', name, labels });
+
+test('compact is one line with both ends and the rule that allowed', () => {
+  assert.equal(
+    print('compact', { ingressAllowedBy: [policy('db-from-cart', 'k8s:a=b', 'weir:rule=ingress[0]')] }),
+    'TIME: shop/cart-1:43210 (id:256) -> [fd00::1]:5432 (world-ipv6) to-endpoint FORWARDED (TCP Flags: SYN) allowed by NetworkPolicy shop/db-from-cart ingress[0]\n',
+  );
+});
+
+test('compact says of a default deny who isolates, and that no rule matched', () => {
+  const denied = {
+    verdict: 2,
+    dropReasonDesc: 133,
+    traceObservationPoint: 0,
+    ingressDeniedBy: [policy('default-deny')],
+  };
+  assert.match(
+    print('compact', denied),
+    /POLICY_DENIED DROPPED \(TCP Flags: SYN\) denied: ingress isolated by NetworkPolicy shop\/default-deny, no rule matched\n$/,
+  );
+});
+
+test('compact says what a drop without policy means', () => {
+  assert.match(
+    print('compact', { verdict: 2, dropReasonDesc: 151 }),
+    /STALE_OR_UNROUTABLE_IP DROPPED .* dropped: an address of this node/,
+  );
+  assert.match(print('compact', { verdict: 2, dropReasonDesc: 251 }), /reason-251 DROPPED/);
+});
+
+test('colours and node names are there when asked for', () => {
+  const text = print('compact', {}, { colors: true, nodeNames: true });
+  assert.ok(text.startsWith('TIME [node1]: ') && text.includes('\u001b[32mFORWARDED\u001b[0m'));
+});
+
+test('text formats never let a name break the line', () => {
+  const text = print('compact', { source: { podName: 'a\nb\x07', namespace: 'x' } });
+  assert.equal(text.split('\n').length, 2);
+  assert.ok(!text.includes('\x07'));
+});
+
+test('table has a header, dict a block of keys', () => {
+  assert.match(print('table'), /^TIMESTAMP +SOURCE +DESTINATION +TYPE +VERDICT +SUMMARY +WHY\n/);
+  assert.match(print('dict'), /^ +TIMESTAMP: TIME\n +SOURCE: shop\/cart-1:43210 \(id:256\)\n/);
+});
+
+test('json is a line with the contract’s names', () => {
+  for (const format of ['json', 'jsonpb'] as const) {
+    const line = flowPrinter(format, { colors: false, nodeNames: false })(response());
+    const parsed = JSON.parse(line);
+    assert.deepEqual(Object.keys(parsed).sort(), ['flow', 'node_name', 'time']);
+    assert.equal(parsed.flow.source.pod_name, 'cart-1');
+    assert.equal(parsed.flow.l4.TCP.destination_port, 5432);
+    assert.equal(line.split('\n').length, 2);
+  }
+});
+
+test('losses are said in every format', () => {
+  const lost = create(GetFlowsResponseSchema, {
+    nodeName: 'node1',
+    responseTypes: { case: 'lostEvents', value: { source: 1, numEventsLost: 12n } },
+  });
+  assert.match(
+    flowPrinter('compact', { colors: false, nodeNames: false })(lost),
+    /\[node1\]: EVENTS LOST: 12 because the kernel/,
+  );
+  assert.deepEqual(JSON.parse(flowPrinter('json', { colors: false, nodeNames: false })(lost)).lost_events, {
+    source: 'PERF_EVENT_RING_BUFFER',
+    num_events_lost: '12',
+  });
+});
