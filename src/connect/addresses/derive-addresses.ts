@@ -18,6 +18,7 @@ export interface AddressSources {
 /** In rising precedence. */
 const sourceNames = ['apiServers', 'remoteEndpoints', 'nodes', 'endpoints', 'hostAddresses'] as const;
 type SourceName = (typeof sourceNames)[number];
+const byNumber = new Intl.Collator('en', { numeric: true });
 
 function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[] {
   const plain = { namedPorts: [], ifindex: 0, endpointId: 0 } as const;
@@ -131,10 +132,13 @@ export function createAddressDerivation(
 
   function winner(address: string): AddressRow | undefined {
     let best: AddressRow | undefined;
+    let bestId = '';
     let rank = -1;
     for (const [id, row] of claims.get(address) ?? []) {
       const own = sourceNames.indexOf(id.slice(0, id.indexOf('\n')) as SourceName);
-      if (own > rank) [best, rank] = [row, own];
+      // Two of one source: the higher number, since numbers count up, and whatever the order in which we heard of them.
+      if (own < rank || (own === rank && byNumber.compare(id, bestId) < 0)) continue;
+      [best, bestId, rank] = [row, id, own];
     }
     return best;
   }

@@ -78,51 +78,42 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
     }
   }
 
+  /** Writes or deletes, and counts what is there. */
+  function write(key: Uint8Array, value: Uint8Array | undefined, row: string): boolean {
+    const was = map.lookup(key) !== undefined;
+    const ok = attempt(key, value, row);
+    if (ok && was !== (value !== undefined)) rows += was ? -1 : 1;
+    return ok;
+  }
+
   return {
     name: map.name,
     put(key, value, row) {
-      const text = keyText(key);
-      if (before !== undefined) {
-        const old = before.get(text);
-        if (old !== undefined) {
-          before.delete(text);
-          if (same(old, value)) {
-            adopted.same++;
-            return true;
-          }
-          adopted.changed++;
-        } else {
-          adopted.added++;
-          rows++;
+      const old = before?.get(keyText(key));
+      if (before !== undefined && old !== undefined) {
+        before.delete(keyText(key));
+        if (same(old, value)) {
+          adopted.same++;
+          return true;
         }
-      } else if (!failing.has(text) && map.lookup(key) === undefined) rows++;
-      const ok = attempt(key, value, row);
-      if (!ok && map.lookup(key) === undefined) rows--;
-      return ok;
+        adopted.changed++;
+      } else if (before !== undefined && map.lookup(key) === undefined) adopted.added++;
+      return write(key, value, row);
     },
     remove(key, row) {
       before?.delete(keyText(key));
-      if (map.lookup(key) !== undefined) rows--;
-      return attempt(key, undefined, row);
+      return write(key, undefined, row);
     },
     prune() {
       if (before === undefined) return;
       for (const text of before.keys()) {
         const key = Uint8Array.from(Buffer.from(text, 'latin1'));
-        if (attempt(key, undefined, 'left by an earlier run')) {
-          adopted.pruned++;
-          rows--;
-        }
+        if (write(key, undefined, 'left by an earlier run')) adopted.pruned++;
       }
       before = undefined;
     },
     retry() {
-      for (const each of [...failing.values()]) {
-        if (each.value !== undefined && map.lookup(each.key) === undefined && attempt(each.key, each.value, each.row))
-          rows++;
-        else if (each.value === undefined || map.lookup(each.key) !== undefined)
-          attempt(each.key, each.value, each.row);
-      }
+      for (const each of [...failing.values()]) write(each.key, each.value, each.row);
       return failing.size > 0;
     },
     status: () => ({
