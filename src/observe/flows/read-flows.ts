@@ -38,7 +38,8 @@ export async function* readFlows(
   const live = follow && !first && number === 0 && sinceUs === undefined;
   const last = follow ? Number.POSITIVE_INFINITY : ring.next;
   let seq = live ? ring.next : first ? ring.oldest : await rewind(ring, query, signal);
-  const lost = losses.reader(live ? undefined : seq);
+  // Whoever begins with the oldest flow is also told what is missing before it.
+  const lost = losses.reader(live ? undefined : seq === ring.oldest ? seq - 1 : seq);
   let count = 0;
   let looked = 0;
 
