@@ -57,9 +57,12 @@ export interface KubeClient {
 }
 
 const requestTimeoutMs = 30_000;
+/** While something is followed the server is asked for a sign of life this often: a watch is silent when nothing happens,
+ * and just as silent when the network or the server is gone. */
+const heartbeatMs = 5_000;
 
 /** Makes a client. Nothing is sent before the first request. */
-export function createKubeClient(access: ClusterAccess): KubeClient {
+export function createKubeClient(access: ClusterAccess, options: { heartbeatMs?: number } = {}): KubeClient {
   const secure = access.server.startsWith('https:');
   const agent = secure
     ? new https.Agent({
@@ -126,6 +129,35 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
     );
   }
 
+  const streams = new Set<http.IncomingMessage>();
+  let heartbeat: NodeJS.Timeout | undefined;
+  let asking = false;
+
+  function watchOver(stream: http.IncomingMessage): void {
+    streams.add(stream);
+    stream.once('close', () => {
+      streams.delete(stream);
+      if (streams.size > 0) return;
+      clearInterval(heartbeat);
+      heartbeat = undefined;
+    });
+    heartbeat ??= setInterval(askForLife, options.heartbeatMs ?? heartbeatMs).unref();
+  }
+
+  function askForLife(): void {
+    if (asking) return;
+    asking = true;
+    send('GET', '/livez', {}, options.heartbeatMs ?? heartbeatMs)
+      // Any answer will do: a server that is unwell still answers.
+      .then((response) => response.resume())
+      .catch((error: Error) => {
+        for (const stream of streams) stream.destroy(error);
+      })
+      .finally(() => {
+        asking = false;
+      });
+  }
+
   const client: KubeClient = {
     server: access.server,
     async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
@@ -136,6 +168,7 @@ export function createKubeClient(access: ClusterAccess): KubeClient {
     async stream(path, options = {}) {
       const response = await send('GET', path, options, options.timeoutMs ?? requestTimeoutMs);
       if ((response.statusCode ?? 500) >= 300) throw await failure(response);
+      watchOver(response);
       return response;
     },
     list: (resource, options = {}) =>

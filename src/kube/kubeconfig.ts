@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
-import { WeirError } from '../core/errors.ts';
+import { errorText, WeirError } from '../core/errors.ts';
 
 /** An API server and the means to prove who we are. `token` is asked before every request: tokens expire. */
 export interface ClusterAccess {
@@ -93,7 +93,7 @@ export function loadKubeconfig(path: string, context?: string): ClusterAccess {
     data !== undefined
       ? Buffer.from(data, 'base64').toString('utf8')
       : file !== undefined
-        ? readFileSync(resolve(dirname(path), file), 'utf8')
+        ? readBeside(path, file)
         : undefined;
   const access: ClusterAccess = {
     server: cluster.server.replace(/\/+$/, ''),
@@ -106,7 +106,20 @@ export function loadKubeconfig(path: string, context?: string): ClusterAccess {
     token: tokenSource(user, dirname(path)),
   };
   if (user.exec === undefined || access.token !== undefined) return access;
-  return { ...access, ...execCredential(user.exec) };
+  try {
+    return { ...access, ...execCredential(user.exec) };
+  } catch (error) {
+    throw new WeirError('KUBECONFIG_INVALID', `${path}: the credential plugin failed: ${errorText(error)}`);
+  }
+}
+
+/** A file that a kubeconfig names, by a path that counts from the kubeconfig's own folder. */
+function readBeside(kubeconfig: string, file: string): string {
+  try {
+    return readFileSync(resolve(dirname(kubeconfig), file), 'utf8');
+  } catch (error) {
+    throw new WeirError('KUBECONFIG_INVALID', `${kubeconfig}: ${errorText(error)}`);
+  }
 }
 
 function tokenSource(user: User, folder: string): (() => string | undefined) | undefined {

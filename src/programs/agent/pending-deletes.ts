@@ -2,6 +2,7 @@
 // may have been written in the moment before the socket was there.
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { errorText } from '../../core/errors.ts';
 import type { Log } from '../log.ts';
 
 /** Carries out what is in `folder`; answers how many there were. */
@@ -15,14 +16,19 @@ export async function doPendingDeletes(
   for (const name of readdirSync(folder)) {
     if (name.endsWith('.tmp')) continue;
     const path = join(folder, name);
-    const [containerId, ifname] = readFileSync(path, 'utf8').split('\n');
-    if (!containerId || !ifname) log.warn('a deletion that was written down cannot be read', { path });
-    else {
-      const found = await remove(containerId, ifname);
-      log.info('deleted a pod that went while the agent was away', { container: containerId, found });
+    try {
+      const [containerId, ifname] = readFileSync(path, 'utf8').split('\n');
+      if (!containerId || !ifname) log.warn('a deletion that was written down cannot be read', { path });
+      else {
+        const found = await remove(containerId, ifname);
+        log.info('deleted a pod that went while the agent was away', { container: containerId, found });
+      }
+      rmSync(path, { force: true });
+      done++;
+    } catch (error) {
+      // It stays written down, and holds up no other.
+      log.warn('a deletion that was written down failed: it is tried again', { path, error: errorText(error) });
     }
-    rmSync(path, { force: true });
-    done++;
   }
   return done;
 }
