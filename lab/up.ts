@@ -13,6 +13,7 @@ import { makeCredentials } from './credentials.ts';
 import { removeLab } from './down.ts';
 import { buildImageStore } from './image-store.ts';
 import { buildImages } from './images.ts';
+import { checkInotify } from './inotify.ts';
 import { registerNode } from './kubeletless.ts';
 import { withLock } from './lock.ts';
 import { lastLines } from './logs.ts';
@@ -86,6 +87,7 @@ export async function upLab(options: UpOptions = {}): Promise<LabRecord> {
     if (readRecord(lab) !== undefined || networkHosts(lab).length > 0) {
       await progress.phase('removed what an earlier lab of this name had left', () => removeLab(lab));
     }
+    checkInotify(nodes.filter((node) => node.kubelet).length);
     const runcFolder = await prepare(progress);
     const record: LabRecord = {
       name: lab,
