@@ -2,6 +2,7 @@
 /* The CNI plugin that the container runtime runs: hands the request to the agent over its socket and prints the answer.
  * In C because it runs once per pod start, where starting Node would be most of the time. While the agent is away, ADD
  * answers "try again later" and DEL is written down for the agent to do when it is back. */
+#define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -166,6 +167,16 @@ static int queue_delete(const char *folder, const char *container, const char *i
 	return 0;
 }
 
+/* The agent may die while it answers: half an answer is none. It always says how long its body is. */
+static int complete(const char *answer, size_t len)
+{
+	const char *body = strstr(answer, "\r\n\r\n"), *length = strcasestr(answer, "\r\ncontent-length:");
+
+	if (strncmp(answer, "HTTP/1.", 7) || !body || !length || length > body)
+		return 0;
+	return (size_t)(answer + len - (body + 4)) == strtoul(length + strlen("\r\ncontent-length:"), NULL, 10);
+}
+
 /* Sends the request; the agent's answer, or NULL when the agent is not there or went away before it answered. */
 static char *ask_agent(const char *path, const char *config, size_t config_len)
 {
@@ -204,7 +215,7 @@ static char *ask_agent(const char *path, const char *config, size_t config_len)
 	if (write_all(fd, head, len) || write_all(fd, config, config_len))
 		goto out;
 	answer = read_all(fd, MAX_ANSWER, &answer_len);
-	if (answer && strncmp(answer, "HTTP/1.", 7)) {
+	if (answer && !complete(answer, answer_len)) {
 		free(answer);
 		answer = NULL;
 		errno = ECONNRESET;
