@@ -15,6 +15,7 @@ setup: ## install what is missing: Debian packages, Node and the npm packages
 build: setup ## compile the datapath and the CNI plugin
 	@$(NODE) scripts/build-bpf.ts
 	@scripts/build-cni.sh
+	@$(NODE) scripts/warm-cache.ts
 
 check: build ## the gate: format, lint, types, import law, unused code, generated files, unit tests (under a minute)
 	@$(NODE) scripts/check.ts
