@@ -6,7 +6,7 @@ import type { ClusterAccess } from './kubeconfig.ts';
 import { type KubeObject, type Resource, resourcePath } from './resource.ts';
 
 /** The API server answered with an error; `status` is HTTP's, `reason` Kubernetes' word (NotFound, Conflict, Expired …). */
-export class KubeApiError extends Error {
+class KubeApiError extends Error {
   readonly status: number;
   readonly reason: string;
   constructor(status: number, reason: string, message: string) {

@@ -69,7 +69,10 @@ test('watchIntoTable() lists page by page, then follows', async (t) => {
       const second = url.searchParams.get('continue') === 'next';
       response.end(second ? listOf(5, [pod('b', 2)]) : listOf(5, [pod('a', 1)], 'next'));
     },
-    follow: (_, response) => (stream = response).flushHeaders(),
+    follow(_, response) {
+      stream = response;
+      response.flushHeaders();
+    },
   });
   const { table, text, running } = tableOf(t, client);
   await until(() => stream !== undefined && table.initialized, 'following');

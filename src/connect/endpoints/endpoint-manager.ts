@@ -45,7 +45,7 @@ export function containerKey(containerId: string, ifname: string): string {
 }
 
 /** The identity numbers of a label set, if it has one: the lowest counts. */
-export function identityOf(identities: ReadTable<IdentityRow, 'key'>, labels: readonly string[]): number | undefined {
+function identityOf(identities: ReadTable<IdentityRow, 'key'>, labels: readonly string[]): number | undefined {
   const rows = identities.by('key', identityKey(labels));
   return rows.length === 0 ? undefined : Math.min(...rows.map((row) => row.id));
 }

@@ -7,7 +7,7 @@ import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
 import { gateways } from '../endpoints/cni-protocol.ts';
 import { nodeMac, podMac } from '../endpoints/pod-interface.ts';
 
-export const nodeDeviceNames = { host: 'weir_host', net: 'weir_net' } as const;
+const nodeDeviceNames = { host: 'weir_host', net: 'weir_net' } as const;
 
 /** The ifindexes of the pair. */
 export interface NodeDevices {

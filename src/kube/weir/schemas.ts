@@ -6,7 +6,7 @@ import type { Resource } from '../resource.ts';
 const group = { group: 'weir.dev', version: 'v1alpha1' } as const;
 
 /** A node as Weir knows it: who it is and which block of pod addresses it hands out. Written by the operator. */
-export const weirNodeSchema = z.object({
+const weirNodeSchema = z.object({
   spec: z.object({
     /** The node's own addresses, the preferred one of each family first. */
     addresses: z.array(z.string()).max(32),
@@ -19,7 +19,7 @@ export const weirNodeSchema = z.object({
 });
 
 /** What a number stands for. The name is the number. Written by the operator, never changed. */
-export const weirIdentitySchema = z.object({
+const weirIdentitySchema = z.object({
   labels: z.array(z.string().max(400)).max(256),
 });
 

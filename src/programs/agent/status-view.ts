@@ -17,7 +17,7 @@ export type StatusView = ReturnType<typeof statusOf>;
 const unfinishedShown = 20;
 
 /** Everything that is wrong now, a line each. Cheap: no map is read for it. */
-export function problemsOf(agent: Agent): string[] {
+function problemsOf(agent: Agent): string[] {
   const lost = agent.sources.watches().filter((watch) => !watch.connected);
   return [
     ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
@@ -11,7 +12,7 @@ import { WeirError } from '../../core/errors.ts';
 import { type ApiHandler, type LocalApi, serveLocalApi } from '../agent/local-api.ts';
 
 const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-const cache = fileURLToPath(new URL('../../../build/node-cache', import.meta.url));
+const runner = fileURLToPath(new URL('./testdata/run-commands.ts', import.meta.url));
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let home = '';
 const servers: LocalApi[] = [];
@@ -176,21 +177,32 @@ interface Result {
   readonly err: string;
 }
 
-function weir(context: string, ...args: string[]): Promise<Result> {
-  const env = {
-    ...process.env,
-    XDG_CONFIG_HOME: home,
-    WEIR_CONTEXT: context,
-    WEIR_SOCKET: '',
-    NODE_COMPILE_CACHE: cache,
-  };
-  const child = spawn(process.execPath, [main, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  let out = '';
-  let err = '';
-  child.stdout.on('data', (part) => (out += part));
-  child.stderr.on('data', (part) => (err += part));
-  return new Promise((resolve) => child.on('close', (code) => resolve({ code, out, err })));
+/** One process runs all command lines, one after the other: starting Node for each would be most of the time. */
+let child: ReturnType<typeof spawn>;
+let answers: AsyncIterableIterator<string>;
+
+before(() => {
+  child = spawn(process.execPath, [runner], { stdio: ['pipe', 'pipe', 'inherit'] });
+  answers = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+});
+after(() => void child.kill());
+
+async function weir(context: string, ...args: string[]): Promise<Result> {
+  const env = { XDG_CONFIG_HOME: home, WEIR_CONTEXT: context, WEIR_SOCKET: '' };
+  child.stdin!.write(`${JSON.stringify({ env, args })}\n`);
+  return JSON.parse((await answers.next()).value);
 }
+
+test('the executable itself runs a command and ends with its exit code', async () => {
+  const one = spawn(process.execPath, [main, 'status', '--socket', '/nowhere'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let err = '';
+  one.stderr.on('data', (part) => (err += part));
+  const code = await new Promise((resolve) => one.on('close', resolve));
+  assert.equal(code, 4);
+  assert.match(err, /^weir: AGENT_UNREACHABLE: no answer from \/nowhere: there is no such socket\. .+\n$/);
+});
 
 test('endpoint list shows the pods of all nodes, or of one', async () => {
   const all = await weir('two', 'endpoint', 'list');

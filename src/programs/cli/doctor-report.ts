@@ -29,7 +29,7 @@ export async function showDoctor(options: DoctorOptions): Promise<void> {
 }
 
 /** The report for people. What is missing without a way round comes last, where the eye ends. */
-export function reportText(
+function reportText(
   kernel: readonly DoctorRow[],
   findings: readonly Finding[],
   options: { readonly wide?: boolean; readonly terminalColumns?: number },

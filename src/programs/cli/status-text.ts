@@ -36,7 +36,7 @@ export async function showStatus(options: QueryOptions & { brief?: boolean }): P
 }
 
 /** A node in one line, and one more for each problem. */
-export function summaryText(status: NodeStatus): string {
+function summaryText(status: NodeStatus): string {
   const pods = status.tables.find((table) => table.name === 'endpoints')?.rows ?? 0;
   const state = status.healthy ? 'healthy' : 'UNHEALTHY';
   const facts = [`${pods} pods`, `up ${durationText(status.uptimeSeconds)}`, `agent ${status.version}`];
@@ -46,7 +46,7 @@ export function summaryText(status: NodeStatus): string {
 type TableOptions = { readonly wide?: boolean; readonly terminalColumns?: number };
 
 /** Everything about a node. */
-export function nodeText(status: NodeStatus, options: TableOptions): string {
+function nodeText(status: NodeStatus, options: TableOptions): string {
   const { apiServer, sync, ipam, flows, counters } = status;
   const following = apiServer.watches.filter((watch) => watch.connected).length;
   const facts: [string, string][] = [

@@ -55,7 +55,7 @@ export function contextFolder(env: NodeJS.ProcessEnv = process.env): string {
 }
 
 /** The names of all contexts. */
-export function contextNames(env: NodeJS.ProcessEnv = process.env): string[] {
+function contextNames(env: NodeJS.ProcessEnv = process.env): string[] {
   const folder = contextFolder(env);
   if (!existsSync(folder)) return [];
   return readdirSync(folder)
