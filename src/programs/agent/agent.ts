@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
 import { type Datapath, loadDatapath } from '../../connect/datapath/load-datapath.ts';
+import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
 import { createEndpointStore } from '../../connect/endpoints/endpoint-store.ts';
@@ -134,7 +135,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     (value) => value as ReturnType<PolicyCompiler['export']>,
     onCorrupt,
   );
-  const compiler = createCompiler(numbers.load(), onCorrupt, settings.stateDir);
+  const compiler = createCompiler(numbers.load(), numbersInUse(datapath.maps), onCorrupt, settings.stateDir);
   const writer = createDatapathWriter(datapath.maps);
 
   const addressDerivation = createAddressDerivation(
@@ -390,14 +391,15 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 
 function createCompiler(
   state: ReturnType<PolicyCompiler['export']> | undefined,
+  above: NumbersInUse,
   onCorrupt: (file: string, reason: string) => void,
   stateDir: string,
 ): PolicyCompiler {
   try {
-    return createPolicyCompiler({ state });
+    return createPolicyCompiler({ state, above });
   } catch (error) {
     onCorrupt(join(stateDir, 'numbers.json'), errorText(error));
-    return createPolicyCompiler();
+    return createPolicyCompiler({ above });
   }
 }
 
