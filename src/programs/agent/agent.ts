@@ -20,7 +20,7 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
-import { mount } from '../../kernel/libc.ts';
+import { mount, returnFreedMemory } from '../../kernel/libc.ts';
 import { getLink, listLinks } from '../../kernel/links.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
 import { watchNetwork } from '../../kernel/network-changes.ts';
@@ -311,6 +311,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   ];
   void doPendingDeletes(pendingFolder, manager.remove, log);
   void sync.whenSynced(24 * 3_600_000).then(() => {
+    // Starting takes memory that running does not: twice, because what the first round frees holds other things.
+    globalThis.gc?.();
+    globalThis.gc?.();
+    returnFreedMemory();
     log.info('the kernel is in step', { endpoints: endpoints.size, sinceStartMs: Date.now() - startedAtMs });
     configureRuntime();
     sources.nodes.subscribe(configureRuntime);
