@@ -1,6 +1,6 @@
 // Generated files are committed, so that the code can be read and typed without building: they must be current.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
@@ -11,5 +11,4 @@ if (readFileSync(codecs, 'utf8') !== before) {
   process.stdout.write(`${codecs} was not current: it has been made anew, commit it\n`);
   process.exitCode = 1;
 }
-if (existsSync('scripts/check-proto.ts'))
-  execFileSync(process.execPath, ['scripts/check-proto.ts'], { stdio: 'inherit' });
+execFileSync(process.execPath, ['scripts/generate-proto.ts', '--check'], { stdio: 'inherit' });

@@ -10,6 +10,13 @@ const modules = globSync('src/programs/**/*.ts', { cwd: root }).filter((path) =>
 modules.push('lab/lab.ts');
 const code = modules.map((path) => `await import(${JSON.stringify(root + path)});`).join('\n');
 // With the flags of bin/weir: code compiled under others is not taken.
-const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=2', '--expose-gc', '--input-type=module', '-e', code];
+const flags = [
+  '--disable-warning=ExperimentalWarning',
+  '--max-semi-space-size=2',
+  '--expose-gc',
+  '--input-type=module',
+  '-e',
+  code,
+];
 const { status, stderr } = spawnSync(process.execPath, flags, { cwd: root, env, encoding: 'utf8' });
 if (status !== 0) process.stderr.write(`the cache of compiled code could not be filled: ${stderr}\n`);

@@ -154,28 +154,25 @@ static __always_inline void ct_account(struct __sk_buff *skb, struct ct_entry *e
 	__sync_fetch_and_add(&e->packets[d & 1], segs > 1 ? segs : 1);
 }
 
-/* FIN and RST. Returns 1 when the connection is over and its entry can go: both FINs seen and the later one acknowledged.
- * Not before: what is then still under way would look new, and be denied. */
+/* FIN and RST. Returns why the connection is over, or 0. END_CLOSED means that its entry can go: both ends' FINs were
+ * acknowledged. Not before: what is then still under way would look new, and be denied. */
 static __noinline int ct_tcp_close(struct ct_entry *e, const struct packet *p, int d)
 {
-	if (!e || !p)
+	int other;
+
+	if (!e || !p || e->state == CT_CLOSED)
 		return 0;
 	d &= 1;
+	other = d ^ 1;
 	if (p->tcp_flags & TCP_RST) {
-		if (e->state != CT_CLOSED) {
-			ct_set_state(e, IPPROTO_TCP, CT_CLOSED);
-			return END_RESET;
-		}
-		return 0;
+		ct_set_state(e, IPPROTO_TCP, CT_CLOSED);
+		return END_RESET;
 	}
-	if (p->tcp_flags & TCP_FIN) {
+	if (p->tcp_flags & TCP_FIN)
 		e->fin_end[d] = bpf_ntohl(p->tcp_seq) + p->payload_len + 1;
-		e->last_fin = 1 + d;
-		if ((e->tcp_flags[0] & e->tcp_flags[1] & TCP_FIN) && e->state < CT_CLOSING)
-			ct_set_state(e, IPPROTO_TCP, CT_CLOSING);
-		return 0;
-	}
-	if (e->state == CT_CLOSING && e->last_fin == 2 - d && (p->tcp_flags & TCP_ACK) && bpf_ntohl(p->tcp_ack) == e->fin_end[d ^ 1])
-		return END_CLOSED;
-	return 0;
+	if ((p->tcp_flags & TCP_ACK) && (e->tcp_flags[other] & TCP_FIN) && (__s32)(bpf_ntohl(p->tcp_ack) - e->fin_end[other]) >= 0)
+		e->fin_acked |= 1 << other;
+	if ((e->tcp_flags[0] & e->tcp_flags[1] & TCP_FIN) && e->state < CT_CLOSING)
+		ct_set_state(e, IPPROTO_TCP, CT_CLOSING);
+	return e->fin_acked == 3 ? END_CLOSED : 0;
 }

@@ -135,7 +135,7 @@ struct ct_entry {
 	__u32 identity[2];
 	__u32 cookie[2]; /* egress of the originator, ingress of the responder */
 	__u32 fin_end[2]; /* sequence number that acknowledges this direction's FIN */
-	__u8 last_fin;	  /* 1 + direction of the later FIN */
+	__u8 fin_acked;	  /* a bit for each direction whose FIN the other end acknowledged */
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u8 pad2[5];

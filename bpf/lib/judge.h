@@ -123,6 +123,7 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 {
 	int d = dh & 1, hook = dh >> 1, reason, act;
 	struct drop_context c = {};
+	int over = 0;
 
 	if (!p || !e || !j)
 		return TC_ACT_SHOT;
@@ -175,14 +176,16 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 	e->tcp_flags[d] |= p->tcp_flags;
 	ct_account(skb, e, d, clock_ticks());
 	if (p->protocol == IPPROTO_TCP && ((p->tcp_flags & (TCP_FIN | TCP_RST)) || e->state >= CT_CLOSING)) {
-		reason = ct_tcp_close(e, p, d);
-		if (reason) {
-			ct_report(p, e, d, EVENT_END, reason);
+		over = ct_tcp_close(e, p, d);
+		if (over) {
+			ct_report(p, e, d, EVENT_END, over);
 			count(COUNTER_CT_ENDED);
 		}
 	}
 	count(COUNTER_FORWARDED);
 	act = forward(skb, e, d);
+	if (over == END_CLOSED)
+		ct_delete(p);
 	return act < 0 ? drop(skb, p, &c, -act) : act;
 }
 

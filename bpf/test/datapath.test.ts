@@ -264,6 +264,22 @@ describe('datapath', { skip }, () => {
       assert.deepEqual(end.events[0]!.packets, [4n, 2n]);
     });
 
+    test(`an entry outlives a close from both ends at once (${family})`, () => {
+      bed.setPolicies([]);
+      const p = nextPort();
+      const live = () => connections(bed.nodes[0]!).length;
+      fromPod(bed, a, tcp(a, b, six, p, 80, ['SYN'], { sequence: 100 }));
+      fromPod(bed, b, tcp(b, a, six, 80, p, ['SYN', 'ACK'], { sequence: 500, acknowledge: 101 }));
+      const open = live();
+      fromPod(bed, a, tcp(a, b, six, p, 80, ['ACK', 'FIN'], { sequence: 101, acknowledge: 501 }));
+      fromPod(bed, b, tcp(b, a, six, 80, p, ['ACK', 'FIN'], { sequence: 501, acknowledge: 101 }));
+      fromPod(bed, a, tcp(a, b, six, p, 80, ['ACK'], { sequence: 102, acknowledge: 502 }));
+      assert.equal(live(), open, "the acknowledgement of a's FIN is still to come");
+      const end = fromPod(bed, b, tcp(b, a, six, 80, p, ['ACK'], { sequence: 502, acknowledge: 102 }));
+      assert.equal(live(), open - 1);
+      assert.equal(end.events[0]!.reason, 1);
+    });
+
     test(`a port that is opened again is judged anew (${family})`, () => {
       const p = nextPort();
       bed.setPolicies([]);

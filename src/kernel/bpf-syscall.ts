@@ -106,6 +106,8 @@ export class BpfAttr {
   }
 }
 
+const EINTR = 4;
+
 /** Runs a command; returns the kernel's answer, or -errno. */
 export function tryBpf(command: number, attr: BpfAttr): number {
   if (syscallNumber === undefined) return -38;
@@ -114,7 +116,10 @@ export function tryBpf(command: number, attr: BpfAttr): number {
 
 /** Runs a command; throws KernelError on failure. `what` says which command and object, for the error. */
 export function bpf(command: number, attr: BpfAttr, what: string, detail?: string): number {
-  const result = tryBpf(command, attr);
+  let result = tryBpf(command, attr);
+  // A test run ends early when a signal arrives, such as the garbage collector's: nothing has happened then.
+  for (let tries = 0; result === -EINTR && command === BpfCommand.progTestRun && tries < 100; tries++)
+    result = tryBpf(command, attr);
   if (result < 0) throw new KernelError(`bpf(${what})`, -result, detail);
   return result;
 }

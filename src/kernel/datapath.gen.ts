@@ -293,7 +293,7 @@ export type CtEntry = {
   identity: number[];
   cookie: number[];
   finEnd: number[];
-  lastFin: number;
+  finAcked: number;
   icmpType: number;
   icmpCode: number;
 };
@@ -320,7 +320,7 @@ export const CtEntryOffset = {
   identity: 120,
   cookie: 128,
   finEnd: 136,
-  lastFin: 144,
+  finAcked: 144,
   icmpType: 145,
   icmpCode: 146,
 } as const;
@@ -352,7 +352,7 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     view.setUint32(offset + 120 + 0, row.identity[0]!, true); view.setUint32(offset + 120 + 4, row.identity[1]!, true);
     view.setUint32(offset + 128 + 0, row.cookie[0]!, true); view.setUint32(offset + 128 + 4, row.cookie[1]!, true);
     view.setUint32(offset + 136 + 0, row.finEnd[0]!, true); view.setUint32(offset + 136 + 4, row.finEnd[1]!, true);
-    view.setUint8(offset + 144, row.lastFin);
+    view.setUint8(offset + 144, row.finAcked);
     view.setUint8(offset + 145, row.icmpType);
     view.setUint8(offset + 146, row.icmpCode);
   },
@@ -377,7 +377,7 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     identity: [view.getUint32(offset + 120 + 0, true), view.getUint32(offset + 120 + 4, true)],
     cookie: [view.getUint32(offset + 128 + 0, true), view.getUint32(offset + 128 + 4, true)],
     finEnd: [view.getUint32(offset + 136 + 0, true), view.getUint32(offset + 136 + 4, true)],
-    lastFin: view.getUint8(offset + 144),
+    finAcked: view.getUint8(offset + 144),
     icmpType: view.getUint8(offset + 145),
     icmpCode: view.getUint8(offset + 146),
   }),

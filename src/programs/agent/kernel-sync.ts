@@ -40,15 +40,23 @@ export interface KernelSync {
   readonly passes: number;
 }
 
-/** Follows a table: what changed since the last look. */
+/** Follows a table: what changed since the last pass that succeeded. */
 function follow<R>(table: ReadTable<R>) {
   let seen = 0;
-  return () => {
-    const set = table.changesSince(seen);
-    seen = set.revision;
-    return set;
+  let looked = 0;
+  return {
+    take() {
+      const set = table.changesSince(seen);
+      looked = set.revision;
+      return set;
+    },
+    commit() {
+      seen = looked;
+    },
   };
 }
+
+const retryMs = 1_000;
 
 /** Makes the pass. `onError` gets what should not happen; the next change tries again. */
 export function createKernelSync(options: {
@@ -75,6 +83,8 @@ export function createKernelSync(options: {
     tables.policies,
     tables.prefixes,
   ];
+  /** Devices whose rows are in the kernel. */
+  const written = new Map<number, EndpointRow>();
   let synced = false;
   let scheduled = false;
   let settling = false;
@@ -93,22 +103,33 @@ export function createKernelSync(options: {
     try {
       options.addressDerivation.run();
       if (!tables.addresses.initialized || !sources.every((table) => table.initialized)) return;
-      const endpoints = changes.endpoints();
+      const endpoints = changes.endpoints.take();
+      const kept = new Map<number, EndpointRow>();
+      for (const row of tables.endpoints.rows()) if (row.ifindex !== 0) kept.set(row.ifindex, row);
       // A device's row comes before its address has a class, and goes after: its packets are told apart to the end.
-      for (const { after, before } of endpoints.changes) {
-        if (after !== undefined && after.ifindex !== 0) writer.putEndpoint(after);
-        if (before !== undefined && before.ifindex !== 0 && before.ifindex !== after?.ifindex)
-          writer.removeEndpoint(before);
+      for (const { after } of endpoints.changes) {
+        if (after !== undefined && after.ifindex !== 0) {
+          writer.putEndpoint(after);
+          written.set(after.ifindex, after);
+        }
       }
       writer.apply(
         compiler.update({
-          identities: changes.identities(),
-          namespaces: changes.namespaces(),
-          policies: changes.policies(),
-          prefixes: changes.prefixes(),
-          addresses: changes.addresses(),
+          identities: changes.identities.take(),
+          namespaces: changes.namespaces.take(),
+          policies: changes.policies.take(),
+          prefixes: changes.prefixes.take(),
+          addresses: changes.addresses.take(),
         }),
       );
+      if (endpoints.changes.length > 0 || endpoints.resync) {
+        for (const [ifindex, row] of written) {
+          if (kept.has(ifindex)) continue;
+          writer.removeEndpoint(row);
+          written.delete(ifindex);
+        }
+      }
+      for (const each of Object.values(changes)) each.commit();
       if (!synced) {
         writer.prune();
         writer.raiseAll(); // What an agent before us did not live to announce.
@@ -121,6 +142,8 @@ export function createKernelSync(options: {
       options.onApplied();
     } catch (error) {
       options.onError(error);
+      // Nothing was taken as done: the same changes are applied again.
+      setTimeout(schedule, retryMs).unref();
     } finally {
       settling = false;
     }
