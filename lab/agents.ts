@@ -18,7 +18,7 @@ import {
   signalProcess,
   stopRemembered,
 } from './process-identity.ts';
-import { paths, repository } from './state.ts';
+import { paths, readRecord, repository } from './state.ts';
 import { waitFor } from './wait.ts';
 
 /** The paths of an agent's sockets as seen from outside its node. */
@@ -93,7 +93,13 @@ export async function stopAgent(lab: string, node: string, how: 'kill' | 'ask'):
 export function startOperator(lab: string): void {
   if (isAlive(recall(paths.process(lab, 'operator')))) return;
   const kubeconfig = credentialFiles.kubeconfig(lab, 'operator');
-  startInControlPlane(lab, 'operator', [join(repository, 'bin/weir'), 'operator', `--kubeconfig=${kubeconfig}`]);
+  const family = readRecord(lab)?.ipFamily;
+  startInControlPlane(lab, 'operator', [
+    join(repository, 'bin/weir'),
+    'operator',
+    `--kubeconfig=${kubeconfig}`,
+    ...(family === 'v6' ? ['--pool-v4=none'] : family === 'v4' ? ['--pool-v6=none'] : []),
+  ]);
 }
 
 /** Ends the operator. */

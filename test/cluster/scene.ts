@@ -26,8 +26,8 @@ export interface Scene {
   policy(name: string, spec: object): Promise<void>;
   deletePolicy(name: string): Promise<void>;
   /** Waits until agents know all pods and have written everything they know. */
-  settled(nodes?: readonly string[]): Promise<void>;
-  /** The outcome in both families, when they agree; both outcomes otherwise. */
+  settled(): Promise<void>;
+  /** The outcome in each of the pod's families when they agree; both outcomes otherwise. */
   probe(from: string, to: string, port: number, protocol?: 'tcp' | 'udp'): Promise<ProbeOutcome | string>;
   close(): Promise<void>;
 }
@@ -41,6 +41,7 @@ export async function createScene(
   lab: SharedLab,
   namespace: string,
   others: Readonly<Record<string, Record<string, string>>> = {},
+  nodes: readonly string[] = nodeNames.bare,
 ): Promise<Scene> {
   const namespaces: Record<string, Record<string, string>> = { [namespace]: {}, ...others };
   const pods = new Map<string, ScenePod>();
@@ -102,7 +103,7 @@ export async function createScene(
       await lab.api.delete(`${policies(namespace)}/${name}`);
       await scene.settled();
     },
-    async settled(nodes = nodeNames.bare) {
+    async settled() {
       const wanted = await lab.api.list(policies(namespace));
       await waitFor(
         'the agents to have everything in the kernel',
@@ -133,11 +134,11 @@ export async function createScene(
       );
     },
     async probe(from, to, port, protocol = 'tcp') {
-      const { ipv4, ipv6 } = scene.pod(to);
+      const { addresses } = scene.pod(to);
       const outcomes = await Promise.all(
-        [ipv4, ipv6].map((address) => scene.pod(from).prober.probe(protocol, address, port, silenceMs)),
+        addresses.map((address) => scene.pod(from).prober.probe(protocol, address, port, silenceMs)),
       );
-      return outcomes[0] === outcomes[1] ? outcomes[0]! : `IPv4 ${outcomes[0]}, IPv6 ${outcomes[1]}`;
+      return outcomes.every((each) => each === outcomes[0]) ? outcomes[0]! : `IPv4 ${outcomes[0]}, IPv6 ${outcomes[1]}`;
     },
     async close() {
       for (const name of [...pods.keys()]) await scene.remove(name);

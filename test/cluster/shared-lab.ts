@@ -43,15 +43,20 @@ export async function sharedLab(): Promise<SharedLab> {
       progress: terminalProgress(),
     });
   }
-  const record = requireLab(labName);
-  const sockets = new Map((await labStatus(labName)).nodes.map((node) => [node.name, node.sockets.agent]));
+  return openLab(labName);
+}
+
+/** A lab that is up. */
+export async function openLab(name: string): Promise<SharedLab> {
+  const record = requireLab(name);
+  const sockets = new Map((await labStatus(name)).nodes.map((node) => [node.name, node.sockets.agent]));
   const lab: SharedLab = {
     record,
     api: connectApi(record),
-    status: () => labStatus(labName),
+    status: () => labStatus(name),
     agent: (node, path) => getJson(sockets.get(node) ?? '', path),
     async kubectl(args, stdin) {
-      const { status, stdout, stderr } = await kubectl(labName, args, stdin);
+      const { status, stdout, stderr } = await kubectl(name, args, stdin);
       if (status !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr.trim()}`);
       return stdout;
     },
