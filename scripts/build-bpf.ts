@@ -12,6 +12,7 @@ const architectures: Record<string, string> = { x64: 'x86_64-linux-gnu', arm64: 
 
 mkdirSync(outDir, { recursive: true });
 const sources = readdirSync(join(root, 'bpf')).filter((name) => name.endsWith('.bpf.c'));
+let compiled = false;
 const objects = sources.sort().map((source) => {
   const input = join(root, 'bpf', source);
   const output = join(outDir, source.replace(/\.c$/, '.o'));
@@ -25,7 +26,21 @@ if (objects.length > 0) {
   run(process.execPath, [join(root, 'scripts/generate-codecs.ts'), ...args, ...objects]);
 }
 
+if (compiled && process.getuid?.() === 0) await printCost();
+
+/** What the verifier goes through for each program: its limit is a million, and a jump up is a mistake in the making. */
+async function printCost(): Promise<void> {
+  const { loadObject } = await import('../src/kernel/bpf-object.ts');
+  for (const path of objects.filter((each) => !each.endsWith('/types.bpf.o'))) {
+    using object = loadObject({ path });
+    for (const [name, { verifiedInsns, jitedBytes }] of object.programs) {
+      console.log(`  ${name.padEnd(8)} ${verifiedInsns} instructions verified, ${jitedBytes} bytes of machine code`);
+    }
+  }
+}
+
 function compile(input: string, output: string): void {
+  compiled = true;
   console.log(`clang ${input.slice(root.length + 1)}`);
   run(compiler, [
     ...['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter'],

@@ -20,6 +20,7 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
+import { probeKernel } from '../../kernel/doctor.ts';
 import { mount, returnFreedMemory } from '../../kernel/libc.ts';
 import { getLink, listLinks } from '../../kernel/links.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
@@ -73,7 +74,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const netlink = openNetlink();
   const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
   const devices = ensureNodeDevices(netlink, mtu);
-  const datapath = loadDatapath({
+  const datapath = loadOrExplain({
     netlink,
     objects: settings.objects,
     pinDir: join(settings.bpffs, 'weir'),
@@ -391,6 +392,19 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       netlink.close();
     },
   };
+}
+
+/** Loads the datapath; where the kernel refuses, says what it lacks rather than what it answered. */
+function loadOrExplain(options: Parameters<typeof loadDatapath>[0]): Datapath {
+  try {
+    return loadDatapath(options);
+  } catch (error) {
+    if (error instanceof WeirError) throw error;
+    const missing = probeKernel().filter((row) => row.required && row.state === 'no');
+    if (missing.length === 0) throw error;
+    const names = missing.map((row) => row.feature).join(', ');
+    throw new WeirError('KERNEL_UNSUPPORTED', `this kernel has no ${names} (${errorText(error)})`);
+  }
 }
 
 function createCompiler(
