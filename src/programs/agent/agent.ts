@@ -20,7 +20,6 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
-import { probeKernel } from '../../kernel/doctor.ts';
 import { mount, returnFreedMemory } from '../../kernel/libc.ts';
 import { getLink, listLinks } from '../../kernel/links.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
@@ -74,7 +73,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const netlink = openNetlink();
   const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
   const devices = ensureNodeDevices(netlink, mtu);
-  const datapath = loadOrExplain({
+  const datapath = await loadOrExplain({
     netlink,
     objects: settings.objects,
     pinDir: join(settings.bpffs, 'weir'),
@@ -395,11 +394,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 }
 
 /** Loads the datapath; where the kernel refuses, says what it lacks rather than what it answered. */
-function loadOrExplain(options: Parameters<typeof loadDatapath>[0]): Datapath {
+async function loadOrExplain(options: Parameters<typeof loadDatapath>[0]): Promise<Datapath> {
   try {
     return loadDatapath(options);
   } catch (error) {
     if (error instanceof WeirError) throw error;
+    const { probeKernel } = await import('../../kernel/doctor.ts');
     const missing = probeKernel().filter((row) => row.required && row.state === 'no');
     if (missing.length === 0) throw error;
     const names = missing.map((row) => row.feature).join(', ');
