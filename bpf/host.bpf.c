@@ -21,6 +21,8 @@ static __noinline int device_ip6(struct __sk_buff *skb)
 SEC("tc")
 int device(struct __sk_buff *skb)
 {
+	if (skb->vlan_present && (skb->vlan_tci & 0xfff)) /* comes by again on the VLAN's own device */
+		return TC_ACT_OK;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		return device_ip4(skb);

@@ -46,6 +46,8 @@ int pod(struct __sk_buff *skb)
 {
 	if (!mac_is_the_pods(skb))
 		return refuse(skb, DROP_INVALID_SOURCE_MAC);
+	if (skb->vlan_present) /* the tag would go out with the packet, to a network that no policy speaks of */
+		return refuse(skb, DROP_UNSUPPORTED_L3_PROTOCOL);
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		return handle_ip4(skb);

@@ -140,6 +140,14 @@ static __always_inline void ct_set_state(struct ct_entry *e, __u8 protocol, __u8
 	e->lifetime = ct_lifetime(protocol, state);
 }
 
+/* Another CPU may have seen a packet a moment later than this one's clock says. */
+static __always_inline int ct_expired(const struct ct_entry *e)
+{
+	__u32 idle = clock_ticks() - e->last_seen;
+
+	return idle > e->lifetime && idle < (__u32)-1000;
+}
+
 static __always_inline int ct_epochs_hold(const struct ct_entry *e)
 {
 	return epoch_read(e->epoch_slot[0]) == e->epoch[0] && epoch_read(e->epoch_slot[1]) == e->epoch[1];

@@ -11,7 +11,7 @@
 	X(POLICY_DENIED, 133, "no policy rule allows the connection and at least one policy isolates the pod", "the flow names the policies that isolate the pod: add a rule to one of them, or accept the denial") \
 	X(INVALID_PACKET_DROPPED, 134, "the packet contradicts itself (lengths, fragments)", "look at the sender: a healthy stack does not send this") \
 	X(CT_TRUNCATED_OR_INVALID_HEADER, 135, "the packet ends before its transport header does", "look at the sender: a healthy stack does not send this") \
-	X(UNSUPPORTED_L3_PROTOCOL, 139, "neither IPv4, IPv6 nor ARP", "use IPv4 or IPv6") \
+	X(UNSUPPORTED_L3_PROTOCOL, 139, "a pod sent what is neither IPv4, IPv6 nor ARP, or tagged it for a VLAN", "use IPv4 or IPv6, without tags") \
 	X(UNKNOWN_L3_TARGET_ADDRESS, 150, "an address that cannot be reached from a pod: multicast, broadcast or unspecified", "use a unicast address") \
 	X(STALE_OR_UNROUTABLE_IP, 151, "an address of this node's pod block that no pod has", "the pod is gone or not started yet: look for the name or cache that still points to it") \
 	X(CT_MAP_INSERTION_FAILED, 155, "the connection table refused a new entry", "see `weir status`, connection table; raise its size if the node carries that many connections") \

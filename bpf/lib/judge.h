@@ -63,10 +63,13 @@ static __always_inline void set_way(struct ct_entry *e, const struct ipcache_ent
 /* Puts a verdict into an entry. d: direction of the packet at hand. */
 static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, const struct judgement *j, int d, int reason)
 {
+	union {
+		__u32 half[2];
+		__u64 both;
+	} epochs;
+
 	e->epoch_slot[0] = j->epoch_slot[0];
 	e->epoch_slot[1] = j->epoch_slot[1];
-	e->epoch[0] = j->epoch[0];
-	e->epoch[1] = j->epoch[1];
 	e->identity[0] = j->from.identity;
 	e->identity[1] = j->to.identity;
 	e->cookie[0] = j->cookie[0];
@@ -76,6 +79,12 @@ static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, 
 	e->flags = (e->flags & ~(CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) | j->staged;
 	set_way(e, &j->to, 0, d == 1 ? skb->ifindex : 0);
 	set_way(e, &j->from, 1, d == 0 ? skb->ifindex : 0);
+	/* Two CPUs may judge one connection at a time. The epochs come last and in one piece, and those of a deny never hold:
+	 * whoever writes last, no denied connection is left with epochs by which it may go on. */
+	epochs.half[0] = j->epoch[0] ^ (reason ? 1U << 31 : 0);
+	epochs.half[1] = j->epoch[1];
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)e->epoch = epochs.both;
 }
 
 static __always_inline void drop_context_of(struct drop_context *c, const struct judgement *j, int d)
@@ -189,15 +198,24 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 	return act < 0 ? drop(skb, p, &c, -act) : act;
 }
 
-/* No entry, or one that is over: judges the packet as the start of a connection.
+/* What only the start of a connection has: a SYN, or the echo request of the end that so far answered. */
+static __always_inline int is_opening(const struct packet *p, int d)
+{
+	if (p->protocol == IPPROTO_TCP)
+		return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return d && p->icmp_type == (p->ipv6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO);
+}
+
+/* No entry, or one that is over (old, with the cause of its end): judges the packet as the start of a connection. The old
+ * entry goes when the new one takes its place: who may not begin a connection does not end another either.
  * A TCP segment without SYN that has no entry (the table forgot it, or Weir came later) is judged as its sender's
  * connection and, when that is denied, as the reply to its receiver's. A reset of this kind makes no entry. */
-static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, struct scratch *s, struct ct_entry *old)
 {
+	int reason, act, d = 0, midstream, hook = (how & 0xff) >> 1;
 	struct drop_context c = {};
 	struct judgement *j;
 	struct ct_entry *e;
-	int reason, act, d = 0, midstream;
 
 	if (!p || !s)
 		return TC_ACT_SHOT;
@@ -258,6 +276,11 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 	if (!(midstream && (p->tcp_flags & TCP_RST))) {
 		if (midstream && (p->tcp_flags & TCP_FIN))
 			ct_set_state(e, p->protocol, CT_CLOSING);
+		/* A reset was reported when it was seen. */
+		if (old && old->state != CT_CLOSED) {
+			ct_report(p, old, how & 1, EVENT_END, how >> 8);
+			count(COUNTER_CT_ENDED);
+		}
 		if (ct_insert(p, e)) {
 			count(COUNTER_CT_FAILED);
 			return drop_judged(skb, p, j, d, DROP_CT_MAP_INSERTION_FAILED);
@@ -332,7 +355,8 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int ho
 		inner->dport = ports[1];
 	}
 	e = addr_equal(inner->src, p->dst) ? ct_lookup(inner, &hi) : NULL;
-	if (!e)
+	/* A pod is no router: it has nothing to say about the connections of others. */
+	if (!e || ct_expired(e) || (hook == HOOK_POD && !addr_equal(inner->dst, p->src)))
 		return drop(skb, p, &c, DROP_ICMP_ERROR_UNRELATED);
 	if (e->verdict || !ct_epochs_hold(e))
 		return drop(skb, p, &c, e->verdict ? e->verdict : DROP_ICMP_ERROR_UNRELATED);
@@ -350,7 +374,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int ho
 /* Everything but a packet of a known connection of which nothing changed. */
 static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh)
 {
-	__u32 zero = 0, now = clock_ticks();
+	__u32 zero = 0;
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	int cause = 0;
 
@@ -359,20 +383,14 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 	if (p->icmp_error)
 		return icmp_error(skb, p, dh >> 1, s);
 	if (e) {
-		if (now - e->last_seen > e->lifetime)
+		if (ct_expired(e))
 			cause = END_EXPIRED;
-		else if (p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (e->state != CT_OPENING || (dh & 1)))
+		else if (is_opening(p, dh & 1) && (e->state != CT_OPENING || (dh & 1)))
 			cause = END_REOPENED;
 		if (!cause)
 			return known_connection(skb, p, e, dh, &s->judgement);
-		/* Ended by whoever comes next. A reset was reported when it was seen. */
-		if (e->state != CT_CLOSED) {
-			ct_report(p, e, dh & 1, EVENT_END, cause);
-			count(COUNTER_CT_ENDED);
-		}
-		ct_delete(p);
 	}
-	return new_connection(skb, p, dh >> 1, s);
+	return new_connection(skb, p, dh | cause << 8, s, e);
 }
 
 /* One packet, from any hook. ipv6 and hook are constants where it is called. */
@@ -407,7 +425,7 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 	if (e->in_ifindex[d] != skb->ifindex || !ct_epochs_hold(e) || e->verdict || e->out_kind[d] == OUT_UNKNOWN ||
 	    now - e->last_seen > e->lifetime)
 		return slow_path(skb, &p, e, hook << 1 | d);
-	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	if (is_opening(&p, d))
 		return slow_path(skb, &p, e, hook << 1 | d);
 
 	ct_account(skb, e, d, now);

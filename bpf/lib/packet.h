@@ -81,6 +81,11 @@ static __always_inline void addr_from_ip4(__u8 *to, __be32 ip)
 	w[3] = ip;
 }
 
+static __always_inline int addr_is_ip4(const __u8 *a)
+{
+	return !*(const __u64 *)a && *(const __u32 *)(a + 8) == bpf_htonl(0xffff);
+}
+
 static __always_inline int addr_equal(const __u8 *a, const __u8 *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
@@ -306,6 +311,9 @@ static __always_inline int packet_read_ip6(struct __sk_buff *skb, struct packet 
 	p->ipv6 = 1;
 	addr_copy_by4(p->src, (const __u8 *)&ip->saddr);
 	addr_copy_by4(p->dst, (const __u8 *)&ip->daddr);
+	/* ::ffff:a.b.c.d is an IPv4 address inside of a host, and here; from a wire it would speak for that address. */
+	if (addr_is_ip4(p->src) || addr_is_ip4(p->dst))
+		return DROP_INVALID_PACKET_DROPPED;
 	p->l4_off = ETH_HLEN + sizeof(*ip);
 	p->protocol = ip->nexthdr;
 	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || p->protocol == IPPROTO_ICMPV6)

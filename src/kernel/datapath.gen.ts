@@ -1058,7 +1058,7 @@ export const dropReasons = [
   { name: 'POLICY_DENIED', number: 133, meaning: 'no policy rule allows the connection and at least one policy isolates the pod', action: 'the flow names the policies that isolate the pod: add a rule to one of them, or accept the denial' },
   { name: 'INVALID_PACKET_DROPPED', number: 134, meaning: 'the packet contradicts itself (lengths, fragments)', action: 'look at the sender: a healthy stack does not send this' },
   { name: 'CT_TRUNCATED_OR_INVALID_HEADER', number: 135, meaning: 'the packet ends before its transport header does', action: 'look at the sender: a healthy stack does not send this' },
-  { name: 'UNSUPPORTED_L3_PROTOCOL', number: 139, meaning: 'neither IPv4, IPv6 nor ARP', action: 'use IPv4 or IPv6' },
+  { name: 'UNSUPPORTED_L3_PROTOCOL', number: 139, meaning: 'a pod sent what is neither IPv4, IPv6 nor ARP, or tagged it for a VLAN', action: 'use IPv4 or IPv6, without tags' },
   { name: 'UNKNOWN_L3_TARGET_ADDRESS', number: 150, meaning: 'an address that cannot be reached from a pod: multicast, broadcast or unspecified', action: 'use a unicast address' },
   { name: 'STALE_OR_UNROUTABLE_IP', number: 151, meaning: 'an address of this node\'s pod block that no pod has', action: 'the pod is gone or not started yet: look for the name or cache that still points to it' },
   { name: 'CT_MAP_INSERTION_FAILED', number: 155, meaning: 'the connection table refused a new entry', action: 'see `weir status`, connection table; raise its size if the node carries that many connections' },
