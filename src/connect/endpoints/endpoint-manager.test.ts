@@ -268,6 +268,39 @@ test('GC removes what the runtime does not name any more', async () => {
   );
 });
 
+test('GC without a list removes nothing, and spares what is being made', async () => {
+  const { manager, endpoints, know, fake } = setUp();
+  for (const [i, name] of ['a', 'b'].entries()) know(name, 300 + i);
+  await manager.handle(request('ADD', 'a'));
+  await assert.rejects(manager.handle(request('GC', 'x')), { code: cniCodes.invalidConfig });
+  assert.equal(endpoints.size, 1);
+  let open = () => {};
+  fake.gate = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const adding = manager.handle(request('ADD', 'b'));
+  await new Promise(setImmediate);
+  const none = { ...request('GC', 'x').config, 'cni.dev/valid-attachments': null };
+  const collecting = manager.handle(request('GC', 'x', { config: none }));
+  open();
+  await Promise.all([adding, collecting]);
+  assert.deepEqual(
+    [...endpoints.rows()].map((row) => row.pod),
+    ['b'],
+  );
+});
+
+test('a pod made anew under its old name does not give its labels to the old container', async () => {
+  const { manager, endpoints, identities, know, pod, pods } = setUp();
+  know('db', 300);
+  await manager.handle(request('ADD', 'db', { pod: { namespace: 'shop', name: 'db', uid: 'uid-db' } }));
+  const anew = { ...pod('db', { app: 'db', role: 'admin' }), uid: 'uid-2' };
+  identities.upsert({ id: 310, labels: identityLabels(anew) });
+  pods.upsert(anew);
+  const row = [...endpoints.rows()][0]!;
+  assert.deepEqual([row.identity, row.labels], [300, { app: 'db' }]);
+});
+
 test('labels that change move the pod to its new identity when that has a number, not before', async () => {
   const { manager, endpoints, identities, saved, know, pod, pods } = setUp();
   know('web', 300);

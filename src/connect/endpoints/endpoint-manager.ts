@@ -270,11 +270,18 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
   }
 
   async function collect(request: CniRequest): Promise<undefined> {
-    const valid = new Set(
-      (request.config['cni.dev/valid-attachments'] ?? []).map((each) => containerKey(each.containerID, each.ifname)),
-    );
+    const named = request.config['cni.dev/valid-attachments'];
+    // Null is how an empty list of Go arrives. No list at all is a caller who does not know, and not an order to remove all.
+    if (named === undefined)
+      throw new CniError(
+        cniCodes.invalidConfig,
+        'GC without cni.dev/valid-attachments would remove every pod',
+        'An empty list means none',
+      );
+    const valid = new Set((named ?? []).map((each) => containerKey(each.containerID, each.ifname)));
     for (const row of [...endpoints.rows()]) {
       const key = containerKey(row.containerId, row.interfaceName);
+      if (row.state === 'creating') continue; // The runtime made its list before it asked for this one.
       if (!valid.has(key)) await inTurn(key, async () => endpoints.has(row.id) && removeEndpoint(row));
     }
   }
@@ -285,6 +292,8 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
     for (const row of rows) {
       const pod = pods.get(`${row.namespace}/${row.pod}`);
       if (pod === undefined || row.state === 'creating') continue;
+      // A pod made anew under its old name, while a container of the old one still runs: that one stays who it was.
+      if (row.podUid !== undefined && pod.uid !== '' && pod.uid !== row.podUid) continue;
       const identity = identityOf(identities, labelsOf(pod));
       // The old identity stands until the new one has a number: nothing opens or closes by accident in between.
       changed.push({

@@ -221,7 +221,8 @@ function podRow(pod: PodObject): PodRow | undefined {
     key: `${pod.metadata.namespace}/${pod.metadata.name}`,
     namespace: pod.metadata.namespace ?? 'default',
     name: pod.metadata.name,
-    uid: pod.metadata.uid ?? '',
+    // A pod from a file of the kubelet has another uid there, and tells the API which.
+    uid: pod.metadata.annotations?.['kubernetes.io/config.mirror'] ?? pod.metadata.uid ?? '',
     labels: pod.metadata.labels ?? {},
     serviceAccount: pod.spec?.serviceAccountName ?? 'default',
     namedPorts,
