@@ -107,6 +107,56 @@ test('a connection that ends is taken up where it was, bookmarks included, witho
   assert.ok(!asked.slice(1).includes('list'));
 });
 
+test('a connection that is cut brings nothing back that had changed already', async (t) => {
+  let follows = 0;
+  const seen: string[] = [];
+  const { client, asked } = await apiServer(t, {
+    list: (_, response) => response.end(listOf(5, [])),
+    follow(_, response) {
+      follows++;
+      response.flushHeaders();
+      if (follows > 1) return;
+      response.write(event('ADDED', pod('a', 6, '-open')) + event('MODIFIED', pod('a', 7, '-closed')));
+      setTimeout(() => response.destroy(), 20);
+    },
+  });
+  const { table } = tableOf(t, client);
+  table.subscribe((set) => void seen.push(...set.changes.map((change) => `${change.after?.phase}`)));
+  await until(() => follows === 2, 'the second connection');
+  assert.deepEqual(
+    [seen, asked],
+    [
+      ['-open', '-closed'],
+      ['list', 'watch 5', 'watch 7'],
+    ],
+  );
+});
+
+test('an object that cannot be handled holds up no other', async (t) => {
+  let follows = 0;
+  const { client } = await apiServer(t, {
+    list: (_, response) => response.end(listOf(5, [])),
+    follow(url, response) {
+      follows++;
+      response.flushHeaders();
+      if (url.searchParams.get('resourceVersion') === '5') response.write(event('ADDED', pod('bad', 6)));
+      else response.write(event('ADDED', pod('good', 7)));
+    },
+  });
+  const names: string[] = [];
+  const running = watch(client, kubernetesResources.pods, {
+    list() {},
+    upsert(item) {
+      if (item.metadata.name === 'bad') throw new Error('cannot be handled');
+      names.push(item.metadata.name);
+    },
+    delete() {},
+  });
+  t.after(() => running.stop());
+  await until(() => names.length > 0, 'the object after the bad one');
+  assert.deepEqual([names, follows], [['good'], 2]);
+});
+
 test('410, as an answer or as an event, means list again; what went meanwhile goes', async (t) => {
   let lists = 0;
   let follows = 0;

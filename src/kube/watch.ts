@@ -52,6 +52,10 @@ export function watch<T extends KubeObject>(
   const path = resourcePath(resource, options.namespace);
   const selectors = { labelSelector: options.labelSelector, fieldSelector: options.fieldSelector };
   let state: WatchState = { resource: resource.plural, connected: false, listed: false };
+  /** Where to go on; undefined: list again. It moves with every event, so that none comes twice: what an object was
+   * before must not come back, not even for a moment. */
+  let version: string | undefined;
+  let failures = 0;
 
   function setState(change: Partial<WatchState>): void {
     const before = state;
@@ -78,9 +82,8 @@ export function watch<T extends KubeObject>(
     }
   }
 
-  /** Follows from a version on; returns the version to resume from, or undefined to list again. */
-  async function follow(from: string): Promise<string | undefined> {
-    let version = from;
+  /** Follows until the stream ends. */
+  async function follow(from: string): Promise<void> {
     const stream = await client.stream(path, {
       query: {
         ...selectors,
@@ -104,27 +107,25 @@ export function watch<T extends KubeObject>(
         };
         start = end + 1;
         if (event.type === 'ERROR') {
-          if (event.object.code === 410) return undefined;
+          if (event.object.code === 410) version = undefined;
+          if (version === undefined) return;
           throw new Error(event.object.message ?? 'the watch failed');
         }
         version = event.object.metadata.resourceVersion ?? version;
+        failures = 0;
         if (event.type === 'DELETED') handler.delete(event.object);
         else if (event.type !== 'BOOKMARK') handler.upsert(event.object);
         state = { ...state, lastEventMs: Date.now() };
       }
       rest = rest.slice(start);
     }
-    return version;
   }
 
   async function run(): Promise<void> {
-    let version: string | undefined;
-    let failures = 0;
     while (!stop.signal.aborted) {
       try {
         version ??= await list();
-        failures = 0;
-        version = await follow(version);
+        await follow(version);
       } catch (error) {
         if (stop.signal.aborted) return;
         if (hasStatus(error, 410)) version = undefined;
@@ -190,10 +191,12 @@ export function watchIntoTable<T extends KubeObject, R>(
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => {
+    const done = () => {
       clearTimeout(timer);
+      signal.removeEventListener('abort', done);
       resolve();
-    });
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
   });
 }
