@@ -1,5 +1,6 @@
 // How benchmarks print: one line per measure for people, one JSON object for machines.
 import { cpus, release } from 'node:os';
+import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 
 /** One measure. `ratio` is against the rival measured in the same run; `goal` is what the project wants. */
 export interface Measure {
@@ -29,6 +30,7 @@ export function machine(): string {
 
 /** Prints the report of one benchmark. */
 export function printReport(name: string, measures: readonly Measure[], json: boolean): void {
+  exitWhenOutputCloses();
   if (json) {
     process.stdout.write(`${JSON.stringify({ name, date: new Date().toISOString(), machine: machine(), measures })}\n`);
     return;

@@ -93,12 +93,13 @@ export async function stopAgent(lab: string, node: string, how: 'kill' | 'ask'):
 export function startOperator(lab: string): void {
   if (isAlive(recall(paths.process(lab, 'operator')))) return;
   const kubeconfig = credentialFiles.kubeconfig(lab, 'operator');
-  const family = readRecord(lab)?.ipFamily;
+  const { ipFamily: family, operatorOptions = [] } = readRecord(lab) ?? {};
   startInControlPlane(lab, 'operator', [
     join(repository, 'bin/weir'),
     'operator',
     `--kubeconfig=${kubeconfig}`,
     ...(family === 'v6' ? ['--pool-v4=none'] : family === 'v4' ? ['--pool-v6=none'] : []),
+    ...operatorOptions,
   ]);
 }
 

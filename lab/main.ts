@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { errorText, WeirError } from '../src/core/errors.ts';
 import { exitCodes } from '../src/core/exit-codes.ts';
+import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 import { runInteractive } from './command.ts';
 import { downAllLabs, downLab } from './down.ts';
 import { addImageCommands } from './image-commands.ts';
@@ -190,6 +191,7 @@ function explained(error: unknown): unknown {
   return error;
 }
 
+exitWhenOutputCloses();
 try {
   await program.parseAsync();
 } catch (thrown) {

@@ -23,6 +23,8 @@ export interface LabRecord {
   readonly nodes: readonly NodeSpec[];
   /** Whether nodes get a Weir agent, and the cluster an operator. */
   readonly agents: boolean;
+  /** What Weir's operator is started with beyond what the lab itself says. */
+  readonly operatorOptions?: readonly string[];
   /** The port on 127.0.0.1 of the machine that leads to the API server. */
   readonly port: number;
   readonly createdAt: string;

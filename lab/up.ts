@@ -47,6 +47,8 @@ export interface UpOptions {
   readonly ipFamily?: IpFamily;
   /** False leaves out Weir's agents and operator: nodes then wait for another network. */
   readonly agents?: boolean;
+  /** Further options of Weir's operator, such as the size of the nodes' blocks. */
+  readonly operatorOptions?: readonly string[];
   /** The port of 127.0.0.1 that leads to the API server; a free one when not given. */
   readonly port?: number;
   readonly progress?: Progress;
@@ -56,7 +58,7 @@ export interface UpOptions {
 export function checkMachine(): void {
   if (process.platform !== 'linux')
     throw new WeirError('LAB_MACHINE_UNSUPPORTED', `a lab needs Linux, not ${process.platform}`);
-  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'a lab can only be started by root');
+  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'only root can start, change or end a lab');
   cgroupLayout();
 }
 
@@ -95,6 +97,7 @@ export async function upLab(options: UpOptions = {}): Promise<LabRecord> {
       ipFamily: options.ipFamily ?? 'dual',
       nodes,
       agents: options.agents ?? true,
+      operatorOptions: options.operatorOptions ?? [],
       port: await choosePort(options.port),
       createdAt: new Date().toISOString(),
     };

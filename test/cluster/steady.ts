@@ -25,8 +25,13 @@ export interface Steady {
 const none: SteadyCounts = { kept: 0, new: 0, udp: 0, lost: 0, retransmitted: 0 };
 
 /** Starts a server for steady traffic on a port of a pod; resolves when it listens. */
-export async function serveSteady(record: LabRecord, pod: LabPod, port: number): Promise<{ close(): void }> {
-  const [program = '', ...args] = podCommand(record, pod, [compileTool('steady'), 'serve', String(port)]);
+export function serveSteady(record: LabRecord, pod: LabPod, port: number): Promise<{ close(): void }> {
+  return startServer(podCommand(record, pod, [compileTool('steady'), 'serve', String(port)]));
+}
+
+/** Starts a server by its whole command. */
+export async function startServer(command: readonly string[]): Promise<{ close(): void }> {
+  const [program = '', ...args] = command;
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   await new Promise<void>((resolve, reject) => {
     child.stdout.once('data', () => resolve());
