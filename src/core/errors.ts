@@ -9,6 +9,10 @@ export interface ErrorEntry {
 
 /** All operator errors. Add a code here and a section to docs/errors.md. Keep it sorted. */
 export const errorTable = {
+  AGENT_RUNNING: {
+    message: 'Another agent runs on this node.',
+    hint: 'Two agents would write the same maps with different numbers: end the other one first, or leave it be.',
+  },
   AGENT_UNREACHABLE: {
     message: 'The agent’s socket does not answer.',
     hint: 'Is the agent running? In a lab: ’weir lab status’. Else name its socket with --socket.',

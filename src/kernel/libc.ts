@@ -16,12 +16,15 @@ const cBind = library.func('bind', 'int', ['int', 'void *', 'uint']);
 const cSend = library.func('send', 'int64', ['int', 'void *', 'size_t', 'int']);
 const cRecv = library.func('recv', 'int64', ['int', 'void *', 'size_t', 'int']);
 const cSetsockopt = library.func('setsockopt', 'int', ['int', 'int', 'int', 'void *', 'uint']);
-const cIoctl = library.func('ioctl', 'int', ['int', 'ulong', 'void *']);
 const cClose = library.func('close', 'int', ['int']);
+const cFlock = library.func('flock', 'int', ['int', 'int']);
 const cMallocTrim = library.func('malloc_trim', 'int', ['size_t']);
 const cDup = library.func('fcntl', 'int', ['int', 'int', 'int']);
 
 const F_DUPFD_CLOEXEC = 1030;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const EAGAIN = 11;
 
 function fail(call: string, detail?: string): never {
   throw new KernelError(call, koffi.errno(), detail);
@@ -156,8 +159,6 @@ export function send(fd: number, bytes: Uint8Array, flags = 0): void {
   if (Number(cSend(fd, bytes, bytes.length, flags)) < 0) fail('send');
 }
 
-export const MSG_PEEK = 2;
-export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 
 /** Receives into `buffer`; returns the length (with MSG_TRUNC the full length of the message), or -errno. */
@@ -170,8 +171,11 @@ export function setSocketOption(fd: number, level: number, option: number, value
   if (cSetsockopt(fd, level, option, value, value.length) < 0) fail('setsockopt', `level ${level}, option ${option}`);
 }
 
-export function ioctl(fd: number, request: number, argument: Uint8Array): void {
-  if (cIoctl(fd, request, argument) < 0) fail('ioctl', `request 0x${request.toString(16)}`);
+/** Locks an open file against others who lock it, without waiting. False when somebody else has the lock. */
+export function lockFile(fd: number): boolean {
+  if (cFlock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  if (koffi.errno() === EAGAIN) return false;
+  return fail('flock', `fd ${fd}`);
 }
 
 /** Closes a file descriptor. A second close of the same number would hit a stranger: owners must close once. */

@@ -126,9 +126,14 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     },
     raiseAll,
     retry() {
-      let left = false;
-      for (const map of all) left = map.retry() || left;
-      return left;
+      const failing = () => all.reduce((sum, map) => sum + map.status().failing.length, 0);
+      const before = failing();
+      if (before === 0) return false;
+      for (const map of all) map.retry();
+      const left = failing();
+      // What came late was announced before it was there.
+      if (left < before) raiseAll();
+      return left > 0;
     },
     status: () => all.map((map) => map.status()),
   };

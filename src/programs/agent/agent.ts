@@ -20,10 +20,11 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
+import { lockFolder } from '../../kernel/folder-lock.ts';
 import { mount, returnFreedMemory } from '../../kernel/libc.ts';
 import { getLink, listLinks } from '../../kernel/links.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
-import { watchNetwork } from '../../kernel/network-changes.ts';
+import { type NetworkChange, watchNetwork } from '../../kernel/network-changes.ts';
 import { listRoutes, RouteProtocol } from '../../kernel/routes.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
@@ -57,6 +58,8 @@ export interface Agent {
   stop(): Promise<void>;
 }
 
+/** An agent that is being ended may need a moment. */
+const lockWaitMs = 5_000;
 const sweepIntervalMs = 10_000;
 const retryIntervalMs = 1_000;
 const pendingIntervalMs = 5_000;
@@ -69,6 +72,8 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'the agent loads programs into the kernel');
   for (const folder of [settings.stateDir, settings.runDir]) mkdirSync(folder, { recursive: true, mode: 0o755 });
   ensureBpffs(settings.bpffs);
+  const lock = await lockFolder(join(settings.bpffs, 'weir'), lockWaitMs);
+  if (lock === undefined) throw new WeirError('AGENT_RUNNING', `it holds ${join(settings.bpffs, 'weir')}`);
 
   const netlink = openNetlink();
   const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
@@ -198,12 +203,13 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   datapath.attachments.prune();
 
   function updateDevices(): void {
-    for (const [name, ifindex] of trafficDevices(
-      netlink,
-      settings.devices,
-      sources.nodes.get(settings.nodeName)?.addresses ?? [],
-    ))
-      datapath.attachDevice(name, ifindex);
+    for (const [name, ifindex] of trafficDevices(netlink, settings.devices)) {
+      try {
+        datapath.attachDevice(name, ifindex);
+      } catch (error) {
+        log.error('could not attach to a device', { device: name, error: errorText(error) });
+      }
+    }
   }
   function updateHostAddresses(): void {
     const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
@@ -241,11 +247,22 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   sources.nodes.subscribe(updateNodes);
   updateNodes();
 
-  const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) => {
+  /** For work that nobody waits for: what fails (a full disk, a device that goes at that moment) must not end the agent. */
+  const guarded = (what: string, work: () => void) => () => {
+    try {
+      work();
+    } catch (error) {
+      log.error(`could not ${what}`, { error: errorText(error) });
+    }
+  };
+  const follow = (changes: readonly NetworkChange[]) => {
     if (changes.some((change) => change.kind === 'lost' || change.kind === 'address')) updateHostAddresses();
     if (
       changes.some(
-        (change) => change.kind === 'lost' || (change.kind === 'link' && !change.link.name.startsWith('weir')),
+        (change) =>
+          change.kind === 'lost' ||
+          change.kind === 'address' ||
+          (change.kind === 'link' && !change.link.name.startsWith('weir')),
       )
     )
       updateDevices();
@@ -256,7 +273,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       )
     )
       writer.raiseAll();
-  });
+  };
+  const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) =>
+    guarded('follow the network', () => follow(changes))(),
+  );
 
   for (const table of [
     endpoints,
@@ -299,14 +319,23 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 
   const pendingFolder = join(settings.stateDir, 'cni-deletes');
   const timers = [
-    setInterval(() => datapath.sweep(), sweepIntervalMs),
-    setInterval(() => {
-      writer.retry();
-      if (!numbersDirty) return;
-      numbersDirty = false;
-      numbers.save(compiler.export());
-      pools.save();
-    }, retryIntervalMs),
+    setInterval(
+      guarded('sweep the connections', () => datapath.sweep()),
+      sweepIntervalMs,
+    ),
+    setInterval(
+      guarded('try rows again', () => writer.retry()),
+      retryIntervalMs,
+    ),
+    setInterval(
+      guarded('save the state', () => {
+        if (!numbersDirty) return;
+        numbers.save(compiler.export());
+        pools.save();
+        numbersDirty = false;
+      }),
+      retryIntervalMs,
+    ),
     setInterval(() => void doPendingDeletes(pendingFolder, manager.remove, log), pendingIntervalMs),
   ];
   void doPendingDeletes(pendingFolder, manager.remove, log);
@@ -389,6 +418,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       interfaces.close();
       datapath.close();
       netlink.close();
+      lock.close();
     },
   };
 }
@@ -435,29 +465,24 @@ function ensureBpffs(path: string): void {
 /** Devices of ours, and those that lead nowhere. */
 const notForTraffic = (name: string) => name === 'lo' || name.startsWith('weir');
 
-/** The devices on which packets for pods may arrive: those with the node's addresses, or a default route. */
-function trafficDevices(
-  netlink: ReturnType<typeof openNetlink>,
-  chosen: readonly string[],
-  nodeAddresses: readonly string[],
-): Map<string, number> {
-  const found = new Map<string, number>();
-  const links = listLinks(netlink).filter((link) => !notForTraffic(link.name));
-  if (chosen.length > 0) {
-    for (const link of links) if (chosen.includes(link.name)) found.set(link.name, link.ifindex);
-    return found;
-  }
-  const wanted = new Set<number>();
-  for (const entry of listAddresses(netlink))
-    if (nodeAddresses.includes(entry.address.split('/')[0]!)) wanted.add(entry.ifindex);
-  for (const route of listRoutes(netlink, { table: 254 }))
-    if (route.dst === '0.0.0.0/0' || route.dst === '::/0') wanted.add(route.ifindex);
-  for (const link of links) if (wanted.has(link.ifindex)) found.set(link.name, link.ifindex);
-  return found;
+/** The devices on which packets for pods may arrive: those with an address, or a default route. What came by another way
+ * would be judged as the node's own, with whatever source it claims. The programs read Ethernet frames only. */
+function trafficDevices(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[]): Map<string, number> {
+  const links = listLinks(netlink).filter((link) => !notForTraffic(link.name) && link.mac !== '');
+  const wanted = new Set(defaultRouteDevices(netlink));
+  for (const entry of listAddresses(netlink)) if (!entry.address.startsWith('fe80:')) wanted.add(entry.ifindex);
+  const found = links.filter((link) => (chosen.length > 0 ? chosen.includes(link.name) : wanted.has(link.ifindex)));
+  return new Map(found.map((link) => [link.name, link.ifindex]));
+}
+
+function defaultRouteDevices(netlink: ReturnType<typeof openNetlink>): number[] {
+  return listRoutes(netlink, { table: 254 }).flatMap((route) =>
+    route.dst === '0.0.0.0/0' || route.dst === '::/0' ? route.ifindex : [],
+  );
 }
 
 function deviceMtu(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[]): number {
-  const indexes = [...trafficDevices(netlink, chosen, []).values()];
-  const mtus = indexes.flatMap((ifindex) => getLink(netlink, ifindex)?.mtu ?? []);
+  const indexes = chosen.length > 0 ? trafficDevices(netlink, chosen).values() : defaultRouteDevices(netlink);
+  const mtus = [...indexes].flatMap((ifindex) => getLink(netlink, ifindex)?.mtu ?? []);
   return mtus.length === 0 ? 1500 : Math.min(...mtus);
 }
