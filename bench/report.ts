@@ -39,14 +39,15 @@ export function printReport(name: string, measures: readonly Measure[], json: bo
   for (const { measure, unit, median: value, ...details } of measures) {
     const rest = Object.entries(details)
       .filter(([, each]) => each !== undefined)
-      .map(([key, each]) => `${key} ${format(each!)}`);
+      .map(([key, each]) => `${key} ${showNumber(each!)}`);
     process.stdout.write(
-      `  ${measure.padEnd(46)} ${format(value).padStart(10)} ${unit.padEnd(6)} ${rest.join(', ')}\n`,
+      `  ${measure.padEnd(46)} ${showNumber(value).padStart(10)} ${unit.padEnd(6)} ${rest.join(', ')}\n`,
     );
   }
 }
 
-function format(value: number | string): string {
+/** A number with as many digits as a reader needs. */
+export function showNumber(value: number | string): string {
   if (typeof value === 'string') return value;
-  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(Math.abs(value) >= 10 ? 1 : 3);
+  return String(Number(value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3)));
 }
