@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { isIPv6 } from 'node:net';
 import { describe, test } from 'node:test';
 import { downLab, upLab } from '../../lab/lab.ts';
-import { createScene } from './scene.ts';
-import { openLab } from './shared-lab.ts';
+import { createScene, type Scene } from './scene.ts';
+import { openLab, type SharedLab } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const nodes = ['node1', 'node2'];
@@ -17,7 +17,9 @@ describe('clusters of one family', { skip }, () => {
     test(`IP${ipFamily} alone: connections, policy, the world`, async () => {
       const name = `test-${ipFamily}`;
       await downLab(name);
-      await upLab({ name, nodes: 0, kubeletless: nodes.length, ipFamily });
+      // A block of six addresses for each node, so that one can be filled.
+      const operatorOptions = ipFamily === 'v4' ? ['--node-mask-v4=29'] : [];
+      await upLab({ name, nodes: 0, kubeletless: nodes.length, ipFamily, operatorOptions });
       try {
         const lab = await openLab(name);
         const scene = await createScene(lab, 'family', {}, nodes);
@@ -65,6 +67,7 @@ describe('clusters of one family', { skip }, () => {
           assert.deepEqual(problems, []);
           assert.ok(maps.every((map) => map.failing.length === 0));
         }
+        if (ipFamily === 'v4') await fillBlock(lab, scene);
         for (const pod of scene.pods.values()) pod.prober.close();
         lab.api.close();
       } finally {
@@ -73,3 +76,18 @@ describe('clusters of one family', { skip }, () => {
     });
   }
 });
+
+/** The last address can be had; after that ADD is refused, the agent says so, and what runs goes on. */
+async function fillBlock(lab: SharedLab, scene: Scene): Promise<void> {
+  const problems = async () => (await lab.agent<{ problems: string[] }>('node1', '/v1/health')).problems;
+  for (const name of ['d', 'e', 'f']) await scene.add({ node: 'node1', name });
+  assert.deepEqual(await problems(), []);
+  await scene.add({ node: 'node1', name: 'g' });
+  assert.match((await problems()).join(), /IPAM_EXHAUSTED: no address is left in 10\.244\./);
+  await assert.rejects(scene.add({ node: 'node1', name: 'h' }), /"code":101.*IPAM_EXHAUSTED/);
+  await scene.remove('g');
+  assert.deepEqual(await problems(), []);
+  await assert.rejects(scene.add({ node: 'node1', name: 'i' }), /5 used, 1 resting, of 6/, 'a freed address rests');
+  await scene.add({ node: 'node2', name: 'j' });
+  assert.equal(await scene.probe('a', 'b', 80), 'ok');
+}
