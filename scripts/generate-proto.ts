@@ -11,7 +11,7 @@ const contracts = join(root, 'proto');
 const generated = join(contracts, 'gen');
 
 /** Writes the code of all contracts into `folder`. */
-export function generateProto(folder: string): void {
+function generateProto(folder: string): void {
   mkdirSync(folder, { recursive: true });
   const files = globSync('*/*.proto', { cwd: contracts }).sort();
   const path = [join(root, 'node_modules/.bin'), dirname(process.execPath), process.env.PATH].join(':');

@@ -39,7 +39,7 @@ export function isWorld(identity: number): boolean {
 }
 
 /** Identity labels that Weir adds itself, beside the pod's own. */
-export const metaLabels = {
+const metaLabels = {
   namespace: 'io.kubernetes.pod.namespace',
   serviceAccount: 'io.cilium.k8s.policy.serviceaccount',
   cluster: 'io.cilium.k8s.policy.cluster',
@@ -92,7 +92,7 @@ export function identityLabels(pod: IdentitySource, ignored: readonly string[] =
 }
 
 /** Labels in the order identities keep them: by code unit, which is the same on every machine. */
-export function sortLabels(labels: readonly string[]): string[] {
+function sortLabels(labels: readonly string[]): string[] {
   return [...labels].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
 }
 

@@ -1,5 +1,4 @@
 // Labels and label selectors as Kubernetes writes them. Weir names a label with its source: `k8s:app=web`.
-import type { Parsed } from './ip.ts';
 
 /** Labels by key, as on a Kubernetes object. */
 export type LabelMap = Readonly<Record<string, string>>;
@@ -58,7 +57,7 @@ export function labelKeyProblem(key: string): string | undefined {
 }
 
 /** Why a label value is not one, or undefined when it is. */
-export function labelValueProblem(value: string): string | undefined {
+function labelValueProblem(value: string): string | undefined {
   if (value.length > 63) return `has ${value.length} characters; 63 are allowed`;
   if (value === '' || /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/.test(value)) return undefined;
   return 'has other characters than letters, digits, "-", "_", "." or does not begin and end with a letter or digit';
@@ -168,15 +167,6 @@ function parseRequirement(given: unknown, path: string, bad: (at: string, text: 
     return [];
   }
   return [{ key: key as string, operator, values: values as string[] }];
-}
-
-/** Reads the labels of an API object, leaving out what is not a label. */
-export function parseLabelMap(given: unknown): Parsed<LabelMap> {
-  if (given === undefined || given === null) return { ok: true, value: {} };
-  if (!isObject(given)) return { ok: false, reason: 'labels must be an object' };
-  const labels: Record<string, string> = {};
-  for (const [key, value] of Object.entries(given)) if (typeof value === 'string') labels[key] = value;
-  return { ok: true, value: labels };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -85,18 +85,6 @@ export function attachXdp(options: { ifindex: number; programFd: number; mode?: 
   return bpf(BpfCommand.linkCreate, attr, 'LINK_CREATE', `XDP of ifindex ${options.ifindex}`);
 }
 
-/** Attaches a program to a cgroup directory and returns the link's descriptor. `attachType` is a bpf_attach_type. */
-export function attachCgroup(options: { cgroupFd: number; programFd: number; attachType: number }): number {
-  const attr = new BpfAttr(64).u32(0, options.programFd).u32(4, options.cgroupFd).u32(8, options.attachType);
-  return bpf(BpfCommand.linkCreate, attr, 'LINK_CREATE', `cgroup attach type ${options.attachType}`);
-}
-
-/** Attaches a program to whatever its type hooks (tp_btf, raw tracepoints) and returns the link's descriptor. */
-export function attachTracing(options: { programFd: number; attachType: number }): number {
-  const attr = new BpfAttr(64).u32(0, options.programFd).u32(8, options.attachType);
-  return bpf(BpfCommand.linkCreate, attr, 'LINK_CREATE', `tracing attach type ${options.attachType}`);
-}
-
 /** Pins a link: the attachment then outlives this process. */
 export function pinLink(linkFd: number, path: string): void {
   pinObject(linkFd, path);

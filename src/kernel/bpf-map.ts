@@ -291,11 +291,6 @@ export function openPinnedMap(path: string): BpfMap {
   return mapOwning(openPinned(path));
 }
 
-/** Opens a map by the number the kernel gave it. */
-export function openMapById(id: number): BpfMap {
-  return mapOwning(bpf(BpfCommand.mapFdById, new BpfAttr(12).u32(0, id), 'MAP_GET_FD_BY_ID', `map ${id}`));
-}
-
 /** Creates a map without a program. */
 export function createMap(spec: {
   name: string;

@@ -60,6 +60,7 @@ export const ProgType = {
   cgroupSockAddr: 18,
   tracing: 26,
   skLookup: 30,
+  syscall: 31,
 } as const;
 
 /** A bpf_attr block: fields are written at the offsets that uapi/linux/bpf.h gives them. */

@@ -15,7 +15,7 @@ import { isErrno } from './kernel-error.ts';
 import { closeFd } from './libc.ts';
 import type { Netlink } from './netlink.ts';
 import { loadInstructions, returnProgram } from './raw-program.ts';
-import { attachClsact, deleteClsact, detachClsact } from './tc-filter.ts';
+import { attachClsact, detachClsact } from './tc-filter.ts';
 
 export type AttachMethod = 'tcx' | 'clsact';
 
@@ -93,11 +93,6 @@ export function detachFromDevice(netlink: Netlink, attachment: DeviceAttachment)
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     detachClsact(netlink, attachment);
   }
-}
-
-/** Removes what an earlier run on another kernel, or with another method, may have left on a device. */
-export function clearClsact(netlink: Netlink, ifindex: number): boolean {
-  return deleteClsact(netlink, ifindex);
 }
 
 function updatePinned(options: DeviceAttachment & { programFd: number }): 'replaced' | 'unchanged' | undefined {

@@ -6,7 +6,7 @@ import { CLONE_NEWNET, closeFd, MNT_DETACH, MS_BIND, mount, setns, unmount, unsh
 const ownNamespace = '/proc/thread-self/ns/net';
 
 /** Where named namespaces are kept, as `ip netns` keeps them. */
-export const netnsDirectory = '/run/netns';
+const netnsDirectory = '/run/netns';
 
 /** Opens a namespace by path (`/run/netns/x`, `/proc/PID/ns/net`); the caller closes the descriptor. */
 export function openNetns(path: string): number {
@@ -14,7 +14,7 @@ export function openNetns(path: string): number {
 }
 
 /** Opens the calling thread's own network namespace. */
-export function openOwnNetns(): number {
+function openOwnNetns(): number {
   return openNetns(ownNamespace);
 }
 

@@ -15,22 +15,12 @@ export function movImmediate(register: number, value: number): Instruction {
   return [0xb7, register, 0, 0, value];
 }
 
-export function movRegister(to: number, from: number): Instruction {
-  return [0xbf, to, from, 0, 0];
-}
-
 /** Calls a helper by its number in enum bpf_func_id. */
 export function callHelper(id: number): Instruction {
   return [0x85, 0, 0, 0, id];
 }
 
-/** Puts a map into a register (a double instruction). */
-export function loadMap(register: number, mapFd: number): Instruction[] {
-  return [
-    [0x18, register, 1, 0, mapFd],
-    [0, 0, 0, 0, 0],
-  ];
-}
+const sleepableFlag = 16; // BPF_F_SLEEPABLE
 
 /** Loads a program and returns its descriptor; throws KernelError when the kernel refuses it. */
 export function loadInstructions(options: {
@@ -39,6 +29,8 @@ export function loadInstructions(options: {
   name?: string;
   expectedAttachType?: number;
   attachBtfId?: number;
+  /** The program may sleep; programs run by a system call must. */
+  sleepable?: boolean;
 }): number {
   const bytes = new Uint8Array(options.instructions.length * 8);
   const view = new DataView(bytes.buffer);
@@ -53,6 +45,7 @@ export function loadInstructions(options: {
     .u32(4, options.instructions.length)
     .pointer(8, bytes)
     .pointer(16, new TextEncoder().encode('GPL\0'))
+    .u32(44, options.sleepable ? sleepableFlag : 0)
     .text(48, options.name ?? 'weir_probe', 16)
     .u32(68, options.expectedAttachType ?? 0)
     .u32(108, options.attachBtfId ?? 0);

@@ -12,7 +12,7 @@ import {
 } from './netlink.ts';
 
 /** Routing tables with names. */
-export const RouteTable = { main: 254, local: 255 } as const;
+const RouteTable = { main: 254, local: 255 } as const;
 /** Who made a route: Weir marks its own, so that it can tell them apart. */
 export const RouteProtocol = { kernel: 2, boot: 3, static: 4, weir: 87 } as const;
 

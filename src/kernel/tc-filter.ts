@@ -14,7 +14,6 @@ import {
 export type TcFilter = { priority: number; handle: number; name: string; programId: number };
 
 const RTM_NEWQDISC = 36;
-const RTM_DELQDISC = 37;
 const RTM_NEWTFILTER = 44;
 const RTM_DELTFILTER = 45;
 const RTM_GETTFILTER = 46;
@@ -80,18 +79,6 @@ export function listFilters(netlink: Netlink, ifindex: number, direction: Direct
       },
     ];
   });
-}
-
-/** Removes a device's clsact qdisc with all its filters; false when there was none. */
-export function deleteClsact(netlink: Netlink, ifindex: number): boolean {
-  try {
-    const payload = new NetlinkPayload().raw(tcHeader(ifindex, clsactHandle, TC_H_CLSACT, 0)).text(TCA_KIND, 'clsact');
-    netlink.request(RTM_DELQDISC, 0, payload.bytes(), `delete clsact of device ${ifindex}`);
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'EINVAL', 'ENODEV')) return false;
-    throw error;
-  }
 }
 
 function ensureClsact(netlink: Netlink, ifindex: number): void {

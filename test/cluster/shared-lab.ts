@@ -67,7 +67,7 @@ export async function openLab(name: string): Promise<SharedLab> {
 }
 
 /** Reads JSON from a unix socket. */
-export function getJson<T>(socketPath: string, path: string): Promise<T> {
+function getJson<T>(socketPath: string, path: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const request = http.get({ socketPath, path, timeout: 10_000 }, (response) => {
       let text = '';

@@ -81,8 +81,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'kernel type information (BTF)',
-    neededFor: 'process events',
-    instead: 'no process names in flows',
+    neededFor: 'nothing yet (process names in flows)',
+    instead: 'nothing',
     attempt() {
       const bytes = readFileSync('/sys/kernel/btf/vmlinux').length;
       return `${(bytes / 1e6).toFixed(1)} MB`;
@@ -90,8 +90,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'typed tracepoints (tp_btf)',
-    neededFor: 'process events',
-    instead: 'no process names in flows',
+    neededFor: 'nothing yet (process names in flows)',
+    instead: 'nothing',
     attempt: () =>
       tryProgram({
         type: ProgType.tracing,
@@ -102,8 +102,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'programs may read kernel memory',
-    neededFor: 'nothing that typed pointers cannot do',
-    instead: 'typed pointers of tracepoints (the machine is locked down)',
+    neededFor: 'nothing yet (process names in flows)',
+    instead: 'nothing',
     attempt: () => tryHelper(113, [0, 0, 0]),
   },
   { feature: 'hash maps', neededFor: 'everything', attempt: () => tryMap(smallMap(MapType.hash)) },
@@ -154,21 +154,30 @@ export const bpfProbes: readonly Probe[] = [
   },
   { feature: 'route lookup (bpf_fib_lookup)', neededFor: 'next hops', attempt: () => tryHelper(69, [0, 0, 0, 0]) },
   {
-    feature: 'coarse clock (bpf_jiffies64)',
-    neededFor: 'cheap time stamps',
-    instead: 'bpf_ktime_get_ns, 25 ns more a packet',
-    attempt: () => tryHelper(118, []),
+    feature: 'coarse clock (bpf_ktime_get_coarse_ns)',
+    neededFor: 'connection timeouts',
+    attempt: () => tryHelper(160, []),
+  },
+  {
+    feature: 'programs run by a system call',
+    neededFor: 'the sweep: telling of connections that ended silently',
+    attempt: () => tryProgram({ type: ProgType.syscall, instructions: returnProgram(0), sleepable: true }),
+  },
+  {
+    feature: 'walking a map (bpf_for_each_map_elem)',
+    neededFor: 'the sweep: telling of connections that ended silently',
+    attempt: () => tryHelper(164, [0, 0, 0, 0]),
   },
   {
     feature: 'handing packets to a socket (bpf_sk_assign)',
-    neededFor: 'DNS and L7 policy',
-    instead: 'no DNS and L7 policy',
+    neededFor: 'nothing yet (DNS and L7 policy)',
+    instead: 'nothing',
     attempt: () => tryHelper(124, [0, 0, 0]),
   },
   {
     feature: 'connect hooks of cgroups',
-    neededFor: 'services translated in the system call',
-    instead: 'translation per packet',
+    neededFor: 'nothing yet (services in the system call)',
+    instead: 'nothing',
     attempt: () =>
       tryProgram({
         type: ProgType.cgroupSockAddr,
@@ -178,14 +187,14 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'socket events of cgroups (sock_ops)',
-    neededFor: 'which process a flow belongs to',
-    instead: 'no process names in flows',
+    neededFor: 'nothing yet (process names in flows)',
+    instead: 'nothing',
     attempt: () => tryProgram({ type: ProgType.sockOps, instructions: returnProgram(1) }),
   },
   {
     feature: 'socket lookup programs',
-    neededFor: 'L7 proxy on any port',
-    instead: 'no L7 policy',
+    neededFor: 'nothing yet (L7 policy on any port)',
+    instead: 'nothing',
     attempt: () =>
       tryProgram({
         type: ProgType.skLookup,
@@ -195,8 +204,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'run statistics',
-    neededFor: 'what each program costs',
-    instead: 'no times in `weir status`',
+    neededFor: 'benchmarks: what each program costs',
+    instead: 'no such figures',
     attempt() {
       enableRunStats().close();
       return '';

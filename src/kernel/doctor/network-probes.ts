@@ -82,8 +82,8 @@ export const networkProbes: readonly Probe[] = [
   },
   {
     feature: 'native XDP on veth',
-    neededFor: 'fast load balancing between nodes in a lab',
-    instead: 'load balancing in the tc hook',
+    neededFor: 'nothing yet (load balancing)',
+    instead: 'nothing',
     attempt: inside((netlink, netnsFd) => {
       makeVeth(netlink);
       withProgram(ProgType.xdp, (programFd) =>
@@ -94,8 +94,8 @@ export const networkProbes: readonly Probe[] = [
   },
   {
     feature: 'policy routing rules',
-    neededFor: 'redirecting traffic to the proxy',
-    instead: 'no DNS and L7 policy',
+    neededFor: 'nothing yet (DNS and L7 policy)',
+    instead: 'nothing',
     attempt: inside((netlink) => {
       addRule(netlink, { family: 4, priority: 9, table: 2004, mark: 0x200, markMask: 0xf00 });
       return '';
@@ -103,8 +103,8 @@ export const networkProbes: readonly Probe[] = [
   },
   {
     feature: 'VXLAN',
-    neededFor: 'tunnels between nodes without routes to each other',
-    instead: 'direct routing only',
+    neededFor: 'nothing yet (tunnels between nodes)',
+    instead: 'nothing',
     attempt: inside((netlink) => {
       createVxlan(netlink, { name: 'probe0', port: 8472, external: true });
       return '';
@@ -112,8 +112,8 @@ export const networkProbes: readonly Probe[] = [
   },
   {
     feature: 'WireGuard',
-    neededFor: 'encryption between nodes',
-    instead: 'no encryption',
+    neededFor: 'nothing yet (encryption)',
+    instead: 'nothing',
     attempt: inside((netlink) => {
       createLink(netlink, { name: 'probe0', kind: 'wireguard' });
       return '';

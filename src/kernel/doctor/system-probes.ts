@@ -34,14 +34,16 @@ export const systemProbes: readonly Probe[] = [
       const held = Object.keys(capabilities).filter((name) => (mask >> BigInt(capabilities[name]!)) & 1n);
       const missing = Object.keys(capabilities).filter((name) => !held.includes(name));
       const lacking = neededCapabilities.filter((name) => missing.includes(name));
-      if (lacking.length > 0) throw new Error(`missing ${lacking.join(', ')}: run as root`);
+      // Who is not root may become it; that says nothing about the machine.
+      if (lacking.length > 0 && process.getuid?.() !== 0) throw new CannotTell('could not be tried: run it as root');
+      if (lacking.length > 0) throw new Error(`missing ${lacking.join(', ')}: a container or sandbox holds them back`);
       return missing.length === 0 ? 'all that Weir uses' : `all but ${missing.join(', ')}`;
     },
   },
   {
     feature: 'cgroup v2',
-    neededFor: 'services in the system call, process events',
-    instead: 'translation per packet, no process names in flows',
+    neededFor: 'nothing yet (services in the system call, process names)',
+    instead: 'nothing',
     attempt() {
       const path = findCgroup2();
       if (path === undefined) throw new Error('not mounted anywhere');

@@ -92,11 +92,13 @@ test('what was lost while the agent was away is told too', async (t) => {
     { [Counter.COUNTER_EVENTS_LOST]: 9, [Counter.COUNTER_DROPS_UNREPORTED]: 3 },
   );
   write(1);
-  assert.deepEqual(await read(2), ['flow', 'lost 4 at 1']);
+  // Whether the loss or the flow is seen first is a matter of who was quicker.
+  assert.deepEqual((await read(2)).sort(), ['flow', 'lost 4 at 1']);
 });
 
 test('counters that went back are of new maps: all in them is told', async (t) => {
   const { write, read } = await observed(t, { lost: 50, heldBack: 0 }, { [Counter.COUNTER_EVENTS_LOST]: 2 });
   write(1);
-  assert.deepEqual(await read(2), ['flow', 'lost 2 at 1']);
+  // Whether the loss or the flow is seen first is a matter of who was quicker.
+  assert.deepEqual((await read(2)).sort(), ['flow', 'lost 2 at 1']);
 });

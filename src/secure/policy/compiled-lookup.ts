@@ -58,7 +58,7 @@ function remove(map: Map<string, unknown>, keys: readonly string[]): void {
 }
 
 /** The ipcache entry of an address: the exact one, else that of the longest block. */
-export function lookupAddress(maps: CompiledMaps, text: string): IpcacheRow | undefined {
+function lookupAddress(maps: CompiledMaps, text: string): IpcacheRow | undefined {
   const exact = maps.ipcache.get(text);
   if (exact !== undefined) return exact;
   const parsed = parseAddress(text);

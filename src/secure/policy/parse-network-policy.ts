@@ -6,7 +6,7 @@ import { everything, type LabelSelector, parseSelector, selectorKeys } from '../
 import type { NetworkPolicyRow, PolicyPeer, PolicyPort, PolicyRule, PortProtocol } from '../../core/rows.ts';
 
 /** The annotation that makes a policy report without enforcing, with the value `staged`. */
-export const enforcementAnnotation = 'weir.dev/enforcement';
+const enforcementAnnotation = 'weir.dev/enforcement';
 
 /** What came of a policy: a row unless it has no name to be known by, and every problem with its JSON path. */
 export interface ParsedNetworkPolicy {

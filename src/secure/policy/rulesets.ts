@@ -88,7 +88,7 @@ export function sameEntries(a: readonly PortEntry[], b: readonly PortEntry[]): b
 }
 
 /** A canonical text of entries. */
-export function entriesKey(entries: readonly PortEntry[]): string {
+function entriesKey(entries: readonly PortEntry[]): string {
   const text = entries
     .map((entry) => {
       const { allow, stagedAllow, cookie, proxyPort } = entry;

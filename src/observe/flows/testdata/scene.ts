@@ -40,7 +40,7 @@ const pod = (address: string, name: string, identity: number, endpointId: number
   endpointId,
 });
 
-export const allowCookie: CookieRow = {
+const allowCookie: CookieRow = {
   cookie: 7,
   verdict: 'allow',
   rules: [

@@ -148,7 +148,7 @@ function clean(text: string): string {
 const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** `Nov 22 17:30:01.123`, in the local time zone. */
-export function timeText(time: Timestamp | undefined): string {
+function timeText(time: Timestamp | undefined): string {
   if (time === undefined) return '-';
   const date = new Date(Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6));
   const two = (value: number) => String(value).padStart(2, '0');
