@@ -1,7 +1,9 @@
 // The gate: everything that needs no cluster, side by side, with each part's output only when it fails.
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 
+exitWhenOutputCloses(1);
 const root = fileURLToPath(new URL('..', import.meta.url));
 const script = (name: string) => [process.execPath, `scripts/${name}`];
 const steps: { name: string; command: string[] }[] = [

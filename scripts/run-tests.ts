@@ -3,6 +3,7 @@
 import { globSync } from 'node:fs';
 import { run } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 process.chdir(root);
@@ -11,6 +12,7 @@ const at = args.indexOf('--concurrency');
 const concurrency = at < 0 ? 2 : Number(args.splice(at, 2)[1]);
 const files = args.length > 0 ? args : globSync('{src,lab,scripts,bpf,bench}/**/*.test.ts').sort();
 
+exitWhenOutputCloses(1);
 const tally = { passed: 0, failed: 0, skipped: 0 };
 const stream = run({ files, concurrency, timeout: 600_000, isolation: 'process' });
 stream.on('test:pass', (event) => {

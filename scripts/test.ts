@@ -2,8 +2,10 @@
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
+exitWhenOutputCloses(1);
 const total = { passed: 0, failed: 0, skipped: 0 };
 let ok = true;
 
@@ -22,16 +24,18 @@ function run(args: string[]): void {
   if (result.status !== 0) ok = false;
 }
 
-/** The lab that cluster tests share; one that a run before this left half-made is not to be trusted. */
-function endLab(): void {
-  const { status, stderr } = spawnSync('bin/weir', ['lab', 'down', '--name', 'test'], { encoding: 'utf8' });
-  if (status !== 0 && !/no lab/.test(stderr)) process.stdout.write(`the lab could not be ended: ${stderr}\n`);
+/** The lab that cluster tests share, and those of one family; what a run before this left half-made is not to be trusted. */
+function endLabs(): void {
+  for (const name of [process.env.WEIR_TEST_LAB ?? 'test', 'test-v4', 'test-v6']) {
+    const { status, stderr } = spawnSync('bin/weir', ['lab', 'down', '--name', name], { encoding: 'utf8' });
+    if (status !== 0) process.stdout.write(`the lab ${name} could not be ended: ${stderr}\n`);
+  }
 }
 
 run(['scripts/check.ts']);
 if (ok || process.env.CI === undefined) {
   const files = globSync('test/**/*.test.ts').sort();
-  endLab();
+  endLabs();
   try {
     // One at a time: they share a lab, and each wants to be alone with it.
     for (const file of files) {
@@ -40,7 +44,7 @@ if (ok || process.env.CI === undefined) {
       process.stdout.write(`   ${file} (${((performance.now() - started) / 1000).toFixed(0)} s)\n`);
     }
   } finally {
-    endLab();
+    endLabs();
   }
 }
 if (!ok && total.failed === 0) total.failed = 1;

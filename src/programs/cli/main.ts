@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
+import { exitWhenOutputCloses } from '../../kernel/closed-pipe.ts';
 import { errorLine } from './error-line.ts';
 import { exitCodeOf } from './exit-code.ts';
 import { version } from './version.ts';
@@ -79,10 +80,6 @@ export async function run(argv: readonly string[]): Promise<number> {
 }
 
 if (import.meta.main) {
-  // Whoever reads may have seen enough: `weir ct list | head` is no error.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
+  exitWhenOutputCloses();
   process.exitCode = await run(process.argv.slice(2));
 }

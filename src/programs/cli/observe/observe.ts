@@ -145,12 +145,8 @@ function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolea
   return (only.length === 0 || only.some(named)) && !flags.some((each) => each.not && named(each));
 }
 
-/** Standard output: waits when the other end does not keep up, and ends the command when it has gone. */
+/** Standard output: waits when the other end does not keep up. */
 function output(): { write(text: string): Promise<void> | undefined } {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(exitCodes.ok);
-    throw error;
-  });
   return {
     write(text) {
       if (process.stdout.write(text)) return undefined;
