@@ -15,11 +15,11 @@ export const errorTable = {
   },
   AGENT_UNREACHABLE: {
     message: 'The agent’s socket does not answer.',
-    hint: 'Is the agent running? In a lab: ’weir lab status’. Else name its socket with --socket.',
+    hint: 'Is the agent running? In a lab: `weir lab status`. Else name its socket with --socket.',
   },
   BPF_OBJECT_MISSING: {
     message: 'The compiled datapath is not there.',
-    hint: 'Run ’make build’ in the checkout.',
+    hint: 'Run `make build` in the checkout.',
   },
   CNI_INVALID: {
     message: 'The container runtime’s request or the network configuration cannot be used.',
@@ -51,11 +51,11 @@ export const errorTable = {
   },
   KERNEL_UNSUPPORTED: {
     message: 'This kernel lacks something that Weir cannot do without.',
-    hint: '’weir doctor’ shows what this kernel has and lacks.',
+    hint: '`weir doctor` shows what this kernel has and lacks.',
   },
   KUBECONFIG_INVALID: {
     message: 'The kubeconfig cannot be read or lacks what is needed.',
-    hint: 'Check the file and its current context with ’kubectl config view’, or name another with --kubeconfig.',
+    hint: 'Check the file and its current context with `kubectl config view`, or name another with --kubeconfig.',
   },
   LABEL_INVALID: {
     message: 'A label or label selector breaks the syntax of Kubernetes.',

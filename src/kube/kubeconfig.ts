@@ -74,7 +74,9 @@ export function loadKubeconfig(path: string, context?: string): ClusterAccess {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new WeirError('KUBECONFIG_INVALID', `${path}: ${(error as Error).message}`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'may not be read' : message;
+    throw new WeirError('KUBECONFIG_INVALID', `${path}: ${why}`);
   }
   let file: z.infer<typeof fileSchema>;
   try {

@@ -17,11 +17,11 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
 }
 
 /** Collects an option that may be given several times. */
-export function collect(value: string, before: string[]): string[] {
+export function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
 
-function mapEntries(text: string, before: Record<string, number>): Record<string, number> {
+function mapEntries(text: string, before: Record<string, number> = {}): Record<string, number> {
   const [name, count] = text.split('=');
   const value = Number(count);
   if (!name || !Number.isInteger(value) || value < 1)
@@ -49,14 +49,12 @@ export function agentCommand(): Command {
       '--device <name>',
       'a device on which packets for pods arrive (repeat; default: found by addresses and routes)',
       collect,
-      [],
     )
     .option('--mtu <bytes>', 'of pod interfaces (default: the smallest of the devices)', wholeNumber(1280, 65_535))
     .option(
       '--ignore-label <key>',
       'a label that does not count for identities, beyond the usual ones (repeat)',
       collect,
-      [],
     )
     .option('--report-interval <seconds>', 'how often an active connection is reported', wholeNumber(1, 3600), 5)
     .option(
@@ -66,7 +64,7 @@ export function agentCommand(): Command {
       200,
     )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
-    .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries, {})
+    .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
@@ -89,13 +87,13 @@ Examples:
         cniBinDir: options.cniBinDir,
         cniConfDir: options.cniConfDir,
         cniPlugin: options.cniPlugin,
-        devices: options.device,
+        devices: options.device ?? [],
         mtu: options.mtu,
-        ignoredLabels: [...ignoredLabelKeys, ...options.ignoreLabel],
+        ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
         reportIntervalMs: options.reportInterval * 1000,
         dropReportsPerSecond: options.dropReports,
         flowCapacity: options.flows,
-        mapEntries: options.mapEntries,
+        mapEntries: options.mapEntries ?? {},
         logLevel: options.logLevel,
       });
     });

@@ -51,7 +51,9 @@ function reportText(
   const unknown = kernel.filter((row) => row.required && row.state === 'unknown');
   const lines = [
     ...missing.map((row) => `Missing: ${row.feature}, needed for ${row.neededFor}: ${row.detail}\n`),
-    ...unknown.map((row) => `Not tried: ${row.feature}: ${row.detail}\n`),
+    ...[...Map.groupBy(unknown, (row) => row.detail)].map(
+      ([why, rows]) => `Not known: ${rows.map((row) => row.feature).join(', ')}: ${why}\n`,
+    ),
     missing.length > 0
       ? 'Weir cannot run on this machine.\n'
       : unknown.length > 0

@@ -67,7 +67,7 @@ export function observeCommand(): Command {
         .default('compact'),
     )
     .addOption(new Option('--color <WHEN>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
-    .option('--field-mask <PATHS>', 'only these fields, such as time,source.pod_name (repeat; json only)', collect, []);
+    .option('--field-mask <PATHS>', 'only these fields, such as time,source.pod_name (repeat; json only)', collect);
   // Two-dash options that commander keeps in order by collecting them all into one list.
   command.option('--not', 'turns round the filter after it: leave out what it matches');
   command.on('option:not', () => {

@@ -24,7 +24,6 @@ export function operatorCommand(): Command {
       '--ignore-label <key>',
       'a label that does not count for identities, beyond the usual ones (repeat)',
       collect,
-      [],
     )
     .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -61,7 +60,7 @@ Examples:
           client: createKubeClient(findAccess(options.kubeconfig)),
           log: createLog('operator', options.logLevel),
           pools,
-          ignoredLabels: [...ignoredLabelKeys, ...options.ignoreLabel],
+          ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
           identityGraceMs: options.identityGrace * 60_000,
         },
         stop.signal,

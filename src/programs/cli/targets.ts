@@ -80,8 +80,9 @@ export function resolveTargets(options: TargetOptions, env: NodeJS.ProcessEnv = 
     );
   }
   if (!names.includes(name)) {
-    const known = names.length === 0 ? `there are none in ${contextFolder(env)}` : `there are: ${names.join(', ')}`;
-    throw new WeirError('NOT_FOUND', `no context "${name}"`, `Contexts: ${known}.`);
+    const known =
+      names.length === 0 ? `There are none in ${contextFolder(env)}` : `The contexts are ${names.join(', ')}`;
+    throw new WeirError('NOT_FOUND', `no context "${name}"`, `${known}.`);
   }
   const nodes = readContext(name, env);
   if (options.node === undefined) return { context: name, targets: nodes };
