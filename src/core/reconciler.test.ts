@@ -49,6 +49,20 @@ test('on start nothing is removed until the table is complete; then what is left
   assert.equal(target.log.at(-1), 'prune kept');
 });
 
+test('writeAgain() brings back what something else took from the target', async () => {
+  const { table, target, reconciler, settle } = setUp();
+  table.upsert([
+    { to: 'a', via: '1' },
+    { to: 'b', via: '1' },
+  ]);
+  await settle();
+  target.held.delete('a');
+  table.delete('b');
+  reconciler.writeAgain();
+  await settle();
+  assert.deepEqual([...target.held.keys()], ['a']);
+});
+
 test('a row that fails is tried again, later each time, while others pass', async () => {
   const { table, target, clock, reconciler, settle } = setUp();
   target.failRow('a', 'no room', 3);

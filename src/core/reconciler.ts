@@ -53,8 +53,8 @@ export interface Reconciler {
   pruned(): { readonly done: boolean; readonly error?: string };
   /** Resolves when everything up to this revision of the table is in the target. Rejects when the signal aborts. */
   waitFor(revision: number, signal?: AbortSignal): Promise<void>;
-  /** Prunes again, e.g. because something else may have written the target. */
-  requestPrune(): void;
+  /** Writes all rows again, because something else has changed the target. */
+  writeAgain(): void;
   /** Stops after the operation that is running; what is unfinished stays unfinished. */
   stop(): Promise<void>;
 }
@@ -247,9 +247,8 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
         check();
       });
     },
-    requestPrune() {
-      prune.wanted = true;
-      prune.dueMs = 0;
+    writeAgain() {
+      take(table.changesSince(0));
       wake();
     },
     async stop() {

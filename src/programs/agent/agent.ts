@@ -109,6 +109,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const slices = createTable<SliceRow>({ name: 'own-slices', key: (row) => row.name });
 
   const client = createKubeClient(findAccess(settings.kubeconfig));
+  const writeAgain = (name: 'routes' | 'slices') => reconcilers.find((each) => each.name === name)?.writeAgain();
   const badPolicies = new Map<string, string>();
   const sources = followSources({
     client,
@@ -131,8 +132,13 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
         });
       else if (state.connected) log.debug('following', { resource: state.resource });
     },
+    // The operator does when a node goes; the node may be back under its name.
+    onOwnSliceDeleted(name) {
+      if (slices.has(name)) writeAgain('slices');
+    },
   });
   const { identities } = sources;
+  const reconcilers: Reconciler[] = [];
 
   const onCorrupt = (file: string, reason: string) => log.error('STATE_FILE_INVALID: set aside', { file, reason });
   const numbers = createStateFile(
@@ -167,7 +173,6 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     onError: (error) => log.error('a pass failed', { error: errorText(error), stack: (error as Error).stack }),
   });
 
-  const reconcilers: Reconciler[] = [];
   const interfaces = createPodInterfaces();
   const pools = createNodePools({
     thisNode: settings.nodeName,
@@ -266,6 +271,16 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       )
     )
       updateDevices();
+    // A device that goes down takes its routes with it, and the kernel does not always say so.
+    if (
+      changes.some(
+        (change) =>
+          change.kind === 'lost' ||
+          (change.kind === 'link' && !change.link.name.startsWith('weir')) ||
+          (change.kind === 'route' && change.deleted && change.route.protocol === RouteProtocol.weir),
+      )
+    )
+      writeAgain('routes');
     // Next hops are remembered with connections: a route that moved has to be looked up again.
     if (
       changes.some(

@@ -56,6 +56,8 @@ export function followSources(options: {
   readonly node: string;
   readonly parsePolicy: (object: unknown) => NetworkPolicyRow | undefined;
   readonly onState: (state: WatchState) => void;
+  /** Somebody, maybe this agent, deleted a slice of this node. */
+  readonly onOwnSliceDeleted: (name: string) => void;
 }): AgentSources {
   const { client, node, onState } = options;
   const pods = createTable<PodRow>({ name: 'pods', key: (row) => row.key });
@@ -91,7 +93,7 @@ export function followSources(options: {
     ),
     watchIntoTable<WeirNode, NodeRow>(client, weirResources.nodes, nodes, nodeRow, { onState }),
     watchIntoTable<WeirIdentity, IdentityRow>(client, weirResources.identities, identities, identityRow, { onState }),
-    watchSlices(client, node, remoteEndpoints, onState),
+    watchSlices(client, node, remoteEndpoints, onState, options.onOwnSliceDeleted),
     watchApiServers(client, apiServers, onState),
   ];
   return {
@@ -115,6 +117,7 @@ function watchSlices(
   node: string,
   table: ReturnType<typeof createTable<RemoteEndpointRow, 'slice'>>,
   onState: (state: WatchState) => void,
+  onOwnDeleted: (name: string) => void,
 ): Watch {
   const keysOf = new Map<string, Set<string>>();
   const rowsOf = (slice: WeirEndpointSlice): RemoteEndpointRow[] =>
@@ -160,6 +163,7 @@ function watchSlices(
       },
       upsert: put,
       delete(item) {
+        if (item.node === node) onOwnDeleted(item.metadata.name);
         const before = keysOf.get(item.metadata.name) ?? new Set();
         keysOf.delete(item.metadata.name);
         table.batch(() => {
