@@ -203,7 +203,7 @@ function createReader(ignoredLabels: readonly string[]) {
         : undefined;
     if (value === undefined || value === 'enforced') return false;
     if (value === 'staged') return true;
-    bad(`metadata.annotations["${enforcementAnnotation}"]`, 'must be staged or enforced');
+    bad(`metadata.annotations["${enforcementAnnotation}"]`, `must be staged or enforced, not ${JSON.stringify(value)}`);
     return false;
   }
 
