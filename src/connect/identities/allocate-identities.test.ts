@@ -95,3 +95,11 @@ test('whatever happens, no number means two label sets', () => {
     }),
   );
 });
+
+test('a number that was in use before a restart is not the next one after it', () => {
+  const identities = createIdentityAllocator({ first: 256, last: 300 });
+  identities.learn({ id: 270, labels: ['k8s:app=a'] });
+  assert.deepEqual(identities.numberFor(['k8s:app=b']), { id: 271, isNew: true });
+  identities.learn({ id: 300, labels: ['k8s:app=c'] });
+  assert.deepEqual(identities.numberFor(['k8s:app=d']), { id: 256, isNew: true });
+});

@@ -54,6 +54,8 @@ export function createIdentityAllocator(range: { first: number; last: number } =
       if (byId.get(id) === key) return;
       forget(id); // It may have meant something else: nobody may get the number for that any more.
       byId.set(id, key);
+      // After a restart too a number rests: go on above what is there.
+      if (id >= next && id <= range.last) next = id === range.last ? range.first : id + 1;
       const ids = byKey.get(key);
       if (ids === undefined) byKey.set(key, [id]);
       else

@@ -64,7 +64,11 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
   });
   const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
   const weirNodes = createTable<WeirNode & { name: string }>({ name: 'weir-nodes', key: (row) => row.name });
-  const slices = new Map<string, string>();
+  const slices = new Map<string, { node: string; identities: readonly number[] }>();
+  const sliceRow = (slice: WeirEndpointSlice) => ({
+    node: slice.node,
+    identities: Array.isArray(slice.endpoints) ? slice.endpoints.map((endpoint) => endpoint.identity) : [],
+  });
   const identities = createIdentityAllocator(options.identityRange);
   let identitiesListed = false;
   const watches: Watch[] = [];
@@ -113,9 +117,9 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
       {
         list(items) {
           slices.clear();
-          for (const item of items) slices.set(item.metadata.name, item.node);
+          for (const item of items) slices.set(item.metadata.name, sliceRow(item));
         },
-        upsert: (item) => slices.set(item.metadata.name, item.node),
+        upsert: (item) => slices.set(item.metadata.name, sliceRow(item)),
         delete: (item) => slices.delete(item.metadata.name),
       },
       { onState },
@@ -197,13 +201,20 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
         const spec = desiredSpec(node, current, options.pools, used, log);
         for (const cidr of spec.podCIDRs) used.add(cidr);
         if (current !== undefined && JSON.stringify(current.spec) === JSON.stringify(spec)) continue;
-        await client.apply(weirResources.nodes, { apiVersion, kind: 'WeirNode', metadata: { name: node.name }, spec });
+        const applied = await client.apply<WeirNode>(weirResources.nodes, {
+          apiVersion,
+          kind: 'WeirNode',
+          metadata: { name: node.name },
+          spec,
+        });
+        // Known now, and not when the watch brings it: until then another node might be given the same block.
+        weirNodes.upsert({ ...applied, name: node.name });
         log.info('node has its blocks', { node: node.name, podCIDRs: spec.podCIDRs });
       }
       for (const row of weirNodes.rows()) {
         if (nodes.has(row.name)) continue;
-        for (const [name, owner] of slices)
-          if (owner === row.name) await ignoreMissing(client.delete(weirResources.endpointSlices, name));
+        for (const [name, slice] of slices)
+          if (slice.node === row.name) await ignoreMissing(client.delete(weirResources.endpointSlices, name));
         await ignoreMissing(client.delete(weirResources.nodes, row.name));
         log.info('node is gone: its blocks are free', { node: row.name });
       }
@@ -218,7 +229,14 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
       if (!identitiesListed || !pods.initialized) return;
       const inUse = new Set<string>();
       for (const row of pods.rows()) inUse.add(row.identity);
-      for (const id of [...identities.unused(inUse, Date.now(), options.identityGraceMs), ...identities.duplicates()]) {
+      // What a node still says of its pods counts: a number that came to mean others would give them what is the others'.
+      const named = new Set([...slices.values()].flatMap((slice) => slice.identities));
+      for (const id of named) {
+        const labels = known.get(id)?.labels;
+        if (labels !== undefined) inUse.add(identityKey(labels));
+      }
+      const unused = identities.unused(inUse, Date.now(), options.identityGraceMs);
+      for (const id of [...unused, ...identities.duplicates().filter((each) => !named.has(each))]) {
         client.delete(weirResources.identities, String(id)).then(
           () => log.info('identity collected', { id }),
           (error: Error) =>
@@ -258,7 +276,8 @@ function desiredSpec(
     taken.add(block);
     podCIDRs.push(block);
   }
-  return { addresses: [...node.addresses], podCIDRs, clusterPools: pools.map((pool) => pool.cidr) };
+  // In the order of the API's answers, with which it is compared.
+  return { addresses: [...node.addresses], clusterPools: pools.map((pool) => pool.cidr), podCIDRs };
 }
 
 function nodeRow(node: NodeObject): NodeRow {
