@@ -57,7 +57,7 @@ function nodeText(status: NodeStatus, options: TableOptions): string {
     [
       'Kernel',
       sync.synced
-        ? `in step after ${sync.passes} passes, the last took ${sync.lastMs.toFixed(1)} ms`
+        ? `in step, ${sync.passes} passes so far, the last took ${sync.lastMs.toFixed(1)} ms`
         : 'not in step yet: the first complete state has not been read',
     ],
     ['Agent', `memory ${bytesText(status.memoryBytes)}, started ${status.startedAt}`],
