@@ -29,7 +29,8 @@ export async function* readNode(
   request: GetFlowsRequest,
   onConnected: () => void = () => {},
 ): AsyncGenerator<NodeFlow> {
-  if (!existsSync(target.hubbleSocket)) throw unreachable(target, `its flow socket ${target.hubbleSocket} is not there`);
+  if (!existsSync(target.hubbleSocket))
+    throw unreachable(target, `its flow socket ${target.hubbleSocket} is not there`);
   const client = serviceClient(Observer, `unix:${target.hubbleSocket}`, {
     'grpc.max_receive_message_length': 16 << 20,
     'grpc.enable_retries': 0,
