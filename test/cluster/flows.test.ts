@@ -1,7 +1,6 @@
 // Every connection explains itself: who talked to whom, on which port, what became of it, and which policy and rule
 // said so; for a default deny, which policies isolate. Read as users do, with the command line.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -242,9 +241,7 @@ describe('flows', { skip }, () => {
     await scene.policy('server-load', loadAllowed);
     const load = ensureLoad(root);
     const pid = (await lab.status()).nodes.find((each) => each.name === near)!.agentPid!;
-    const [program = '', ...args] = podCommand(lab.record, scene.pod('server-near'), [load, 'serve', '81']);
-    const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    await new Promise((resolve) => server.stdout.once('data', resolve));
+    const server = await serveSteady(lab.record, scene.pod('server-near'), 81);
     const before = { ...(await losses()), inKernel: await lostEvents() };
     const since = now();
     try {
@@ -260,7 +257,7 @@ describe('flows', { skip }, () => {
       assert.equal((JSON.parse(done.stdout) as { errors: number }).errors, 0, 'traffic does not notice');
     } finally {
       process.kill(pid, 'SIGCONT');
-      server.kill('SIGKILL');
+      server.close();
     }
     await waitFor(
       'the ring to be read',

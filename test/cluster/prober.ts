@@ -53,6 +53,7 @@ export async function startProber(command: readonly string[]): Promise<Prober> {
         waiting.set(id, resolve);
         child.stdin.write(`${id} ${protocol} ${address} ${port} ${timeoutMs}\n`);
       }),
-    close: () => child.kill('SIGKILL'),
+    // To kill it would end what entered the pod for it, and leave the prober.
+    close: () => child.stdin.end(),
   };
 }

@@ -32,7 +32,8 @@ export function serveSteady(record: LabRecord, pod: LabPod, port: number): Promi
 /** Starts a server by its whole command. */
 export async function startServer(command: readonly string[]): Promise<{ close(): void }> {
   const [program = '', ...args] = command;
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  // It ends with its input, also when this process dies: to kill it would only end what entered the pod for it.
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'] });
   await new Promise<void>((resolve, reject) => {
     child.stdout.once('data', () => resolve());
     child.once('exit', (code) => reject(new Error(`steady serve ended with ${code}`)));
