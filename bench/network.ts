@@ -19,7 +19,7 @@ const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     loads: { type: 'string', default: '6' },
-    seconds: { type: 'string', default: '1' },
+    seconds: { type: 'string', default: '0.7' },
     only: { type: 'string' },
   },
 });

@@ -163,6 +163,11 @@ export async function callPlugin(
   command: CniCommand,
   pod: Pick<LabPod, 'node' | 'name' | 'namespace' | 'uid' | 'containerId' | 'netns'> & { cniResult?: CniResult },
 ): Promise<CniResult> {
+  // An agent that has just started writes the configuration when it can serve.
+  if (command === 'ADD') {
+    const configured = async () => configurationFiles(lab, pod.node).length > 0 || undefined;
+    await waitFor(`the agent of ${pod.node} to be ready for pods`, configured, 20_000);
+  }
   const list = readConfigurationList(lab, pod.node);
   const names = [`K8S_POD_NAMESPACE=${pod.namespace}`, `K8S_POD_NAME=${pod.name}`, `K8S_POD_UID=${pod.uid}`];
   const env = [
@@ -204,13 +209,16 @@ export function pluginConfiguration(
   return { ...plugin, ...shared, ...(previous === undefined ? {} : { prevResult: previous }) };
 }
 
+function configurationFiles(lab: string, node: string): string[] {
+  const files = readdirSync(join(paths.node(lab, node), 'cni/net.d'));
+  return files.filter((name) => name.endsWith('.conflist')).sort();
+}
+
 /** The list that a runtime on this node would take: the first by name. Read from outside, which costs no process. */
 function readConfigurationList(lab: string, node: string): ConfigurationList {
-  const folder = join(paths.node(lab, node), 'cni/net.d');
-  const names = readdirSync(folder).filter((name) => name.endsWith('.conflist'));
-  const [first] = names.sort();
+  const [first] = configurationFiles(lab, node);
   if (first === undefined) {
     throw new WeirError('LAB_NOT_RUNNING', `${node} has no CNI configuration: its agent is not ready`);
   }
-  return JSON.parse(readFileSync(join(folder, first), 'utf8')) as ConfigurationList;
+  return JSON.parse(readFileSync(join(paths.node(lab, node), 'cni/net.d', first), 'utf8')) as ConfigurationList;
 }
