@@ -8,6 +8,8 @@ import { openNetlinkSocket } from './netlink.ts';
 export interface LinkRemover {
   /** Resolves when the device is gone; whether it was there does not matter. */
   remove(ifindex: number): Promise<void>;
+  /** Resolves when nothing is under way; at once when nothing was. Answers whether anything was. */
+  settled(): Promise<boolean>;
   close(): void;
 }
 
@@ -17,14 +19,25 @@ export function createLinkRemover(): LinkRemover {
   const answers = new Uint8Array(4096);
   let last: Promise<unknown> = Promise.resolve();
   let sequence = 0;
+  let underWay = 0;
   return {
     remove(ifindex) {
+      underWay++;
       const work = last.then(async () => {
         await sendAsync(fd, deleteLinkMessage(ifindex, ++sequence));
         while (recv(fd, answers, MSG_DONTWAIT) > 0); // Acknowledgements and ENODEV: both mean that it is gone.
       });
-      last = work.catch(() => {});
+      last = work
+        .catch(() => {})
+        .then(() => {
+          underWay--;
+        });
       return work;
+    },
+    async settled() {
+      const any = underWay > 0;
+      while (underWay > 0) await last;
+      return any;
     },
     close: () => closeFd(fd),
   };

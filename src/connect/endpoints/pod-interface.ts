@@ -95,12 +95,22 @@ export function createPodInterfaces(): PodInterfaces {
     }
   }
 
+  /** The container's last interface may still be on its way out, when it comes again right after it went. */
+  async function createWhenFree(spec: PodInterfaceSpec, netnsFd: number): Promise<number> {
+    try {
+      return createPair(spec, netnsFd);
+    } catch (error) {
+      if (error instanceof CniError && (await remover.settled())) return createPair(spec, netnsFd);
+      throw error;
+    }
+  }
+
   return {
     async create(spec, attach) {
       const netnsFd = openPodNetns(spec.netns);
       try {
         withNetns(netnsFd, () => allowIpv6(spec));
-        const ifindex = createPair(spec, netnsFd);
+        const ifindex = await createWhenFree(spec, netnsFd);
         try {
           configurePodSide(netnsFd, spec);
           await attach(ifindex);
