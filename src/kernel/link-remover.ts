@@ -24,8 +24,9 @@ export function createLinkRemover(): LinkRemover {
     remove(ifindex) {
       underWay++;
       const work = last.then(async () => {
-        await sendAsync(fd, deleteLinkMessage(ifindex, ++sequence));
-        while (recv(fd, answers, MSG_DONTWAIT) > 0); // Acknowledgements and ENODEV: both mean that it is gone.
+        const sent = await sendAsync(fd, deleteLinkMessage(ifindex, ++sequence));
+        if (sent < 0) throw new Error(`the kernel took no request to delete device ${ifindex}`);
+        while (recv(fd, answers, MSG_DONTWAIT) > 0); // Acknowledged, or ENODEV: it is gone either way.
       });
       last = work
         .catch(() => {})
