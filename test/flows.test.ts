@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { create } from '@bufbuild/protobuf';
 import { type Flow, TrafficDirection, Verdict } from '../proto/gen/flow/flow_pb.js';
 import { GetFlowsRequestSchema, type GetFlowsResponse, Observer } from '../proto/gen/observer/observer_pb.js';
-import type { AddressRow, EndpointRow, IdentityRow, NodeRow, PodRow } from '../src/core/rows.ts';
+import type { AddressRow, EndpointRow, IdentityRow, NodeRow } from '../src/core/rows.ts';
 import { createTable } from '../src/core/table.ts';
 import { u32Codec } from '../src/kernel/codec.ts';
 import { createFlowObserver } from '../src/observe/flows/flow-observer.ts';
@@ -66,7 +66,6 @@ async function observeNode(t: TestContext, bed: Bed, index: number) {
     cookie: node.compiler!.cookie,
     addresses,
     identities,
-    pods: createTable<PodRow>({ name: 'pods', key: (row) => row.key }),
     endpoints: createTable<EndpointRow>({ name: 'endpoints', key: (row) => row.id }),
     policies: createTable({ name: 'policies', key: (row: { key: string }) => row.key }) as never,
     nodes: createTable<NodeRow>({ name: 'nodes', key: (row) => row.name }),

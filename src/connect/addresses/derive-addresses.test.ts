@@ -48,6 +48,18 @@ const remote = (id: number, ipv4: string, node = 'n2'): RemoteEndpointRow => ({
 });
 const node = (name: string, ...addresses: string[]): NodeRow => ({ name, addresses, podCidrs: [], clusterPools: [] });
 
+test('what made a pod is known of pods of this node and of others', () => {
+  const { sources, to, derivation } = setUp();
+  const workload = { kind: 'Deployment', name: 'web' };
+  sources.endpoints.upsert({ ...endpoint(1, '10.0.0.1'), workload });
+  sources.remoteEndpoints.upsert([{ ...remote(1, '10.0.1.1'), workload }, remote(2, '10.0.1.2')]);
+  derivation.run();
+  assert.deepEqual(
+    ['10.0.0.1', '10.0.1.1', '10.0.1.2'].map((address) => to.get(address)?.workload),
+    [workload, workload, undefined],
+  );
+});
+
 test('a later source wins: api server < slice < node < local pod < own device', () => {
   const { sources, to, derivation } = setUp();
   const kindAfter = (write: () => void) => {

@@ -67,6 +67,7 @@ function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[
               pod: endpoint.pod,
               node: thisNode,
               namedPorts: endpoint.namedPorts,
+              ...(endpoint.workload === undefined ? {} : { workload: endpoint.workload }),
               ifindex: endpoint.ifindex,
               endpointId: endpoint.id,
               ...(pending ? { pending } : {}),
@@ -88,6 +89,7 @@ function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[
               pod: endpoint.pod,
               node: endpoint.node,
               namedPorts: endpoint.namedPorts,
+              ...(endpoint.workload === undefined ? {} : { workload: endpoint.workload }),
             },
       );
     }

@@ -149,6 +149,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       identity: (pod && identityOf(identities, labelsOf(pod))) ?? reservedIdentities.init,
       labels: pod?.labels ?? {},
       namedPorts: pod?.namedPorts ?? [],
+      workload: pod?.workload,
       state: 'creating',
       netns: request.netns,
       createdAtMs: nowMs(),
@@ -177,6 +178,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         mac: made.mac,
         labels: current?.labels ?? {},
         namedPorts: current?.namedPorts ?? [],
+        workload: current?.workload,
         identity: identity ?? reservedIdentities.init,
         state: 'ready',
       };
@@ -300,6 +302,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         ...row,
         labels: pod.labels,
         namedPorts: pod.namedPorts,
+        workload: pod.workload,
         identity: identity ?? row.identity,
         serviceAccount: pod.serviceAccount,
       });

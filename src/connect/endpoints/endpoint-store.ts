@@ -19,6 +19,7 @@ const schema = z.object({
   identity: z.int().min(1),
   labels: z.record(z.string(), z.string()),
   namedPorts: z.array(z.object({ name: z.string(), protocol: z.enum(['TCP', 'UDP', 'SCTP']), port: z.int() })),
+  workload: z.object({ kind: z.string(), name: z.string() }).optional(),
   state: z.enum(['creating', 'waiting-for-identity', 'ready', 'disconnecting']),
   netns: z.string(),
   createdAtMs: z.number(),

@@ -82,5 +82,6 @@ function publish(row: EndpointRow): WeirEndpointSlice['endpoints'][number] | und
     ...(row.ipv6 === undefined ? {} : { ipv6: row.ipv6 }),
     identity: row.identity,
     ...(row.namedPorts.length === 0 ? {} : { ports: row.namedPorts.map((port) => ({ ...port })) }),
+    ...(row.workload === undefined ? {} : { workload: row.workload }),
   };
 }

@@ -1,5 +1,6 @@
 // An exact address that belongs to the cluster: of a pod, of a node, of the API server.
 import type { NamedPort } from './named-port.ts';
+import type { Workload } from './pod.ts';
 
 /** What an address belongs to. */
 export type AddressKind = 'pod' | 'host' | 'remote-node' | 'kube-apiserver';
@@ -12,6 +13,8 @@ export interface AddressRow {
   readonly namespace?: string;
   readonly pod?: string;
   readonly node?: string;
+  /** Of a pod. */
+  readonly workload?: Workload;
   readonly namedPorts: readonly NamedPort[];
   /** The host side of a local pod's veth; 0 for everything else. */
   readonly ifindex: number;

@@ -1,6 +1,7 @@
 // A pod (or other workload) of this node that Weir connects.
 import type { LabelMap } from '../labels.ts';
 import type { NamedPort } from './named-port.ts';
+import type { Workload } from './pod.ts';
 
 /** How far an endpoint has come. */
 export type EndpointState = 'creating' | 'waiting-for-identity' | 'ready' | 'disconnecting';
@@ -24,6 +25,8 @@ export interface EndpointRow {
   readonly identity: number;
   readonly labels: LabelMap;
   readonly namedPorts: readonly NamedPort[];
+  /** As long as the API server has not described the pod: nothing. */
+  readonly workload?: Workload;
   readonly state: EndpointState;
   /** Path of the pod's network namespace. */
   readonly netns: string;

@@ -2,6 +2,12 @@
 import type { LabelMap } from '../labels.ts';
 import type { NamedPort } from './named-port.ts';
 
+/** What made a pod, such as Deployment web. */
+export interface Workload {
+  readonly kind: string;
+  readonly name: string;
+}
+
 /** The primary key is `key`, "namespace/name". */
 export interface PodRow {
   readonly key: string;
@@ -12,6 +18,6 @@ export interface PodRow {
   readonly serviceAccount: string;
   readonly namedPorts: readonly NamedPort[];
   readonly addresses: readonly string[];
-  /** The kind and name of what made the pod, such as Deployment web; the pod itself when nothing did. */
-  readonly workload: { readonly kind: string; readonly name: string };
+  /** The pod itself when nothing made it. */
+  readonly workload: Workload;
 }

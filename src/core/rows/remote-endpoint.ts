@@ -1,5 +1,6 @@
 // A pod of another node, from that node's endpoint slices.
 import type { NamedPort } from './named-port.ts';
+import type { Workload } from './pod.ts';
 
 /** The primary key is `key`, "node/id". */
 export interface RemoteEndpointRow {
@@ -12,4 +13,5 @@ export interface RemoteEndpointRow {
   readonly ipv6?: string;
   readonly identity: number;
   readonly namedPorts: readonly NamedPort[];
+  readonly workload?: Workload;
 }

@@ -42,6 +42,8 @@ export const weirEndpointSliceSchema = z.object({
         ipv6: z.string().optional(),
         identity: z.int().min(1).max(16_777_215),
         ports: z.array(portSchema).max(256).optional(),
+        /** What made the pod: flows of other nodes name it. */
+        workload: z.object({ kind: z.string(), name: z.string() }).optional(),
       }),
     )
     .max(64),

@@ -2,7 +2,7 @@
 // by all flows of it; what changes in the tables is forgotten. A pod that is gone keeps its name for what still comes.
 import { reservedIdentities, reservedIdentityRows } from '../../core/identity.ts';
 import { formatAddress, type IpAddress } from '../../core/ip.ts';
-import type { AddressRow, IdentityRow, PodRow } from '../../core/rows.ts';
+import type { AddressRow, IdentityRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import type { FlowEnd } from './flow-row.ts';
 
@@ -10,8 +10,6 @@ import type { FlowEnd } from './flow-row.ts';
 export interface EndTables {
   readonly addresses: ReadTable<AddressRow>;
   readonly identities: ReadTable<IdentityRow>;
-  /** Pods of this node. */
-  readonly pods: ReadTable<PodRow>;
 }
 
 /** Names ends. */
@@ -31,13 +29,12 @@ const mappedMark = new Int32Array(new Uint8Array([0, 0, 0xff, 0xff]).buffer)[0]!
 
 /** Makes the naming over the tables; `nowMs` is for tests. */
 export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now): FlowEnds {
-  const { addresses, identities, pods } = tables;
+  const { addresses, identities } = tables;
   const v4 = new Map<number, FlowEnd>();
   const v6 = new Map<string, FlowEnd>();
   const byText = new Map<string, number | string>();
-  const departed = new Map<string, { row: AddressRow; workload: PodRow['workload'] | undefined; untilMs: number }>();
+  const departed = new Map<string, { row: AddressRow; untilMs: number }>();
   const ifindexes = new Map<number, AddressRow>();
-  const gonePods = new Map<string, PodRow['workload']>();
   const reserved = new Map(reservedIdentityRows().map((row) => [row.id, row.labels]));
   const bytes = new Uint8Array(16);
   const byteWords = new Int32Array(bytes.buffer);
@@ -64,7 +61,7 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
         if (after !== undefined && after.ifindex > 0) ifindexes.set(after.ifindex, after);
         if (after !== undefined || before?.kind !== 'pod') continue;
         departed.delete(before.address);
-        departed.set(before.address, { row: before, workload: workloadOf(before), untilMs: nowMs() + departedMs });
+        departed.set(before.address, { row: before, untilMs: nowMs() + departedMs });
         if (departed.size > departedLimit) departed.delete(departed.keys().next().value!);
       }
     }),
@@ -72,33 +69,14 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
     identities.subscribe(({ changes }) => {
       if (changes.some(({ before }) => before !== undefined)) forgetAll();
     }),
-    pods.subscribe(({ changes }) => {
-      for (const { before, after } of changes) {
-        for (const address of before?.addresses ?? []) forget(address);
-        for (const address of after?.addresses ?? []) forget(address);
-        if (after !== undefined || before === undefined) continue;
-        gonePods.set(before.key, before.workload);
-        if (gonePods.size > departedLimit) gonePods.delete(gonePods.keys().next().value!);
-      }
-    }),
   ];
   for (const row of addresses.rows()) if (row.ifindex > 0) ifindexes.set(row.ifindex, row);
-
-  function workloadOf(row: AddressRow): PodRow['workload'] | undefined {
-    const key = `${row.namespace}/${row.pod}`;
-    return pods.get(key)?.workload ?? gonePods.get(key);
-  }
 
   function labelsOf(identity: number): readonly string[] | undefined {
     return reserved.get(identity) ?? identities.get(identity)?.labels;
   }
 
-  function endOf(
-    address: string,
-    row: AddressRow | undefined,
-    workload: PodRow['workload'] | undefined,
-    identity: number,
-  ): FlowEnd {
+  function endOf(address: string, row: AddressRow | undefined, identity: number): FlowEnd {
     return {
       address,
       identity,
@@ -106,20 +84,20 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
       endpointId: row?.endpointId ?? 0,
       namespace: row?.namespace ?? '',
       pod: row?.pod ?? '',
-      workloadKind: workload?.kind ?? '',
-      workloadName: workload?.name ?? '',
+      workloadKind: row?.workload?.kind ?? '',
+      workloadName: row?.workload?.name ?? '',
     };
   }
 
   function resolve(address: string, identity: number): FlowEnd {
     const row = addresses.get(address);
-    if (row !== undefined) return endOf(address, row, workloadOf(row), identity || row.identity);
+    if (row !== undefined) return endOf(address, row, identity || row.identity);
     const gone = departed.get(address);
     if (gone !== undefined && gone.untilMs > nowMs() && (identity === 0 || identity === gone.row.identity)) {
-      return endOf(address, gone.row, gone.workload, gone.row.identity);
+      return endOf(address, gone.row, gone.row.identity);
     }
     const world = address.includes(':') ? reservedIdentities['world-ipv6'] : reservedIdentities['world-ipv4'];
-    return endOf(address, undefined, undefined, identity || world);
+    return endOf(address, undefined, identity || world);
   }
 
   function textOf(words: Int32Array, at: number, mapped: boolean): string {
@@ -160,7 +138,7 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
     },
     byIfindex(ifindex) {
       const row = ifindexes.get(ifindex);
-      return row === undefined ? undefined : endOf(row.address, row, workloadOf(row), row.identity);
+      return row === undefined ? undefined : endOf(row.address, row, row.identity);
     },
     close() {
       for (const stop of stops) stop();

@@ -37,6 +37,7 @@ test('a flow is all that the contract can say of an event', () => {
       namespace: 'shop',
       labels: ['k8s:app=cart', 'k8s:io.kubernetes.pod.namespace=shop'],
       pod_name: 'cart-7',
+      workloads: [{ name: 'cart', kind: 'Deployment' }],
     },
     destination: {
       ID: 2,
@@ -45,6 +46,7 @@ test('a flow is all that the contract can say of an event', () => {
       namespace: 'shop',
       labels: ['k8s:app=db', 'k8s:io.kubernetes.pod.namespace=shop'],
       pod_name: 'db-0',
+      workloads: [{ name: 'db', kind: 'StatefulSet' }],
     },
     Type: 'L3_L4',
     node_name: 'node1',
@@ -193,7 +195,6 @@ test('ends are named in both families; the host and the world by their reserved 
 test('a pod that is gone keeps its name for what still comes, for a while', () => {
   const scene = createScene();
   scene.tables.addresses.delete(web);
-  scene.tables.pods.delete('shop/web-1');
   scene.record(makeEvent({ from: web, to: db, identity: [256, 257] }));
   assert.equal(scene.ring.get(0).source.pod, 'web-1');
   assert.equal(scene.ring.get(0).source.workloadName, 'web');

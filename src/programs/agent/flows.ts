@@ -39,7 +39,6 @@ export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
     cookie: agent.compiler.cookie,
     addresses: agent.addresses,
     identities: sources.identities,
-    pods: sources.pods,
     endpoints: agent.endpoints,
     policies: sources.policies,
     nodes: sources.nodes,

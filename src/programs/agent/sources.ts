@@ -133,6 +133,7 @@ function watchSlices(
           ipv6: endpoint.ipv6 && canonicalIp(endpoint.ipv6),
           identity: endpoint.identity,
           namedPorts: endpoint.ports ?? [],
+          workload: endpoint.workload,
         }));
   const owned = (key: string, except: string) => [...keysOf].some(([name, keys]) => name !== except && keys.has(key));
   const put = (slice: WeirEndpointSlice) => {

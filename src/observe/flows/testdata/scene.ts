@@ -1,15 +1,7 @@
 // A small scene for tests: two pods of this node, one of another, the world, and events between them as the datapath
 // would report them.
 import { parseAddress } from '../../../core/ip.ts';
-import type {
-  AddressRow,
-  CookieRow,
-  EndpointRow,
-  IdentityRow,
-  NetworkPolicyRow,
-  NodeRow,
-  PodRow,
-} from '../../../core/rows.ts';
+import type { AddressRow, CookieRow, EndpointRow, IdentityRow, NetworkPolicyRow, NodeRow } from '../../../core/rows.ts';
 import { createTable } from '../../../core/table.ts';
 import { type Event, EventFlags, EventType, event } from '../../../kernel/datapath.gen.ts';
 import { createFlowEnds } from '../flow-ends.ts';
@@ -38,6 +30,7 @@ const pod = (address: string, name: string, identity: number, endpointId: number
   namedPorts: [],
   ifindex: endpointId === 0 ? 0 : 100 + endpointId,
   endpointId,
+  workload: { kind: name === 'db-0' ? 'StatefulSet' : 'Deployment', name: name.slice(0, name.indexOf('-')) },
 });
 
 const allowCookie: CookieRow = {
@@ -96,7 +89,6 @@ export function createScene(capacity = 64) {
   const tables = {
     addresses: createTable<AddressRow>({ name: 'addresses', key: (row) => row.address }),
     identities: createTable<IdentityRow>({ name: 'identities', key: (row) => row.id }),
-    pods: createTable<PodRow>({ name: 'pods', key: (row) => row.key }),
     endpoints: createTable<EndpointRow>({ name: 'endpoints', key: (row) => row.id }),
     policies: createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key }),
     nodes: createTable<NodeRow>({ name: 'nodes', key: (row) => row.name }),
@@ -113,17 +105,6 @@ export function createScene(capacity = 64) {
     { id: 257, labels: ['k8s:app=db', 'k8s:io.kubernetes.pod.namespace=shop'] },
     { id: 258, labels: ['k8s:app=cart', 'k8s:io.kubernetes.pod.namespace=shop'] },
   ]);
-  tables.pods.upsert({
-    key: 'shop/web-1',
-    namespace: 'shop',
-    name: 'web-1',
-    uid: 'p1',
-    labels: { app: 'web' },
-    serviceAccount: 'default',
-    namedPorts: [],
-    addresses: [addresses.web, addresses.web6],
-    workload: { kind: 'Deployment', name: 'web' },
-  });
   const cookies = new Map([allowCookie, denyCookie].map((row) => [row.cookie, row]));
   const cookie = (number: number) => cookies.get(number);
   const now = { ms: 1_000_000 };
