@@ -23,6 +23,8 @@ export type Link = {
   up: boolean;
   /** Has a carrier. */
   running: boolean;
+  /** Takes packets to send: the kernel acts on a new carrier a moment later, and drops in silence until then. */
+  operational: boolean;
   loopback: boolean;
   /** `veth`, `bridge`, `vxlan`, …; empty for physical devices and loopback. */
   kind: string;
@@ -51,6 +53,7 @@ const RTM_DELLINK = 17;
 const RTM_GETLINK = 18;
 const IFF_UP = 1;
 const IFF_LOOPBACK = 8;
+const IFF_RUNNING = 0x40;
 const IFF_LOWER_UP = 0x10000;
 const headerBytes = 16;
 const Attribute = {
@@ -210,6 +213,7 @@ export function parseLink(message: NetlinkMessage): Link {
     mtu: attributeU32(attributes.get(Attribute.mtu)) ?? 0,
     up: (flags & IFF_UP) !== 0,
     running: (flags & IFF_LOWER_UP) !== 0,
+    operational: (flags & IFF_RUNNING) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,
     kind: kind ? attributeText(kind) : '',
     masterIfindex: attributeU32(attributes.get(Attribute.master)) ?? 0,

@@ -1,6 +1,7 @@
 // The veth pair of a pod: made with its far end already in the pod's namespace (moving it there costs 15 ms), the near
 // end down until the datapath is attached, so that nothing the pod sends reaches the node's stack unjudged.
 import { closeSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 import { addAddress, listAddresses } from '../../kernel/addresses.ts';
 import { isErrno } from '../../kernel/kernel-error.ts';
 import { createLinkRemover } from '../../kernel/link-remover.ts';
@@ -108,19 +109,22 @@ export function createPodInterfaces(): PodInterfaces {
   return {
     async create(spec, attach) {
       const netnsFd = openPodNetns(spec.netns);
+      const inPod = openNetlink({ netnsFd });
       try {
         withNetns(netnsFd, () => allowIpv6(spec));
         const ifindex = await createWhenFree(spec, netnsFd);
         try {
-          configurePodSide(netnsFd, spec);
+          configurePodSide(inPod, spec);
           await attach(ifindex);
           setLink(netlink, ifindex, { up: true });
+          await untilItSends(inPod, spec.ifname);
         } catch (error) {
           deleteLink(netlink, ifindex);
           throw error;
         }
         return { ifindex, hostName: spec.hostName, hostMac: nodeMac(ifindex), mac: podMac(ifindex) };
       } finally {
+        inPod.close();
         closeSync(netnsFd);
       }
     },
@@ -192,23 +196,34 @@ function allowIpv6(spec: PodInterfaceSpec): void {
   }
 }
 
-function configurePodSide(netnsFd: number, spec: PodInterfaceSpec): void {
-  const netlink: Netlink = openNetlink({ netnsFd });
-  try {
-    const lo = getLink(netlink, 'lo');
-    if (lo !== undefined && !lo.up) setLink(netlink, lo.ifindex, { up: true });
-    const link = getLink(netlink, spec.ifname)!;
-    const families = [
-      [spec.ipv4, gateways.ipv4, '0.0.0.0/0', '32'],
-      [spec.ipv6, gateways.ipv6, '::/0', '128'],
-    ] as const;
-    for (const [address, gateway, everything, bits] of families) {
-      if (address === undefined) continue;
-      addAddress(netlink, { ifindex: link.ifindex, address: `${address}/${bits}`, dad: false, replace: true });
-      replaceRoute(netlink, { dst: `${gateway}/${bits}`, ifindex: link.ifindex, scope: 'link', src: address });
-      replaceRoute(netlink, { dst: everything, via: gateway, ifindex: link.ifindex, src: address });
-    }
-  } finally {
-    netlink.close();
+function configurePodSide(netlink: Netlink, spec: PodInterfaceSpec): void {
+  const lo = getLink(netlink, 'lo');
+  if (lo !== undefined && !lo.up) setLink(netlink, lo.ifindex, { up: true });
+  const link = getLink(netlink, spec.ifname)!;
+  const families = [
+    [spec.ipv4, gateways.ipv4, '0.0.0.0/0', '32'],
+    [spec.ipv6, gateways.ipv6, '::/0', '128'],
+  ] as const;
+  for (const [address, gateway, everything, bits] of families) {
+    if (address === undefined) continue;
+    addAddress(netlink, { ifindex: link.ifindex, address: `${address}/${bits}`, dad: false, replace: true });
+    replaceRoute(netlink, { dst: `${gateway}/${bits}`, ifindex: link.ifindex, scope: 'link', src: address });
+    replaceRoute(netlink, { dst: everything, via: gateway, ifindex: link.ifindex, src: address });
+  }
+}
+
+const sendDeadlineMs = 2_000;
+
+/**
+ * The near end's coming up gives the pod's end a carrier, on which the kernel acts in the background. What the pod sends
+ * before is dropped in silence: its first packet waits for the gateway's MAC, which is asked for again after a second.
+ * Kernels since 6.8 catch up when asked for the device.
+ */
+async function untilItSends(inPod: Netlink, ifname: string): Promise<void> {
+  const deadline = performance.now() + sendDeadlineMs;
+  while (getLink(inPod, ifname)?.operational !== true) {
+    if (performance.now() > deadline)
+      throw new CniError(cniCodes.kernel, `interface ${ifname} got no carrier`, `waited ${sendDeadlineMs} ms`);
+    await setTimeout(1);
   }
 }
