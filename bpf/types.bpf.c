@@ -5,6 +5,7 @@
 #include "lib/btf_emit.h"
 #include "lib/datapath_structs.h"
 #include "lib/drop_reasons.h"
+#include "lib/service_structs.h"
 
 BTF_EMIT(struct, event);
 BTF_EMIT(enum, direction);
@@ -17,3 +18,7 @@ BTF_EMIT(enum, end_cause);
 BTF_EMIT(enum, event_flags);
 BTF_EMIT(enum, counter);
 BTF_EMIT(enum, drop_reason);
+BTF_EMIT(enum, service_scope);
+BTF_EMIT(enum, service_flags);
+BTF_EMIT(enum, backend_flags);
+BTF_EMIT(enum, service_flow_flags);

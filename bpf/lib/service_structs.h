@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services as the kernel and the agent share them. Addresses of 16 bytes are IPv6, IPv4 as ::ffff:a.b.c.d; ports are in
+ * network byte order. */
+#pragma once
+
+#include <linux/types.h>
+
+/* Slots are stored sixteen to an element: an array's elements are multiples of 8 bytes. */
+#define SLOTS_PER_ELEMENT 16
+
+/* Ports of a node's own address behind which it translates for the cluster. The node's stack never picks from them
+ * (net.ipv4.ip_local_reserved_ports), so a packet from a node's address with such a port speaks for somebody outside. */
+#define NAT_PORT_MIN 61000
+#define NAT_PORT_MAX 65535
+
+enum service_scope {
+	SCOPE_INSIDE = 0,  /* asked by a socket or pod of the cluster */
+	SCOPE_OUTSIDE = 1, /* came in on a device */
+};
+
+/* services: a frontend. An address of zeros stands for every address of a node (node ports, host ports). */
+struct service_key {
+	__u8 addr[16];
+	__be16 port;
+	__u8 protocol;
+	__u8 scope;
+};
+
+enum service_flags {
+	SERVICE_MAGLEV = 1,	  /* the slots are a Maglev table, picked from by the connection's hash; else at random */
+	SERVICE_AFFINITY = 2,	  /* a client keeps its backend */
+	SERVICE_SOURCE_RANGES = 4, /* only clients in `source_ranges` */
+	SERVICE_ONLY_LOCAL = 8,	  /* all slots are backends of this node: external traffic policy Local */
+	SERVICE_NODE_PORT = 16,	  /* a port of nodes: on other nodes' addresses too, when asked from inside */
+	SERVICE_DSR = 32,	  /* remote backends answer their clients themselves */
+};
+
+struct service {
+	__u32 id;	  /* of the frontend; affinity, source ranges and flows speak of it */
+	__u32 first_slot;
+	__u32 slot_count; /* 0: nobody to serve */
+	__u32 affinity_seconds;
+	__u32 flags;
+};
+
+/* lb_slots: numbers of backends. */
+struct service_slots {
+	__u32 backend[SLOTS_PER_ELEMENT];
+};
+
+enum backend_flags {
+	BACKEND_USED = 1,    /* the row is somebody */
+	BACKEND_SERVING = 2, /* takes new connections */
+	BACKEND_LOCAL = 4,   /* a pod of this node */
+	BACKEND_NODE = 8,    /* this node's own address: a pod on the host's network */
+};
+
+/* backends: by number; a number stands for one address and port behind one service port, until it is given away anew. */
+struct backend {
+	__u8 addr[16];
+	__be16 port;
+	__u8 protocol;
+	__u8 flags;
+	__u32 generation; /* differs each time the number stands for somebody else */
+};
+
+struct source_range_key {
+	__u32 prefixlen; /* 32 for the frontend, and those of addr */
+	__u32 service;
+	__u8 addr[16];
+};
+
+/* service_affinity: who served this client last. */
+struct affinity_key {
+	__u8 client[16]; /* an address, or the cookie of a network namespace where a socket has none yet */
+	__u32 service;
+	__u32 from_socket;
+};
+
+struct affinity {
+	__u32 backend;
+	__u32 generation;
+	__u32 last_used; /* seconds */
+	__u32 pad;
+};
+
+/* service_flows: the way to a backend, by the packets that a client sends to a frontend.
+ * service_replies: the way back, by the packets that a remote backend sends to this node. */
+struct service_flow_key {
+	__u8 src[16];
+	__u8 dst[16];
+	__be16 sport;
+	__be16 dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+enum service_flow_flags {
+	FLOW_SNAT = 1,
+	FLOW_DSR = 2,
+	FLOW_REPLIED = 4,
+	FLOW_CLOSING = 8,
+};
+
+struct service_flow {
+	__u32 backend;
+	__u32 generation;
+	__u32 service;
+	__u32 last_seen; /* ticks */
+	__u32 lifetime;
+	__be16 port;	 /* the backend's */
+	__be16 nat_port; /* FLOW_SNAT: ours */
+	__u8 addr[16];	 /* the backend's */
+	__u8 nat_addr[16]; /* FLOW_SNAT: ours */
+	__u8 flags;
+	__u8 hop_known;
+	__u8 macs[12]; /* destination and source of the frame, as the routes say */
+	__u8 pad[2];
+	__u32 ifindex;
+	__u32 hop_checked; /* ticks */
+};
+
+struct service_reply {
+	__u8 client[16];
+	__u8 frontend[16];
+	__be16 client_port;
+	__be16 frontend_port;
+	__u32 service;
+	__u32 last_seen;
+	__u32 lifetime;
+	__u8 flags;
+	__u8 hop_known;
+	__u8 macs[12];
+	__u8 pad[2];
+	__u32 ifindex;
+	__u32 hop_checked;
+};
+
+/* socket_peers: what a socket that talks to a backend believes to talk to. */
+struct socket_peer_key {
+	__u64 cookie;
+	__u8 addr[16];
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+struct socket_peer {
+	__u8 addr[16];
+	__be16 port;
+	__u16 pad;
+	__u32 service;
+	__u32 backend;
+	__u32 generation;
+	__u64 netns; /* cookie */
+};
+
+/* socket_services: the frontend that a connection of this node's sockets was made to, by its real ends. */
+struct socket_service {
+	__u32 service;
+	__be16 port;
+	__u16 pad;
+	__u8 addr[16];
+};

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services in the system call: a socket that connects or sends to a frontend is given a backend there and then, and its
+ * packets need no translation. What the application sees as its peer is the frontend. Hooks of the node's cgroup. */
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "lib/addr.h"
+#include "lib/datapath_maps.h"
+#include "lib/service.h"
+
+#define ECONNREFUSED 111
+#define SOCK_STREAM 1
+#define AF_INET 2
+#define IDENTITY_REMOTE_NODE 6
+
+/* Cookie of the network namespace of the node itself; set by the agent. */
+const volatile __u64 node_netns_cookie = 0;
+
+enum verdict { PROCEED = 1, REFUSE = 0 };
+
+static __always_inline int addr_is_loopback(const __u8 *addr)
+{
+	const __u32 *w = (const __u32 *)addr;
+
+	if (addr_is_ip4(addr))
+		return addr[12] == 127;
+	return !w[0] && !w[1] && !w[2] && w[3] == bpf_htonl(1);
+}
+
+/* The frontend that a socket asks for. Ports of nodes are there on every address of this node, on its loopback when the
+ * node itself asks, and on other nodes when any backend will do: the way there can be saved. */
+static __always_inline struct service *frontend_of(struct bpf_sock_addr *ctx, const __u8 *addr, __be16 port)
+{
+	struct service *s = service_lookup(addr, port, ctx->protocol, SCOPE_INSIDE);
+	struct ipcache_entry *who;
+
+	if (s)
+		return s;
+	s = service_lookup_node_port(port, ctx->protocol, SCOPE_INSIDE);
+	if (!s)
+		return NULL;
+	if (addr_is_loopback(addr))
+		return bpf_get_netns_cookie(ctx) == node_netns_cookie ? s : NULL;
+	who = bpf_map_lookup_elem(&ipcache, addr);
+	if (!who)
+		return NULL;
+	if (who->flags & IPCACHE_THIS_NODE)
+		return s;
+	return who->identity == IDENTITY_REMOTE_NODE && (s->flags & SERVICE_NODE_PORT) && !(s->flags & SERVICE_ONLY_LOCAL) ? s : NULL;
+}
+
+/* Puts a backend in the place of a frontend. addr is replaced. 1: translated; 0: not a service; -1: nobody serves it. */
+static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be16 *port, int sticky)
+{
+	struct socket_peer_key k __attribute__((aligned(8))) = {};
+	struct service *s = frontend_of(ctx, addr, *port);
+	struct affinity_key who __attribute__((aligned(8)));
+	struct socket_peer peer = {};
+	__u32 number = 0, cause, hash;
+	struct backend *b;
+
+	if (!s)
+		return 0;
+	peer.netns = bpf_get_netns_cookie(ctx);
+	k.cookie = bpf_get_socket_cookie(ctx);
+	affinity_key_of_socket(&who, peer.netns);
+	/* A socket that sends datagram after datagram keeps its backend as long as the backends stay. */
+	hash = sticky ? mix(mix(mix(s->id, k.cookie), k.cookie >> 32), s->id) : bpf_get_prandom_u32();
+	b = service_pick(s, hash, &who, &number, &cause);
+	if (!b)
+		return -1;
+	addr_copy(k.addr, b->addr);
+	k.port = b->port;
+	k.protocol = ctx->protocol;
+	addr_copy(peer.addr, addr);
+	peer.port = *port;
+	peer.service = s->id;
+	peer.backend = number;
+	peer.generation = b->generation;
+	bpf_map_update_elem(&socket_peers, &k, &peer, BPF_ANY);
+	addr_copy(addr, b->addr);
+	*port = b->port;
+	return 1;
+}
+
+static __always_inline int refuse(void)
+{
+	bpf_set_retval(-ECONNREFUSED);
+	return REFUSE;
+}
+
+static __always_inline int out4(struct bpf_sock_addr *ctx, int sticky)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+	__be16 port = ctx->user_port;
+	int done;
+
+	addr_from_ip4(addr, ctx->user_ip4);
+	done = translate(ctx, addr, &port, sticky);
+	if (done < 0)
+		return refuse();
+	if (done) {
+		ctx->user_ip4 = *(__u32 *)(addr + 12);
+		ctx->user_port = port;
+	}
+	return PROCEED;
+}
+
+static __always_inline void read_ip6(struct bpf_sock_addr *ctx, __u8 *addr)
+{
+	__u32 *w = (__u32 *)addr;
+
+	w[0] = ctx->user_ip6[0];
+	w[1] = ctx->user_ip6[1];
+	w[2] = ctx->user_ip6[2];
+	w[3] = ctx->user_ip6[3];
+}
+
+static __always_inline void write_ip6(struct bpf_sock_addr *ctx, const __u8 *addr)
+{
+	const __u32 *w = (const __u32 *)addr;
+
+	ctx->user_ip6[0] = w[0];
+	ctx->user_ip6[1] = w[1];
+	ctx->user_ip6[2] = w[2];
+	ctx->user_ip6[3] = w[3];
+}
+
+/* IPv4 through a socket of IPv6 comes here with its mapped address, which is how addresses are kept everywhere. */
+static __always_inline int out6(struct bpf_sock_addr *ctx, int sticky)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+	__be16 port = ctx->user_port;
+	int done;
+
+	read_ip6(ctx, addr);
+	done = translate(ctx, addr, &port, sticky);
+	if (done < 0)
+		return refuse();
+	if (done) {
+		write_ip6(ctx, addr);
+		ctx->user_port = port;
+	}
+	return PROCEED;
+}
+
+/* What the socket talks to, as the application knows it. */
+static __always_inline struct socket_peer *peer_of(struct bpf_sock_addr *ctx, const __u8 *addr)
+{
+	struct socket_peer_key k __attribute__((aligned(8))) = {
+		.cookie = bpf_get_socket_cookie(ctx),
+		.port = ctx->user_port,
+		.protocol = ctx->protocol,
+	};
+
+	addr_copy(k.addr, addr);
+	return bpf_map_lookup_elem(&socket_peers, &k);
+}
+
+static __always_inline int in4(struct bpf_sock_addr *ctx)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+	struct socket_peer *peer;
+
+	addr_from_ip4(addr, ctx->user_ip4);
+	peer = peer_of(ctx, addr);
+	if (peer) {
+		ctx->user_ip4 = *(__u32 *)(peer->addr + 12);
+		ctx->user_port = peer->port;
+	}
+	return PROCEED;
+}
+
+static __always_inline int in6(struct bpf_sock_addr *ctx)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+	struct socket_peer *peer;
+
+	read_ip6(ctx, addr);
+	peer = peer_of(ctx, addr);
+	if (peer) {
+		write_ip6(ctx, peer->addr);
+		ctx->user_port = peer->port;
+	}
+	return PROCEED;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return out4(ctx, 0);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return out6(ctx, 0);
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return out4(ctx, 1);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return out6(ctx, 1);
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return in4(ctx);
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return in6(ctx);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return in4(ctx);
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return in6(ctx);
+}
+
+/* The empty lines of assembler keep the families apart: the compiler would share code between them by adding to the
+ * context's address, which the kernel refuses. */
+static __always_inline void read_ends(struct bpf_sock_ops *ops, __u8 *local, __u8 *remote)
+{
+	__u32 *from = (__u32 *)local, *to = (__u32 *)remote;
+
+	if (ops->family == AF_INET) {
+		addr_from_ip4(local, ops->local_ip4);
+		addr_from_ip4(remote, ops->remote_ip4);
+		asm volatile("" ::"i"(4) : "memory");
+		return;
+	}
+	from[0] = ops->local_ip6[0];
+	from[1] = ops->local_ip6[1];
+	from[2] = ops->local_ip6[2];
+	from[3] = ops->local_ip6[3];
+	to[0] = ops->remote_ip6[0];
+	to[1] = ops->remote_ip6[1];
+	to[2] = ops->remote_ip6[2];
+	to[3] = ops->remote_ip6[3];
+	asm volatile("" ::"i"(6) : "memory");
+}
+
+/* Only now a TCP connection has both its ends: from here the packets' flow can be told which frontend was meant. */
+SEC("sockops")
+int socket_states(struct bpf_sock_ops *ops)
+{
+	struct socket_peer_key k __attribute__((aligned(8))) = {};
+	struct service_flow_key f __attribute__((aligned(8))) = {};
+	struct socket_service frontend = {};
+	struct socket_peer *peer;
+
+	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return 1;
+	k.cookie = bpf_get_socket_cookie(ops);
+	k.port = ops->remote_port >> 16; /* the upper half, in network byte order */
+	k.protocol = IPPROTO_TCP;
+	read_ends(ops, f.src, k.addr);
+	peer = bpf_map_lookup_elem(&socket_peers, &k);
+	if (!peer)
+		return 1;
+	addr_copy(f.dst, k.addr);
+	f.sport = bpf_htons(ops->local_port);
+	f.dport = k.port;
+	f.protocol = IPPROTO_TCP;
+	frontend.service = peer->service;
+	frontend.port = peer->port;
+	addr_copy(frontend.addr, peer->addr);
+	bpf_map_update_elem(&socket_services, &f, &frontend, BPF_ANY);
+	return 1;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
