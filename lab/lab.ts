@@ -9,6 +9,7 @@ export { attempt, type CommandOptions, type CommandResult, run } from './command
 export { downLab } from './down.ts';
 export { addPod, callPlugin, deletePod, type LabPod, type PodOptions, podCommand, podExec } from './kubeletless.ts';
 export { inNode, nodeExec, stopNode } from './node.ts';
+export { buildFlowClient } from './programs.ts';
 export { type Progress, silentProgress, terminalProgress } from './progress.ts';
 export { type LabRecord, netnsFile, readRecord, requireLab, requireNode } from './state.ts';
 export { type LabStatus, labStatus, type NodeStatus } from './status.ts';

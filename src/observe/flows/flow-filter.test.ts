@@ -55,6 +55,7 @@ for (const [name, filter, expected] of [
   ['source_workload of another kind', { sourceWorkload: [{ name: 'web', kind: 'DaemonSet' }] }, []],
   ['source_identity', { sourceIdentity: [258] }, [2]],
   ['destination_identity', { destinationIdentity: [257, 10] }, [0, 1, 2, 3]],
+  ['destination_identity of the world in either family', { destinationIdentity: [2] }, [3]],
   ['source_port', { sourcePort: ['1000'] }, [0, 1]],
   ['destination_port in a range', { destinationPort: ['50-500'] }, [2, 3]],
   ['destination_service matches none', { destinationService: ['shop/db'] }, []],

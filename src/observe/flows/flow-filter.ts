@@ -1,6 +1,7 @@
 // FlowFilters as predicates on rows, so that a flow nobody asked for is never built. A field that cannot be honoured is
 // refused by its name: a filter that is silently ignored would show what was not asked for.
 import type { FlowFilter } from '../../../proto/gen/flow/flow_pb.js';
+import { isWorld, reservedIdentities } from '../../core/identity.ts';
 import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid } from './flow-message.ts';
@@ -92,7 +93,10 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
     add(`${side}_cluster_name`, filter[of('ClusterName')], (name) =>
       on(end, (each) => each.pod !== '' && name === 'default'),
     );
-    add(`${side}_identity`, filter[of('Identity')], (identity) => on(end, (each) => each.identity === identity));
+    // Here the world has an identity for each family; who asks for the one of neither means both.
+    add(`${side}_identity`, filter[of('Identity')], (identity) =>
+      on(end, (each) => (identity === reservedIdentities.world ? isWorld(each.identity) : each.identity === identity)),
+    );
     add(`${side}_port`, filter[of('Port')], (text) => portMatch(`${side}_port`, text, port));
   }
   add('traffic_direction', filter.trafficDirection, (direction) => (row) => row.direction === (direction as number));
