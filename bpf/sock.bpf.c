@@ -38,7 +38,7 @@ static __always_inline struct service *frontend_of(struct bpf_sock_addr *ctx, co
 
 	if (s)
 		return s;
-	s = service_lookup_node_port(port, ctx->protocol, SCOPE_INSIDE);
+	s = service_lookup_node_port(addr, port, ctx->protocol, SCOPE_INSIDE);
 	if (!s)
 		return NULL;
 	if (addr_is_loopback(addr))

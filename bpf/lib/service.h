@@ -49,11 +49,13 @@ static __always_inline struct service *service_lookup(const __u8 *addr, __be16 p
 	return bpf_map_lookup_elem(&services, &k);
 }
 
-/* The port of every node. */
-static __always_inline struct service *service_lookup_node_port(__be16 port, __u8 protocol, __u8 scope)
+/* The port of every node: kept under the unspecified address of the family. */
+static __always_inline struct service *service_lookup_node_port(const __u8 *addr, __be16 port, __u8 protocol, __u8 scope)
 {
 	struct service_key k __attribute__((aligned(8))) = { .port = port, .protocol = protocol, .scope = scope };
 
+	if (addr_is_ip4(addr))
+		*(__u32 *)(k.addr + 8) = bpf_htonl(0xffff);
 	return bpf_map_lookup_elem(&services, &k);
 }
 

@@ -18,7 +18,8 @@ enum service_scope {
 	SCOPE_OUTSIDE = 1, /* came in on a device */
 };
 
-/* services: a frontend. An address of zeros stands for every address of a node (node ports, host ports). */
+/* services: a frontend. The unspecified address of a family (:: or ::ffff:0.0.0.0)
+ * stands for every address of a node: node ports, host ports. */
 struct service_key {
 	__u8 addr[16];
 	__be16 port;
