@@ -12,6 +12,7 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define EINVAL 22
 
 #define MAC_POD 0x570a	/* 0a:57 as a little-endian half word */
 #define MAC_NODE 0x570e /* 0e:57 */
@@ -68,7 +69,7 @@ static __always_inline int take_hop(struct __sk_buff *skb, int ipv6)
 /* Finds the way to addr by the node's routes. 0, or the reason to drop. */
 static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const __u8 *src, const __u8 *dst, int d)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib __attribute__((aligned(8))) = {};
 	long rc;
 
 	if (!e || !src || !dst)
@@ -77,18 +78,21 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 	fib.ifindex = skb->ifindex;
 	if (e->flags & CT_IPV6) {
 		fib.family = AF_INET6;
-		addr_copy_by4((__u8 *)fib.ipv6_src, src);
-		addr_copy_by4((__u8 *)fib.ipv6_dst, dst);
+		addr_copy((__u8 *)fib.ipv6_src, src);
+		addr_copy((__u8 *)fib.ipv6_dst, dst);
 	} else {
 		fib.family = AF_INET;
 		fib.ipv4_src = *(const __u32 *)(src + 12);
 		fib.ipv4_dst = *(const __u32 *)(dst + 12);
 	}
-	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	/* Which MAC the next hop has does not matter here. Before Linux 6.3 it cannot be left out. */
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH);
+	if (rc == -EINVAL)
+		rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_FIB_LOOKUP_FAILED;
 	if (fib.family == AF_INET6)
-		addr_copy_by4(e->next_hop[d], (__u8 *)fib.ipv6_dst);
+		addr_copy(e->next_hop[d], (__u8 *)fib.ipv6_dst);
 	else
 		addr_from_ip4(e->next_hop[d], fib.ipv4_dst);
 	if (fib.ifindex == host_ifindex) /* this node's block, but no pod of it */
