@@ -2,11 +2,9 @@
 // Then what a reader costs: building and encoding the messages of flows that match.
 // usage: flow-pipeline.ts [--json]
 import { parseArgs } from 'node:util';
-import { create, toBinary } from '@bufbuild/protobuf';
-import { GetFlowsResponseSchema } from '../proto/gen/observer/observer_pb.js';
 import { event } from '../src/kernel/datapath.gen.ts';
 import { readRing, ringOver } from '../src/kernel/ring-buffer.ts';
-import { flowMessage } from '../src/observe/flows/flow-message.ts';
+import { createFlowEncoder } from '../src/observe/flows/encode-flow.ts';
 import { addresses, createScene, makeEvent } from '../src/observe/flows/testdata/scene.ts';
 import { median, printReport, quantile } from './report.ts';
 
@@ -61,19 +59,12 @@ for (let round = 0; round < rounds + 3; round++) {
 }
 
 const build: number[] = [];
+const encoder = createFlowEncoder(scene.context);
 for (let round = 0; round < rounds; round++) {
   const started = process.cpuUsage();
   const from = scene.ring.oldest;
   for (let seq = from; seq < from + 20_000; seq++) {
-    const flow = flowMessage(scene.ring.get(seq), scene.context);
-    toBinary(
-      GetFlowsResponseSchema,
-      create(GetFlowsResponseSchema, {
-        responseTypes: { case: 'flow', value: flow },
-        nodeName: 'node1',
-        time: flow.time,
-      }),
-    );
+    encoder.response(scene.ring.get(seq));
   }
   const used = process.cpuUsage(started);
   build.push((20_000 / (used.user + used.system)) * 1e6);

@@ -6,6 +6,7 @@ import { Counter } from '../../kernel/datapath.gen.ts';
 import type { RingBuffer } from '../../kernel/ring-buffer.ts';
 import { createAgentEvents } from './agent-events.ts';
 import { createFlowEnds, type EndTables } from './flow-ends.ts';
+import { createRevisedRules } from './flow-policies.ts';
 import { createFlowRing } from './flow-ring.ts';
 import { createLossLog, LossSource } from './loss-log.ts';
 import { readEvents } from './read-events.ts';
@@ -66,13 +67,14 @@ const rateWindowMs = 60_000;
 
 /** Starts reading the datapath's events. */
 export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
-  const { capacity, events, counter, cookie } = options;
+  const { capacity, events, counter } = options;
   const clock = createWallClock();
   const ends = createFlowEnds(options);
-  const ring = createFlowRing(capacity, cookie);
+  const rules = createRevisedRules(options.cookie, options.policies);
+  const ring = createFlowRing(capacity, rules.find);
   const losses = createLossLog();
   const agentEvents = createAgentEvents(options);
-  const recorder = createFlowRecorder({ ring, ends, clock, cookie });
+  const recorder = createFlowRecorder({ ring, ends, clock, cookie: rules.find });
   const rate: { atMs: number; seen: number }[] = [{ atMs: performance.now(), seen: 0 }];
   let told = startingCounters(options.countersBefore, readCounters());
 
@@ -130,6 +132,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
       closed = true;
       stop();
       ends.close();
+      rules.close();
       agentEvents.close();
     },
   };

@@ -1,25 +1,29 @@
 // The policies behind a verdict as flows name them: one entry per policy, with the rules that matched among its labels.
-import { create } from '@bufbuild/protobuf';
-import { type Policy, PolicySchema } from '../../../proto/gen/flow/flow_pb.js';
-import type { CookieRow, RuleOrigin } from '../../core/rows.ts';
+import type { NetworkPolicyRow, RuleOrigin } from '../../core/rows.ts';
+import type { ReadTable } from '../../core/table.ts';
+import type { FlowRules } from './flow-row.ts';
 
-const remembered = new WeakMap<CookieRow, Policy[]>();
+/** A policy of a verdict. */
+export interface FlowPolicy {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly labels: readonly string[];
+  /** 0 when it is not known. */
+  readonly revision: number;
+}
 
 /** The label that names a rule, such as `weir:rule=ingress[0]`: its place under spec.ingress or spec.egress. */
 export const ruleLabel = 'weir:rule=';
 
 /** The policies of a verdict. Isolation has no rule label: no rule of these policies matched. */
-export function policiesOf(row: CookieRow | undefined): Policy[] {
-  if (row === undefined) return [];
-  const known = remembered.get(row);
-  if (known !== undefined) return known;
+export function policiesOf(row: FlowRules): FlowPolicy[] {
   const byPolicy = Map.groupBy(row.rules, (rule) => `${rule.kind}/${rule.namespace}/${rule.name}`);
-  const policies = [...byPolicy.values()].map((rules) => {
+  return [...byPolicy.values()].map((rules) => {
     const { kind, namespace, name } = rules[0]!;
-    return create(PolicySchema, { kind, namespace, name, labels: labelsOf(rules) });
+    const revision = row.revisions?.get(`${namespace}/${name}`) ?? 0;
+    return { kind, namespace, name, labels: labelsOf(rules), revision };
   });
-  remembered.set(row, policies);
-  return policies;
 }
 
 function labelsOf(rules: readonly RuleOrigin[]): string[] {
@@ -31,4 +35,53 @@ function labelsOf(rules: readonly RuleOrigin[]): string[] {
     ...(uid === undefined ? [] : [`k8s:io.cilium.k8s.policy.uid=${uid}`]),
     ...rules.filter((rule) => rule.ruleIndex >= 0).map((rule) => `${ruleLabel}${rule.direction}[${rule.ruleIndex}]`),
   ];
+}
+
+const goneLimit = 1024;
+
+/** Rules by cookie, with the revisions of their policies. */
+export interface RevisedRules {
+  find(cookie: number): FlowRules | undefined;
+  close(): void;
+}
+
+/** Adds to rules the revision at which this agent last took each of their policies: that of its agent event. */
+export function createRevisedRules(
+  find: (cookie: number) => FlowRules | undefined,
+  policies: ReadTable<NetworkPolicyRow>,
+): RevisedRules {
+  const revisions = new Map<string, number>();
+  for (const { key, revision } of policies.changesSince(0).changes) revisions.set(String(key), revision);
+  const gone = new Set<string>();
+  /** A row of rules is shared by all flows until a policy changes. */
+  let revised = new WeakMap<FlowRules, FlowRules>();
+  const close = policies.subscribe(({ changes, revision }) => {
+    // What is gone keeps its number, for the events that still name it.
+    for (const { key, after } of changes) {
+      if (after !== undefined) revisions.set(String(key), revision);
+      else gone.add(String(key));
+    }
+    for (const key of gone) {
+      if (gone.size <= goneLimit) break;
+      gone.delete(key);
+      if (!policies.has(key)) revisions.delete(key);
+    }
+    if (changes.length > 0) revised = new WeakMap();
+  });
+  return {
+    close,
+    find(cookie) {
+      const rules = find(cookie);
+      if (rules === undefined) return undefined;
+      const known = revised.get(rules);
+      if (known !== undefined) return known;
+      const keys = new Set(rules.rules.map((rule) => `${rule.namespace}/${rule.name}`));
+      const own = new Map(
+        [...keys].flatMap((key) => (revisions.has(key) ? [[key, revisions.get(key)!] as const] : [])),
+      );
+      const row: FlowRules = { ...rules, revisions: own };
+      revised.set(rules, row);
+      return row;
+    },
+  };
 }

@@ -1,8 +1,7 @@
 // The flows of this node in memory: a fixed number of rows in one block of bytes, the oldest overwritten. A row is the
 // datapath's event with the time of day in it; names and rules are references to shared values beside it.
-import type { CookieRow } from '../../core/rows.ts';
 import { EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
-import type { FlowEnd, FlowRow } from './flow-row.ts';
+import type { FlowEnd, FlowRow, FlowRules } from './flow-row.ts';
 import { shownTcpFlags } from './tcp-flags.ts';
 
 /** Rows by number; the numbers count from 0 and never return. */
@@ -37,8 +36,8 @@ export interface NewRow {
   /** The packet's source is the responder. */
   swapped: boolean;
   sourceAddress: string | undefined;
-  egressRules: CookieRow | undefined;
-  ingressRules: CookieRow | undefined;
+  egressRules: FlowRules | undefined;
+  ingressRules: FlowRules | undefined;
 }
 
 const words = EVENT_SIZE / 4;
@@ -50,19 +49,19 @@ if (EventOffset.icmpCode >= swappedAt) throw new Error('struct event has no room
 /** Makes a ring. `resolveCookie` is asked again for rules that were not known when the row was added. */
 export function createFlowRing(
   capacity: number,
-  resolveCookie: (cookie: number) => CookieRow | undefined = () => undefined,
+  resolveCookie: (cookie: number) => FlowRules | undefined = () => undefined,
 ): FlowRing {
   const data = new Int32Array(capacity * words);
   const view = new DataView(data.buffer);
   const originators: (FlowEnd | undefined)[] = new Array(capacity).fill(undefined);
   const responders: (FlowEnd | undefined)[] = new Array(capacity).fill(undefined);
-  const egress: (CookieRow | undefined)[] = new Array(capacity).fill(undefined);
-  const ingress: (CookieRow | undefined)[] = new Array(capacity).fill(undefined);
+  const egress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
+  const ingress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
   const forged = new Map<number, string>();
   const listeners = new Set<() => void>();
   let next = 0;
 
-  const rules = (known: CookieRow | undefined, at: number) => {
+  const rules = (known: FlowRules | undefined, at: number) => {
     if (known !== undefined) return known;
     const cookie = view.getUint32(at, true);
     return cookie === 0 ? undefined : resolveCookie(cookie);

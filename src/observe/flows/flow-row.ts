@@ -1,6 +1,11 @@
 // A flow as the ring keeps it: what the datapath said, with both ends named. Protobuf is built from it for readers only.
 import type { CookieRow } from '../../core/rows.ts';
 
+/** The rules behind a verdict, with the revisions that their policies ("namespace/name") had when the event was read. */
+export interface FlowRules extends CookieRow {
+  readonly revisions?: ReadonlyMap<string, number>;
+}
+
 /** Who is at one end of a flow, as it was when the event was read. Shared by all flows of this end. */
 export interface FlowEnd {
   readonly address: string;
@@ -50,6 +55,6 @@ export interface FlowRow {
   /** Drops like this that were counted, but not reported, before it. */
   readonly suppressed: number;
   /** The rules behind the verdict: of the originator's egress, of the responder's ingress. */
-  readonly egressRules: CookieRow | undefined;
-  readonly ingressRules: CookieRow | undefined;
+  readonly egressRules: FlowRules | undefined;
+  readonly ingressRules: FlowRules | undefined;
 }

@@ -22,11 +22,15 @@ export function serviceDefinition(service: DescService): grpc.ServiceDefinition 
         requestSerialize: (message: Message) => Buffer.from(toBinary(method.input, message)),
         requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
         responseSerialize: (message: Message | Uint8Array) =>
-          Buffer.from(message instanceof Uint8Array ? message : toBinary(method.output, message)),
+          asBuffer(message instanceof Uint8Array ? message : toBinary(method.output, message)),
         responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
       },
     ]),
   );
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A failure that the client is told as a status. */

@@ -17,9 +17,10 @@ import {
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import type { AgentEvents } from './agent-events.ts';
+import { createFlowEncoder } from './encode-flow.ts';
 import { compileFieldMask, type Masking } from './field-mask.ts';
 import { compileFilters, FilterError, type FlowMatch } from './flow-filter.ts';
-import { type FlowContext, flowMessage, lostMessage } from './flow-message.ts';
+import { type FlowContext, lostMessage } from './flow-message.ts';
 import type { FlowRing } from './flow-ring.ts';
 import { statusError, streaming, unary } from './grpc-service.ts';
 import type { LossLog } from './loss-log.ts';
@@ -88,10 +89,11 @@ async function* getFlows(
   source: ObserverSource,
   request: GetFlowsRequest,
   signal: AbortSignal,
-): AsyncGenerator<GetFlowsResponse> {
+): AsyncGenerator<GetFlowsResponse | Uint8Array> {
   const { ring, losses, context } = source;
   const match = matchOf(request, context);
   const masking = maskingOf(request);
+  const encoder = createFlowEncoder(context);
   const query = { ...rangeOf(request), match };
   for await (const item of readFlows(ring, losses, query, signal)) {
     if (item.kind === 'lost') {
@@ -102,14 +104,7 @@ async function* getFlows(
       });
       continue;
     }
-    const flow = flowMessage(item.row, context);
-    const { time } = flow;
-    masking?.(flow);
-    yield create(GetFlowsResponseSchema, {
-      responseTypes: { case: 'flow', value: flow },
-      nodeName: context.nodeName,
-      time,
-    });
+    yield encoder.response(item.row, masking);
   }
 }
 

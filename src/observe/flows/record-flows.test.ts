@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toJson } from '@bufbuild/protobuf';
+import { anyUnpack, StructSchema } from '@bufbuild/protobuf/wkt';
 import { FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
 import { DropReason, EndCause, EventFlags, EventType } from '../../kernel/datapath.gen.ts';
-import { flowMessage } from './flow-message.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 
 const { web, web6, db, far, host, world } = addresses;
@@ -11,7 +11,7 @@ const { web, web6, db, far, host, world } = addresses;
 test('a new connection between two pods of the node gives a flow at each end', () => {
   const scene = createScene();
   scene.record(makeEvent({ from: web, to: db, identity: [256, 257], cookie: [0, 7] }));
-  const [egress, ingress] = scene.rows().map((row) => flowMessage(row, scene.context));
+  const [egress, ingress] = scene.rows().map((row) => scene.message(row));
   assert.equal(scene.ring.next, 2);
   assert.equal(egress!.trafficDirection, 2);
   assert.equal(ingress!.trafficDirection, 1);
@@ -24,7 +24,7 @@ test('a flow is all that the contract can say of an event', () => {
   const scene = createScene();
   scene.record(makeEvent({ from: far, to: db, identity: [258, 257], cookie: [0, 7] }));
   assert.equal(scene.ring.next, 1);
-  assert.deepEqual(toJson(FlowSchema, flowMessage(scene.ring.get(0), scene.context), { useProtoFieldName: true }), {
+  assert.deepEqual(toJson(FlowSchema, scene.message(scene.ring.get(0)), { useProtoFieldName: true }), {
     time: '2026-01-01T00:00:05Z',
     uuid: '01234567-89ab-8cde-8000-000000000000',
     emitter: { name: 'Weir', version: 'weir v0' },
@@ -87,7 +87,7 @@ test('a denial names the policies that isolate, in the direction whose policy de
     makeEvent({ from: web, to: db, ...denied, flags: EventFlags.EVENT_REPLY_PACKET }),
   );
   for (const row of scene.rows()) {
-    const flow = flowMessage(row, scene.context);
+    const flow = scene.message(row);
     assert.equal(flow.verdict, 2);
     assert.equal(flow.dropReason, 133);
     assert.equal(flow.dropReasonDesc, 133);
@@ -133,7 +133,7 @@ test('a forged source is shown as the pod that sent it, under the address it cla
       ifindex: 101,
     }),
   );
-  const flow = flowMessage(scene.ring.get(0), scene.context);
+  const flow = scene.message(scene.ring.get(0));
   assert.equal(flow.source?.podName, 'web-1');
   assert.equal(flow.IP?.source, world);
 });
@@ -152,7 +152,7 @@ test('reports carry what went over the connection, and how it ended', () => {
     makeEvent({ from: web, to: db, type: EventType.EVENT_END, reason: EndCause.END_CLOSED, ...counted }),
     makeEvent({ from: web, to: db, type: EventType.EVENT_END, reason: EndCause.END_RESET, ...counted }),
   );
-  const flows = scene.rows().map((row) => flowMessage(row, scene.context));
+  const flows = scene.rows().map((row) => scene.message(row));
   assert.deepEqual(
     flows.map((flow) => flow.Summary),
     [
@@ -161,15 +161,24 @@ test('reports carry what went over the connection, and how it ended', () => {
       'TCP Flags: RST; reset after 1.500 s; sent 3 packets, 300 bytes; received 2 packets, 5000000000 bytes',
     ],
   );
-  assert.equal(flows[1]!.extensions?.typeUrl, 'type.googleapis.com/google.protobuf.Struct');
+  assert.deepEqual(toJson(StructSchema, anyUnpack(flows[1]!.extensions!, StructSchema)!), {
+    report: 'end',
+    end_cause: 'closed',
+    packets_sent: 3,
+    bytes_sent: 300,
+    packets_received: 2,
+    bytes_received: 5_000_000_000,
+    duration_ms: 1500,
+  });
 });
 
 test('what policies in dry run would deny is forwarded, and said', () => {
   const scene = createScene();
   scene.record(makeEvent({ from: web, to: far, flags: EventFlags.EVENT_STAGED_EGRESS_DENY }));
-  const flow = flowMessage(scene.ring.get(0), scene.context);
+  const flow = scene.message(scene.ring.get(0));
   assert.equal(flow.verdict, 1);
   assert.match(flow.Summary, /staged policies would deny egress/);
+  assert.deepEqual(toJson(StructSchema, anyUnpack(flow.extensions!, StructSchema)!), { staged_denied: ['egress'] });
 });
 
 test('ends are named in both families; the host and the world by their reserved labels', () => {
@@ -179,7 +188,7 @@ test('ends are named in both families; the host and the world by their reserved 
     makeEvent({ from: host, to: db, identity: [1, 257] }),
     makeEvent({ from: web, to: world, identity: [256, 9], protocol: 1, icmpType: 8 }),
   );
-  const [six, fromHost, toWorld] = scene.rows().map((row) => flowMessage(row, scene.context));
+  const [six, fromHost, toWorld] = scene.rows().map((row) => scene.message(row));
   assert.equal(six!.source?.podName, 'web-1');
   assert.deepEqual(
     six!.source?.workloads.map((each) => `${each.kind}/${each.name}`),
@@ -238,7 +247,7 @@ test('a rule is still named when its policy has gone since', () => {
   const scene = createScene();
   scene.record(makeEvent({ from: far, to: db, cookie: [0, 7] }));
   scene.cookies.delete(7);
-  assert.equal(flowMessage(scene.ring.get(0), scene.context).ingressAllowedBy[0]?.name, 'db-from-web');
+  assert.equal(scene.message(scene.ring.get(0)).ingressAllowedBy[0]?.name, 'db-from-web');
 });
 
 test('records of another size are counted, not read', () => {

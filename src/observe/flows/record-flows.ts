@@ -1,10 +1,9 @@
 // From one event of the datapath to flows: one for each end of a new connection that is a pod of this node, one at the
 // near end of everything else.
-import type { CookieRow } from '../../core/rows.ts';
 import { DropReason, EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
-import { FlowDirection, type FlowEnd } from './flow-row.ts';
+import { FlowDirection, type FlowEnd, type FlowRules } from './flow-row.ts';
 import type { WallClock } from './wall-clock.ts';
 
 /** What is needed to make flows. */
@@ -12,7 +11,7 @@ export interface RecordOptions {
   readonly ring: FlowRing;
   readonly ends: FlowEnds;
   readonly clock: WallClock;
-  readonly cookie: (cookie: number) => CookieRow | undefined;
+  readonly cookie: (cookie: number) => FlowRules | undefined;
 }
 
 /** Takes one record of the events ring: fits `readRing`. Records of other sizes are counted and left out. */

@@ -15,6 +15,11 @@ export const tcpFlagBits = {
 
 const { SYN, ACK, FIN, RST } = tcpFlagBits;
 
+/** The contract's field of each flag, and its bit. */
+export const tcpFlagFields = (['FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CWR'] as const).map(
+  (name, i) => [i + 1, tcpFlagBits[name]] as const,
+);
+
 /**
  * The flags that a flow shows. A start and a drop have their packet's. A report has what was seen in either direction
  * but not how the connection began; an end has what ended it.
@@ -27,10 +32,14 @@ export function shownTcpFlags(type: number, reason: number, sent: number, answer
   return (sent | answered) & ~(SYN | FIN | RST);
 }
 
-/** `SYN, ACK`; empty without any. */
-export function tcpFlagText(flags: number): string {
-  return Object.entries(tcpFlagBits)
+const texts = Array.from({ length: 256 }, (_, flags) =>
+  Object.entries(tcpFlagBits)
     .filter(([, bit]) => (flags & bit) !== 0)
     .map(([name]) => name)
-    .join(', ');
+    .join(', '),
+);
+
+/** `SYN, ACK`; empty without any. */
+export function tcpFlagText(flags: number): string {
+  return texts[flags]!;
 }

@@ -1,12 +1,17 @@
 // A small scene for tests: two pods of this node, one of another, the world, and events between them as the datapath
 // would report them.
+
+import { fromBinary } from '@bufbuild/protobuf';
+import { FlowSchema } from '../../../../proto/gen/flow/flow_pb.js';
 import { parseAddress } from '../../../core/ip.ts';
 import type { AddressRow, CookieRow, EndpointRow, IdentityRow, NetworkPolicyRow, NodeRow } from '../../../core/rows.ts';
 import { createTable } from '../../../core/table.ts';
 import { type Event, EventFlags, EventType, event } from '../../../kernel/datapath.gen.ts';
+import { createFlowEncoder } from '../encode-flow.ts';
 import { createFlowEnds } from '../flow-ends.ts';
 import type { FlowContext } from '../flow-message.ts';
 import { createFlowRing } from '../flow-ring.ts';
+import type { FlowRow } from '../flow-row.ts';
 import { createLossLog } from '../loss-log.ts';
 import { createFlowRecorder } from '../record-flows.ts';
 import { createWallClock } from '../wall-clock.ts';
@@ -118,6 +123,7 @@ export function createScene(capacity = 64) {
   const recorder = createFlowRecorder({ ring, ends, clock, cookie });
   const bytes = new Uint8Array(event.size);
   const context: FlowContext = { nodeName: 'node1', version: 'weir v0', run: '0123456789abcdef' };
+  const encoder = createFlowEncoder(context);
   return {
     tables,
     cookies,
@@ -135,6 +141,8 @@ export function createScene(capacity = 64) {
       }
       ring.announce();
     },
+    /** A flow as a client of the contract reads it. */
+    message: (row: FlowRow) => fromBinary(FlowSchema, encoder.flow(row)),
     rows: () => Array.from({ length: ring.next - ring.oldest }, (_, i) => ring.get(ring.oldest + i)),
   };
 }

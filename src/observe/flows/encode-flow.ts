@@ -1,0 +1,178 @@
+// A flow's row as bytes of the contract: each reader of each flow costs this. What does not change between flows (ends,
+// policies, the node) is encoded once and copied.
+import { FlowType, IPVersion, TraceObservationPoint, TraceReason, Verdict } from '../../../proto/gen/flow/flow_pb.js';
+import { isWorld } from '../../core/identity.ts';
+import { EventType } from '../../kernel/datapath.gen.ts';
+import { writeExtensions } from './flow-extensions.ts';
+import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
+import { policiesOf } from './flow-policies.ts';
+import type { FlowEnd, FlowRow, FlowRules } from './flow-row.ts';
+import { flowSummary } from './flow-summary.ts';
+import { tcpFlagFields } from './tcp-flags.ts';
+import { createWireWriter } from './wire-writer.ts';
+
+/** Encodes flows of one agent. */
+export interface FlowEncoder {
+  /** A Flow. */
+  flow(row: FlowRow): Uint8Array;
+  /** A GetFlowsResponse with the flow; `mask` cuts what was not asked for. */
+  response(row: FlowRow, mask?: (flow: Uint8Array) => Uint8Array): Uint8Array;
+}
+
+const clusterName = 'default';
+/** Field numbers of a Flow's policies, by what their direction and verdict are. */
+const policyFields = {
+  egress: { allow: 21_001, deny: 21_004 },
+  ingress: { allow: 21_002, deny: 21_005 },
+} as const;
+
+/** An end as a flow has it. */
+interface EncodedEnd {
+  readonly endpoint: Uint8Array;
+  readonly address: Uint8Array;
+}
+const ends = new WeakMap<FlowEnd, EncodedEnd>();
+const policies = new WeakMap<FlowRules, readonly Uint8Array[]>();
+
+/** Makes an encoder. */
+export function createFlowEncoder(context: FlowContext): FlowEncoder {
+  const out = createWireWriter();
+  const part = createWireWriter();
+  part.text(1000, context.nodeName);
+  const responseNode = part.take();
+  part.text(11, context.nodeName);
+  const flowNode = part.take();
+  part.text(1, 'Weir');
+  part.text(2, context.version);
+  const emitter = part.take();
+  const tcpFlags = Array.from({ length: 256 }, (_, flags) => {
+    for (const [field, bit] of tcpFlagFields) part.uint(field, (flags & bit) === 0 ? 0 : 1);
+    return part.take();
+  });
+
+  function encodeEnd(end: FlowEnd): EncodedEnd {
+    const known = ends.get(end);
+    if (known !== undefined) return known;
+    part.uint(1, end.endpointId);
+    part.uint(2, end.identity);
+    part.text(3, end.namespace);
+    for (const label of endLabels(end)) part.text(4, label);
+    part.text(5, end.pod);
+    if (end.workloadName !== '') {
+      const workload = part.open(6);
+      part.text(1, end.workloadName);
+      part.text(2, end.workloadKind);
+      part.close(workload);
+    }
+    if (!isWorld(end.identity)) part.text(7, clusterName);
+    const encoded = { endpoint: part.take(), address: new TextEncoder().encode(end.address) };
+    ends.set(end, encoded);
+    return encoded;
+  }
+
+  function writePolicies(direction: keyof typeof policyFields, rules: FlowRules | undefined): void {
+    if (rules === undefined) return;
+    let encoded = policies.get(rules);
+    if (encoded === undefined) {
+      encoded = policiesOf(rules).map((policy) => {
+        part.text(1, policy.name);
+        part.text(2, policy.namespace);
+        for (const label of policy.labels) part.text(3, label);
+        part.uint(4, policy.revision);
+        part.text(5, policy.kind);
+        return part.take();
+      });
+      policies.set(rules, encoded);
+    }
+    const field = policyFields[direction][rules.verdict === 'allow' ? 'allow' : 'deny'];
+    for (const policy of encoded) out.bytes(field, policy);
+  }
+
+  function writeTime(field: number, row: FlowRow): void {
+    const time = out.open(field);
+    out.uint(1, row.seconds);
+    out.uint(2, row.nanos);
+    out.close(time);
+  }
+
+  function writeTransport(row: FlowRow): void {
+    const field = transportFields[row.protocol];
+    if (field === undefined) return;
+    const layer4 = out.open(6);
+    const transport = out.open(field);
+    if (row.protocol === 1 || row.protocol === 58) {
+      out.uint(1, row.icmpType);
+      out.uint(2, row.icmpCode);
+    } else {
+      out.uint(1, row.sourcePort);
+      out.uint(2, row.destinationPort);
+      if (row.protocol === 6) out.bytes(3, tcpFlags[row.tcpFlags]!);
+    }
+    out.close(transport);
+    out.close(layer4);
+  }
+
+  /** The fields of a Flow, by number. */
+  function writeFlow(row: FlowRow): void {
+    const dropped = row.type === EventType.EVENT_DROP;
+    const source = encodeEnd(row.source);
+    const destination = encodeEnd(row.destination);
+    writeTime(1, row);
+    out.uint(2, dropped ? Verdict.DROPPED : Verdict.FORWARDED);
+    if (dropped) out.uint(3, row.reason);
+    const ip = out.open(5);
+    if (row.sourceAddress === row.source.address) out.bytes(1, source.address);
+    else out.text(1, row.sourceAddress);
+    out.bytes(2, destination.address);
+    out.uint(3, row.ipv6 ? IPVersion.IPv6 : IPVersion.IPv4);
+    out.close(ip);
+    writeTransport(row);
+    out.bytes(8, source.endpoint);
+    out.bytes(9, destination.endpoint);
+    out.uint(10, FlowType.L3_L4);
+    out.raw(flowNode);
+    out.uint(16, row.reply ? 1 : 0);
+    const event = out.open(19);
+    out.uint(1, dropped ? eventTypes.drop : eventTypes.trace);
+    out.uint(2, flowSubType(row));
+    out.close(event);
+    out.uint(22, row.direction);
+    out.uint(24, dropped ? TraceObservationPoint.UNKNOWN_POINT : observationPoint(row));
+    if (dropped) out.uint(25, row.reason);
+    // Of a drop it is only known when the packet went back.
+    if (!dropped || row.reply) {
+      const isReply = out.open(26);
+      out.uint(1, row.reply ? 1 : 0);
+      out.close(isReply);
+    }
+    out.text(34, flowUuid(context.run, row.seq));
+    if (!dropped) out.uint(36, row.type === EventType.EVENT_NEW ? TraceReason.NEW : TraceReason.ESTABLISHED);
+    out.bytes(41, emitter);
+    writePolicies('egress', row.egressRules);
+    writePolicies('ingress', row.ingressRules);
+    out.text(100_000, flowSummary(row));
+    writeExtensions(out, 150_000, row);
+  }
+
+  function flow(row: FlowRow): Uint8Array {
+    writeFlow(row);
+    return out.take();
+  }
+  return {
+    flow,
+    response(row, mask) {
+      if (mask !== undefined) out.bytes(1, mask(flow(row)));
+      else {
+        const message = out.open(1);
+        writeFlow(row);
+        out.close(message);
+      }
+      out.raw(responseNode);
+      writeTime(1001, row);
+      return out.take();
+    },
+  };
+}
+
+/** Fields of Layer4 by protocol number. */
+const transportFields: Readonly<Record<number, number>> = { 6: 1, 17: 2, 1: 3, 58: 4, 132: 5 };

@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { CookieRow, NetworkPolicyRow } from '../../core/rows.ts';
+import { createTable } from '../../core/table.ts';
+import { createRevisedRules, policiesOf } from './flow-policies.ts';
+import { denyCookie } from './testdata/scene.ts';
+
+const policy = (name: string, ingress: NetworkPolicyRow['ingress'] = []): NetworkPolicyRow => ({
+  key: `shop/${name}`,
+  namespace: 'shop',
+  name,
+  staged: false,
+  podSelector: { matchLabels: {}, matchExpressions: [] },
+  isolates: { ingress: true, egress: false },
+  ingress,
+  egress: [],
+});
+
+function setUp() {
+  const policies = createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key });
+  policies.upsert([policy('other'), policy('default-deny')]);
+  const rules = createRevisedRules(
+    (cookie): CookieRow | undefined => (cookie === 8 ? denyCookie : undefined),
+    policies,
+  );
+  const revision = () => policiesOf(rules.find(8)!)[0]!.revision;
+  return { policies, rules, revision };
+}
+
+test('createRevisedRules() gives each policy the revision at which it was last taken', () => {
+  const { policies, rules, revision } = setUp();
+  assert.equal(revision(), 1);
+  assert.equal(rules.find(8), rules.find(8));
+  const before = rules.find(8)!;
+  policies.upsert(policy('other', [{ peers: [], ports: [] } as never]));
+  assert.equal(revision(), 1);
+  policies.upsert(policy('default-deny', [{ peers: [], ports: [] } as never]));
+  assert.equal(revision(), policies.revision);
+  assert.equal(policiesOf(before)[0]!.revision, 1, 'a flow that was read before keeps what held then');
+  assert.equal(rules.find(9), undefined);
+});
+
+test('createRevisedRules() remembers a policy that has gone, for events on their way', () => {
+  const { policies, rules, revision } = setUp();
+  policies.delete('shop/default-deny');
+  assert.equal(revision(), 1);
+  rules.close();
+  policies.upsert(policy('default-deny'));
+  assert.equal(revision(), 1);
+});

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import fc from 'fast-check';
+import { createWireWriter } from './wire-writer.ts';
+
+const fieldNumber = fc.constantFrom(1, 15, 16, 2047, 2048, 21_001, 150_000);
+
+test('numbers and texts are what the library writes', () => {
+  const writer = createWireWriter();
+  fc.assert(
+    fc.property(fieldNumber, fc.maxSafeNat(), fc.string({ unit: 'binary', maxLength: 300 }), (field, number, text) => {
+      writer.uint(field, number);
+      writer.text(field, text);
+      writer.double(field, number / 3);
+      const library = new BinaryWriter();
+      if (number > 0) library.tag(field, WireType.Varint).uint64(BigInt(number));
+      if (text !== '') library.tag(field, WireType.LengthDelimited).string(text);
+      library.tag(field, WireType.Bit64).double(number / 3);
+      assert.deepEqual([...writer.take()], [...library.finish()]);
+    }),
+  );
+});
+
+test('messages in messages have their length, however long they are', () => {
+  const writer = createWireWriter();
+  for (const length of [0, 1, 127, 128, 16_383, 16_384, 300_000]) {
+    const outer = writer.open(3);
+    const inner = writer.open(2000);
+    writer.text(1, 'x'.repeat(length));
+    writer.close(inner);
+    writer.uint(4, length);
+    writer.close(outer);
+    const reader = new BinaryReader(writer.take());
+    assert.deepEqual(reader.tag(), [3, WireType.LengthDelimited]);
+    const message = new BinaryReader(reader.bytes());
+    assert.equal(reader.pos, reader.len);
+    assert.deepEqual(message.tag(), [2000, WireType.LengthDelimited]);
+    const text = new BinaryReader(message.bytes());
+    if (length > 0) {
+      text.tag();
+      assert.equal(text.string().length, length);
+      assert.deepEqual(message.tag(), [4, WireType.Varint]);
+      assert.equal(message.uint32(), length);
+    }
+    assert.equal(message.pos, message.len);
+  }
+});
