@@ -1,0 +1,183 @@
+// Which frontends a Service has on this node and who serves them: a pure function of the Service, its slices and the node.
+// Semantics are kube-proxy's, so that a cluster behaves the same: traffic policies, terminating endpoints, topology hints.
+import type {
+  FrontendBackend,
+  FrontendKind,
+  FrontendRow,
+  FrontendScope,
+  PortProtocol,
+  ServicePort,
+  ServiceRow,
+  ServiceSliceRow,
+  SliceEndpoint,
+} from '../../core/rows.ts';
+
+/** What of a node decides about frontends. */
+export interface NodeContext {
+  readonly name: string;
+  readonly zone?: string;
+  /** Its own addresses: node ports are served on each. */
+  readonly addresses: readonly string[];
+  /** Answers of remote backends go straight to the client, for these protocols. */
+  readonly directReturn: readonly PortProtocol[];
+  /** The namespace of a pod's address; undefined for what is no pod. */
+  readonly namespaceOf: (address: string) => string | undefined;
+  /** Why a Service may not claim this address from outside; undefined when it may. */
+  readonly refuseClaim: (address: string, service: ServiceRow) => string | undefined;
+}
+
+/** A Service's frontends, and what was left out of them. */
+export interface ServiceFrontends {
+  readonly frontends: readonly FrontendRow[];
+  readonly problems: readonly string[];
+  /** Ready endpoints on this node, for the health check port. */
+  readonly localReady: number;
+}
+
+/** "every address of a node", by family. */
+export const anyAddress = { 4: '0.0.0.0', 6: '::' } as const;
+
+interface Candidate extends SliceEndpoint {
+  readonly port: number;
+}
+
+type Family = 4 | 6;
+const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
+const families: readonly Family[] = [4, 6];
+
+/** The key of a frontend. */
+export function frontendKey(scope: FrontendScope, address: string, port: number, protocol: PortProtocol): string {
+  return `${scope} ${address.includes(':') ? `[${address}]` : address}:${port}/${protocol}`;
+}
+
+/** All frontends of one Service. */
+export function frontendsOf(
+  service: ServiceRow,
+  slices: readonly ServiceSliceRow[],
+  node: NodeContext,
+): ServiceFrontends {
+  const problems = [...service.problems, ...slices.flatMap((slice) => slice.problems)];
+  const rows: FrontendRow[] = [];
+  let localReady = 0;
+  const claims = (list: readonly string[], what: string) =>
+    list.filter((address) => {
+      const reason = node.refuseClaim(address, service);
+      if (reason !== undefined) problems.push(`${what} ${address} is ignored: ${reason}`);
+      return reason === undefined;
+    });
+  const externalIps = claims(service.externalIps, 'external IP');
+  const loadBalancerIps = claims(service.loadBalancerIps, 'load balancer address');
+
+  for (const port of service.ports) {
+    const candidates = endpointsOf(service, port, slices, node, problems);
+    for (const family of families) {
+      const here = candidates.filter((each) => familyOf(each.address) === family);
+      const everywhere = forNewConnections(here);
+      const nearby = byTopology(everywhere, node);
+      const local = forNewConnections(here.filter((each) => each.node === node.name));
+      localReady += here.filter((each) => each.node === node.name && each.ready).length;
+      const row = (scope: FrontendScope, address: string, number: number, kind: FrontendKind): FrontendRow => {
+        const outside = kind !== 'ClusterIP';
+        const onlyLocal = outside ? scope === 'outside' && service.externalLocal : service.internalLocal;
+        const chosen = onlyLocal ? local : outside ? everywhere : nearby;
+        return {
+          key: frontendKey(scope, address, number, port.protocol),
+          address,
+          port: number,
+          protocol: port.protocol,
+          scope,
+          kind,
+          service: service.key,
+          portName: port.name,
+          algorithm: service.algorithm ?? (outside ? 'maglev' : 'random'),
+          affinitySeconds: service.affinitySeconds ?? 0,
+          onlyLocal,
+          directReturn: outside && scope === 'outside' && node.directReturn.includes(port.protocol),
+          sourceRanges:
+            kind === 'LoadBalancer' && service.sourceRanges.length > 0
+              ? service.sourceRanges.filter((cidr) => familyOf(cidr) === family)
+              : undefined,
+          backends: backendsOf(chosen, onlyLocal ? here.filter((each) => each.node === node.name) : here, node),
+        };
+      };
+      const add = (list: readonly string[], kind: FrontendKind, scopes: readonly FrontendScope[]) => {
+        for (const address of list)
+          if (familyOf(address) === family) for (const scope of scopes) rows.push(row(scope, address, port.port, kind));
+      };
+      add(service.clusterIps, 'ClusterIP', ['inside']);
+      add(externalIps, 'ExternalIP', ['inside', 'outside']);
+      add(loadBalancerIps, 'LoadBalancer', ['inside', 'outside']);
+      if (port.nodePort !== undefined && service.clusterIps.some((address) => familyOf(address) === family)) {
+        rows.push(row('inside', anyAddress[family], port.nodePort, 'NodePort'));
+        for (const address of node.addresses)
+          if (familyOf(address) === family) rows.push(row('outside', address, port.nodePort, 'NodePort'));
+      }
+    }
+  }
+  return { frontends: rows, problems, localReady };
+}
+
+/** The endpoints behind a port, once each, without those that the Service may not have. */
+function endpointsOf(
+  service: ServiceRow,
+  port: ServicePort,
+  slices: readonly ServiceSliceRow[],
+  node: NodeContext,
+  problems: string[],
+): Candidate[] {
+  const found = new Map<string, Candidate>();
+  for (const slice of slices) {
+    for (const target of slice.ports) {
+      if (target.name !== port.name || target.protocol !== port.protocol) continue;
+      for (const endpoint of slice.endpoints) {
+        if (slice.handWritten) {
+          const owner = node.namespaceOf(endpoint.address);
+          if (owner !== undefined && owner !== service.namespace) {
+            problems.push(
+              `endpoint ${endpoint.address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}, and the slice was not written by Kubernetes`,
+            );
+            continue;
+          }
+        }
+        const key = `${endpoint.address} ${target.port}`;
+        const known = found.get(key);
+        // While an endpoint moves from one slice to another it is in both: the better news counts.
+        if (known === undefined || (!known.ready && endpoint.ready)) found.set(key, { ...endpoint, port: target.port });
+      }
+    }
+  }
+  return [...found.values()].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port));
+}
+
+/** The ready ones; when there are none, those that still serve while they end. */
+function forNewConnections(endpoints: readonly Candidate[]): Candidate[] {
+  const ready = endpoints.filter((each) => each.ready);
+  return ready.length > 0 ? ready : endpoints.filter((each) => each.serving && each.terminating);
+}
+
+/** Those that the hints give to this node or zone, when every endpoint has a hint and any is meant for it. */
+function byTopology(endpoints: readonly Candidate[], node: NodeContext): Candidate[] {
+  const pick = (hint: (each: Candidate) => readonly string[] | undefined, mine: string | undefined) => {
+    if (mine === undefined || !endpoints.every((each) => (hint(each)?.length ?? 0) > 0)) return [];
+    return endpoints.filter((each) => hint(each)!.includes(mine));
+  };
+  const sameNode = pick((each) => each.forNodes, node.name);
+  if (sameNode.length > 0) return sameNode;
+  const sameZone = pick((each) => each.forZones, node.zone);
+  return sameZone.length > 0 ? sameZone : [...endpoints];
+}
+
+/** Serving ones first come into the slots; what else is known to serve keeps its connections. */
+function backendsOf(chosen: readonly Candidate[], all: readonly Candidate[], node: NodeContext): FrontendBackend[] {
+  const serving = new Set(chosen);
+  return all
+    .filter((each) => serving.has(each) || each.serving)
+    .map((each) => ({
+      address: each.address,
+      port: each.port,
+      state: serving.has(each) ? 'serving' : 'draining',
+      where: node.addresses.includes(each.address) ? 'node' : each.node === node.name ? 'pod' : 'remote',
+      ...(each.node === undefined ? {} : { nodeName: each.node }),
+      weight: each.weight,
+    }));
+}
