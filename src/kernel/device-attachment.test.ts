@@ -12,11 +12,18 @@ import {
 } from './bpf-link.ts';
 import { createMap } from './bpf-map.ts';
 import { programInfo } from './bpf-program.ts';
+import { enableRunStats } from './bpf-stats.ts';
 import { MapType, ProgType } from './bpf-syscall.ts';
-import { attachToDevice, detachFromDevice, probeAttachMethod } from './device-attachment.ts';
+import {
+  attachAtOnce,
+  attachToDevice,
+  detachFromDevice,
+  probeAttachMethod,
+  upgradeToTcx,
+} from './device-attachment.ts';
 import { isErrno } from './kernel-error.ts';
-import { closeFd } from './libc.ts';
-import { createVeth, deleteLink } from './links.ts';
+import { bind, closeFd, send, socket } from './libc.ts';
+import { createVeth, deleteLink, getLink, setLink } from './links.ts';
 import { withNetns } from './netns.ts';
 import { loadInstructions, returnProgram } from './raw-program.ts';
 import { listFilters } from './tc-filter.ts';
@@ -126,4 +133,67 @@ test('attachTcx refuses a device that is not there; detachLink ends an attachmen
   detachLink(link);
   assert.equal(linkInfo(link).ifindex, 0);
   closeFd(link);
+});
+
+test('upgradeToTcx leaves one hook, and until then the filter decides', needsTcx, async () => {
+  using t = fixture('upgrade');
+  const [pass] = t.programs;
+  const drop = loadInstructions({ type: ProgType.schedCls, instructions: returnProgram(2), name: 'drop' });
+  const at = { ifindex: 50, direction: 'ingress', pinPath: `${t.pins}/a0`, name: 'weir', programFd: drop } as const;
+  const attach = async (options: Parameters<typeof attachTcx>[0]) => t.inside(() => attachTcx(options));
+  attachAtOnce(t.netlink, at);
+  assert.equal(await upgradeToTcx(t.netlink, at, () => false, attach), false);
+  assert.equal(listFilters(t.netlink, 50, 'ingress').length, 1);
+  assert.equal(listPinnedLinks(t.pins).length, 0);
+  assert.equal(await upgradeToTcx(t.netlink, at, () => true, attach), true);
+  assert.deepEqual(listFilters(t.netlink, 50, 'ingress'), []);
+  assert.deepEqual(
+    listPinnedLinks(t.pins).map(({ ifindex, programId }) => [ifindex, programId]),
+    [[50, programInfo(drop).id]],
+  );
+  // An agent that ended half-way left both; the next one finishes.
+  attachAtOnce(t.netlink, at);
+  t.inside(() => attachToDevice(t.netlink, { ...at, programFd: pass, method: 'tcx' }));
+  assert.deepEqual(listFilters(t.netlink, 50, 'ingress'), []);
+  closeFd(drop);
+});
+
+/** Sends a frame out of a device of the calling thread's namespace; what it meets is over when this returns. */
+function sendFrame(ifindex: number): void {
+  const AF_PACKET = 17;
+  const SOCK_RAW = 3;
+  const fd = socket(AF_PACKET, SOCK_RAW, 0);
+  const address = new DataView(new ArrayBuffer(20));
+  address.setUint16(0, AF_PACKET, true);
+  address.setUint32(4, ifindex, true);
+  bind(fd, new Uint8Array(address.buffer));
+  send(fd, new Uint8Array(60).fill(0xff));
+  closeFd(fd);
+}
+
+test('of a tcx link and a filter on one device, the link alone decides', needsTcx, async () => {
+  using t = fixture('both');
+  const far = getLink(t.netlink, 'b0')!.ifindex;
+  for (const ifindex of [50, far]) setLink(t.netlink, ifindex, { up: true });
+  const [pass, last] = t.programs;
+  using stats = enableRunStats();
+  assert.ok(stats);
+  const runs = () => t.programs.map((fd) => programInfo(fd).runCount);
+  /** Sends until somebody has seen a frame. */
+  const whoSees = async () => {
+    const before = runs();
+    for (let tries = 0; tries < 1_000; tries++) {
+      t.inside(() => sendFrame(far));
+      await new Promise((resolve) => setImmediate(resolve));
+      const now = runs();
+      if (now.some((each, i) => each !== before[i])) return now.map((each, i) => each !== before[i]);
+    }
+    throw new Error('no frame arrived');
+  };
+  attachAtOnce(t.netlink, { ifindex: 50, direction: 'ingress', pinPath: '', name: 'weir', programFd: last });
+  assert.deepEqual(await whoSees(), [false, true]);
+  const link = t.inside(() => attachTcx({ ifindex: 50, direction: 'ingress', programFd: pass }));
+  assert.deepEqual(await whoSees(), [true, false]);
+  closeFd(link);
+  assert.deepEqual(await whoSees(), [false, true]);
 });

@@ -15,7 +15,7 @@ import { isErrno } from './kernel-error.ts';
 import { closeFd } from './libc.ts';
 import type { Netlink } from './netlink.ts';
 import { loadInstructions, returnProgram } from './raw-program.ts';
-import { attachClsact, detachClsact } from './tc-filter.ts';
+import { attachClsact, detachClsact, listFilters, removeClsact } from './tc-filter.ts';
 
 export type AttachMethod = 'tcx' | 'clsact';
 
@@ -58,31 +58,51 @@ export function attachToDevice(
     return { method, outcome: 'attached' };
   }
   const outcome = updatePinned(options);
-  if (outcome) return { method, outcome };
-  const linkFd = attachTcx(options);
-  try {
-    pinLink(linkFd, options.pinPath);
-  } finally {
-    closeFd(linkFd);
+  if (!outcome) {
+    const linkFd = attachTcx(options);
+    try {
+      pinLink(linkFd, options.pinPath);
+    } finally {
+      closeFd(linkFd);
+    }
   }
-  return { method, outcome: 'attached' };
+  // Of an upgrade that was not finished: it sees no packet any more, but keeps an old program and its maps alive.
+  const { ifindex, direction } = options;
+  if (listFilters(netlink, ifindex, direction).some((each) => each.name === options.name))
+    detachClsact(netlink, options);
+  return { method, outcome: outcome ?? 'attached' };
 }
 
-/** Attaches to a device that has nothing yet, without holding up the caller's thread; the device is of its namespace. */
-export async function attachToNewDevice(
+/**
+ * Attaches to a device that was just made and is nobody else's: with clsact, which takes 18 µs where a tcx link takes
+ * 8 ms. `upgradeToTcx` follows when there is time.
+ */
+export function attachAtOnce(netlink: Netlink, options: DeviceAttachment & { programFd: number; name: string }): void {
+  attachToDevice(netlink, { ...options, method: 'clsact' });
+}
+
+/**
+ * Puts a tcx link in the place of what `attachAtOnce` attached, without a moment in which nothing is attached: tcx runs
+ * first and its verdict is final, so from the link's first moment on the filter sees no packet, and it goes last. Should
+ * the process end in between, `attachToDevice` finishes. False when the attachment is not wanted any more by then, or
+ * the kernel refuses: the filter stays. The device is of the process's own namespace.
+ */
+export async function upgradeToTcx(
   netlink: Netlink,
-  options: DeviceAttachment & { programFd: number; name: string },
-): Promise<void> {
-  const linkFd = probeAttachMethod() === 'tcx' ? await attachTcxAsync(options) : undefined;
-  if (linkFd === undefined) {
-    attachToDevice(netlink, options);
-    return;
-  }
+  options: DeviceAttachment & { programFd: number },
+  wanted: () => boolean,
+  attach: typeof attachTcxAsync = attachTcxAsync,
+): Promise<boolean> {
+  const linkFd = await attach(options);
+  if (linkFd === undefined) return false;
   try {
+    if (!wanted()) return false;
     pinLink(linkFd, options.pinPath);
   } finally {
-    closeFd(linkFd);
+    closeFd(linkFd); // What is not pinned ends here.
   }
+  removeClsact(netlink, options.ifindex);
+  return true;
 }
 
 /** Ends an attachment, however it was made. Idempotent; the device may be gone. */

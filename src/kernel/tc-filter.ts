@@ -14,6 +14,7 @@ import {
 export type TcFilter = { priority: number; handle: number; name: string; programId: number };
 
 const RTM_NEWQDISC = 36;
+const RTM_DELQDISC = 37;
 const RTM_NEWTFILTER = 44;
 const RTM_DELTFILTER = 45;
 const RTM_GETTFILTER = 46;
@@ -79,6 +80,16 @@ export function listFilters(netlink: Netlink, ifindex: number, direction: Direct
       },
     ];
   });
+}
+
+/** Removes the clsact qdisc of a device, with all its filters. Idempotent; the device may be gone. */
+export function removeClsact(netlink: Netlink, ifindex: number): void {
+  try {
+    const payload = new NetlinkPayload().raw(tcHeader(ifindex, clsactHandle, TC_H_CLSACT, 0)).text(TCA_KIND, 'clsact');
+    netlink.request(RTM_DELQDISC, 0, payload.bytes(), `remove clsact of device ${ifindex}`);
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT', 'EINVAL', 'ENODEV')) throw error;
+  }
 }
 
 function ensureClsact(netlink: Netlink, ifindex: number): void {

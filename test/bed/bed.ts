@@ -231,7 +231,7 @@ export async function createBed(options: {
       const interfaces = withNetns(node.netnsFd, createPodInterfaces);
       const result = await interfaces.create(
         { netns: `/run/netns/${name}`, ifname: 'eth0', hostName: `weir${number}`, mtu: 1500, ipv4, ipv6 },
-        async (index) => withNetns(node.netnsFd, () => node.datapath!.attachPod(index)),
+        (index) => withNetns(node.netnsFd, () => node.datapath!.attachPod(index)),
       );
       interfaces.close();
       ifindex = result.ifindex;

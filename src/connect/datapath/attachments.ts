@@ -3,40 +3,70 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { listPinnedLinks, unpin } from '../../kernel/bpf-link.ts';
-import { attachToDevice, attachToNewDevice, detachFromDevice } from '../../kernel/device-attachment.ts';
+import { programInfo } from '../../kernel/bpf-program.ts';
+import {
+  attachAtOnce,
+  attachToDevice,
+  detachFromDevice,
+  probeAttachMethod,
+  upgradeToTcx,
+} from '../../kernel/device-attachment.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
+import { createAttachmentUpgrades } from './attachment-upgrades.ts';
 
 /** Attachments of one node, by name. */
 export interface Attachments {
   /** Attaches a program to a device's ingress, or replaces the one that hangs there. */
   attach(name: string, ifindex: number, programFd: number): void;
-  /** Attaches to a device that was just made, without holding up other work. */
-  attachNew(name: string, ifindex: number, programFd: number): Promise<void>;
+  /** Attaches to a device that was just made: with clsact at once, with tcx when there is time. */
+  attachNew(name: string, ifindex: number, programFd: number): void;
   detach(name: string, ifindex: number): void;
-  /** Pinned attachments; `ifindex` is 0 when the device is gone. */
+  /** Pinned attachments, whose `ifindex` is 0 when the device is gone, and those that still wait for their link. */
   list(): { name: string; ifindex: number; programId: number }[];
   /** Forgets attachments of devices that are gone. */
   prune(): number;
+  /** Leaves what is attached as it is. */
+  close(): void;
 }
 
 /** Keeps pins in a folder of the bpf file system. */
-export function createAttachments(netlink: Netlink, folder: string): Attachments {
+export function createAttachments(
+  netlink: Netlink,
+  folder: string,
+  onError: (message: string, error: unknown) => void,
+): Attachments {
   mkdirSync(folder, { recursive: true });
   const pinPath = (name: string) => join(folder, name);
+  const upgrades = createAttachmentUpgrades<Parameters<typeof attachAtOnce>[1]>({
+    upgrade: (attachment, wanted) => upgradeToTcx(netlink, attachment, wanted),
+    onError,
+  });
   return {
     attach(name, ifindex, programFd) {
       attachToDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name), programFd, name: 'weir' });
     },
-    attachNew: (name, ifindex, programFd) =>
-      attachToNewDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name), programFd, name: 'weir' }),
+    attachNew(name, ifindex, programFd) {
+      const attachment = { ifindex, direction: 'ingress', pinPath: pinPath(name), programFd, name: 'weir' } as const;
+      attachAtOnce(netlink, attachment);
+      if (probeAttachMethod() === 'tcx') upgrades.add(name, attachment);
+    },
     detach(name, ifindex) {
+      upgrades.drop(name);
       detachFromDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name) });
     },
-    list: () => listPinnedLinks(folder).map(({ name, ifindex, programId }) => ({ name, ifindex, programId })),
+    list: () => [
+      ...listPinnedLinks(folder).map(({ name, ifindex, programId }) => ({ name, ifindex, programId })),
+      ...upgrades.waiting().map(([name, { ifindex, programFd }]) => ({
+        name,
+        ifindex,
+        programId: programInfo(programFd).id,
+      })),
+    ],
     prune() {
       const dead = listPinnedLinks(folder).filter((link) => link.type === 'tcx' && link.ifindex === 0);
       for (const link of dead) if (existsSync(link.path)) unpin(link.path);
       return dead.length;
     },
+    close: upgrades.close,
   };
 }

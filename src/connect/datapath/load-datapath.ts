@@ -21,6 +21,7 @@ export interface DatapathOptions {
   readonly pinDir: string;
   readonly constants: DatapathConstants;
   readonly maxEntries?: Record<string, number>;
+  readonly onError?: (message: string, error: unknown) => void;
 }
 
 /** The programs and maps of a node. */
@@ -33,8 +34,8 @@ export interface Datapath {
   /** The descriptor of a program, for test runs. */
   programFd(name: string): number;
   attachPod(ifindex: number): void;
-  /** The same for a device that was just made; others can be attached meanwhile. */
-  attachNewPod(ifindex: number): Promise<void>;
+  /** The same for a device that was just made: by the quickest means, exchanged for the best one later. */
+  attachNewPod(ifindex: number): void;
   detachPod(ifindex: number): void;
   attachDevice(name: string, ifindex: number): void;
   attachNode(ifindex: number): void;
@@ -65,7 +66,7 @@ export function loadDatapath(options: DatapathOptions): Datapath {
     for (const object of objects) if (object.maps.has(name)) return object.map(name);
     throw new Error(`the datapath has no map ${name}`);
   };
-  const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'));
+  const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'), options.onError ?? (() => {}));
   const epochs: MappedArray = mmapArray(map('epochs'));
   const ring = openRing(map('events'));
   const podLink = (ifindex: number) => `pod-${ifindex}`;
@@ -108,6 +109,7 @@ export function loadDatapath(options: DatapathOptions): Datapath {
     replaced: objects.flatMap((object) => [...object.replaced]),
     adopted: pod.adopted,
     close() {
+      attachments.close();
       ring.close();
       epochs.close();
       for (const object of objects) object.close();

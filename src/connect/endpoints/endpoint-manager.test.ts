@@ -27,7 +27,7 @@ function fakeInterfaces() {
       if (fake.gone.has(spec.netns)) throw new CniError(cniCodes.unknownContainer, 'the network namespace is gone');
       const ifindex = next++;
       devices.set(ifindex, { hostName: spec.hostName, netns: spec.netns });
-      await attach(ifindex);
+      attach(ifindex);
       if (fake.fail !== undefined) {
         devices.delete(ifindex);
         throw fake.fail;
@@ -85,7 +85,7 @@ function setUp(options: { cidr?: string; rest?: Partial<EndpointManagerOptions> 
     interfaces,
     store,
     pools: () => [pool],
-    attach: async (ifindex) => void log.push(`attach ${ifindex}`),
+    attach: (ifindex) => void log.push(`attach ${ifindex}`),
     detach: (ifindex) => void log.push(`detach ${ifindex}`),
     settle: () => void log.push('settle'),
     mtu: () => 1500,

@@ -18,7 +18,7 @@ export interface EndpointManagerOptions {
   /** The pools of the node's block; empty until the operator has handed one out. */
   readonly pools: () => readonly AddressPool[];
   /** Attaches the datapath to a pod's device, or detaches it. */
-  readonly attach: (ifindex: number) => Promise<void>;
+  readonly attach: (ifindex: number) => void;
   readonly detach: (ifindex: number) => void;
   /** Brings the kernel up to date with all tables, now. */
   readonly settle: () => void;

@@ -29,7 +29,7 @@ describe('createPodInterfaces', { skip }, () => {
     try {
       for (let i = 0; i < 30; i++) {
         const spec = { netns: `/run/netns/${pod}`, ifname: `eth${i}`, hostName: `weir${i}`, mtu: 1500 };
-        const { ifindex } = await interfaces.create({ ...spec, ipv4: `10.0.0.${i + 1}` }, async () => {});
+        const { ifindex } = await interfaces.create({ ...spec, ipv4: `10.0.0.${i + 1}` }, () => {});
         // A list tells what is; asking for the one device would itself bring it up to date.
         const link = listLinks(inPod).find((each) => each.name === spec.ifname);
         assert.equal(link?.operational, true, `the pod's end, try ${i}`);

@@ -33,7 +33,7 @@ export interface PodInterface {
 /** Makes, checks and removes the interfaces of pods. */
 export interface PodInterfaces {
   /** `attach` is called with the near end's ifindex while the device is still down. */
-  create(spec: PodInterfaceSpec, attach: (ifindex: number) => Promise<void>): Promise<PodInterface>;
+  create(spec: PodInterfaceSpec, attach: (ifindex: number) => void): Promise<PodInterface>;
   /** What is wrong with an interface, or undefined. */
   check(spec: Omit<PodInterfaceSpec, 'hostName'> & { ifindex: number; mac: string }): string | undefined;
   /** Resolves when the device is gone. */
@@ -115,7 +115,7 @@ export function createPodInterfaces(): PodInterfaces {
         const ifindex = await createWhenFree(spec, netnsFd);
         try {
           configurePodSide(inPod, spec);
-          await attach(ifindex);
+          attach(ifindex);
           setLink(netlink, ifindex, { up: true });
           await untilItSends(inPod, spec.ifname);
         } catch (error) {

@@ -89,6 +89,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       drop_reports_per_second: settings.dropReportsPerSecond,
     },
     maxEntries: settings.mapEntries,
+    onError: (message, error) => log.warn(message, { error: errorText(error) }),
   });
   for (const { map, why } of datapath.replaced)
     log.warn('a map of an earlier version was replaced by an empty one', { map, why });
