@@ -152,6 +152,33 @@ test('waitFor() waits for rows that fail, and gives up when told to', async () =
   await waited;
 });
 
+test('waitFor() waits for the write that carries the change, also when newer ones of its row follow', async () => {
+  const table = createTable<Route>({ name: 'routes', key: (row) => row.to });
+  const writes: { rows: readonly Route[]; done: () => void }[] = [];
+  const update = (rows: readonly Route[]) => new Promise<void>((done) => writes.push({ rows, done }));
+  const reconciler = createReconciler({
+    table,
+    target: { update, delete: () => {}, prune: () => {} },
+    clock: createFakeClock(),
+  });
+  const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
+  const reached: number[] = [];
+  for (const via of [1, 2, 3]) {
+    table.upsert({ to: 'a', via: String(via) });
+    void reconciler.waitFor(table.revision).then(() => reached.push(via));
+    if (via === 1) await settle(); // The first is under way when the others come.
+  }
+  await settle();
+  assert.deepEqual([writes.length, reached], [1, []]);
+  writes[0]!.done();
+  await settle();
+  assert.deepEqual([writes[1]?.rows[0]?.via, reached], ['3', [1]]);
+  writes[1]!.done();
+  await settle();
+  assert.deepEqual(reached, [1, 2, 3]);
+  await reconciler.stop();
+});
+
 test('stop() ends the work', async () => {
   const { table, target, reconciler, settle } = setUp();
   await reconciler.stop();

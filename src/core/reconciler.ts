@@ -78,6 +78,8 @@ interface Work<R> {
   operation: 'update' | 'delete';
   row: R;
   revision: number;
+  /** The first change of the row that the target does not have. */
+  oldestRevision: number;
   sinceMs: number;
   attempts: number;
   error?: string;
@@ -115,7 +117,8 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
       const row = after ?? before!;
       const operation = after === undefined ? 'delete' : 'update';
       const now = clock.now();
-      work.set(key, { key, operation, row, revision, sinceMs: now, attempts: 0, dueMs: now });
+      const oldestRevision = work.get(key)?.oldestRevision ?? revision;
+      work.set(key, { key, operation, row, revision, oldestRevision, sinceMs: now, attempts: 0, dueMs: now });
     }
   }
 
@@ -123,7 +126,12 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
     const failures = await attempt(operation, batch);
     for (const item of batch) {
       const error = failures.get(item.key);
-      if (work.get(item.key) !== item) continue; // A newer change of the row has come meanwhile.
+      const current = work.get(item.key);
+      if (current !== item) {
+        // A newer change of the row has come meanwhile.
+        if (current !== undefined && error === undefined) current.oldestRevision = item.revision + 1;
+        continue;
+      }
       if (error === undefined) work.delete(item.key);
       else {
         item.attempts++;
@@ -198,7 +206,7 @@ export function createReconciler<R>(options: ReconcilerOptions<R>): Reconciler {
 
   function reached(revision: number): boolean {
     if (seen < revision) return false;
-    for (const item of work.values()) if (item.revision <= revision) return false;
+    for (const item of work.values()) if (item.oldestRevision <= revision) return false;
     return true;
   }
 

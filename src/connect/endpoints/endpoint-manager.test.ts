@@ -88,6 +88,7 @@ function setUp(options: { cidr?: string; rest?: Partial<EndpointManagerOptions> 
     attach: (ifindex) => void log.push(`attach ${ifindex}`),
     detach: (ifindex) => void log.push(`detach ${ifindex}`),
     settle: () => void log.push('settle'),
+    published: async () => void log.push('published'),
     mtu: () => 1500,
     podWaitMs: 20,
     identityWaitMs: 20,
@@ -134,7 +135,30 @@ test('ADD makes the interface, attaches, saves and settles before it answers', a
   const row = endpoints.by('pod', 'shop/web')[0]!;
   assert.deepEqual([row.state, row.identity, row.ifindex], ['ready', 300, 100]);
   assert.deepEqual(saved.get(row.id), row);
-  assert.deepEqual(log, ['attach 100', 'settle']);
+  assert.deepEqual(log, ['attach 100', 'settle', 'published']);
+});
+
+test('ADD answers when the other nodes can know the pod; a GC meanwhile leaves it', async () => {
+  const publishing = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  const published = () => {
+    asked.resolve();
+    return publishing.promise;
+  };
+  const { manager, endpoints, know } = setUp({ rest: { published } });
+  know('web', 300);
+  let answered = false;
+  const added = manager.handle(request('ADD', 'web')).then(() => {
+    answered = true;
+  });
+  await asked.promise;
+  const config = { ...request('GC', 'x').config, 'cni.dev/valid-attachments': [] };
+  await manager.handle(request('GC', 'x', { config }));
+  assert.equal(answered, false);
+  assert.equal(endpoints.by('pod', 'shop/web')[0]!.state, 'ready');
+  publishing.resolve();
+  await added;
+  assert.equal(endpoints.size, 1);
 });
 
 test('two ADDs of one container give one endpoint and the same answer', async () => {

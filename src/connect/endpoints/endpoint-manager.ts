@@ -22,6 +22,8 @@ export interface EndpointManagerOptions {
   readonly detach: (ifindex: number) => void;
   /** Brings the kernel up to date with all tables, now. */
   readonly settle: () => void;
+  /** Resolves when the other nodes can know of what `settle` saw, or when that takes too long to wait for. */
+  readonly published: () => Promise<void>;
   readonly mtu: () => number;
   readonly ignoredLabels?: readonly string[];
   readonly nowMs?: () => number;
@@ -185,6 +187,8 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       store.save(row);
       endpoints.upsert(row);
       options.settle();
+      // A pod that nobody knows yet is denied where policy names who may come, and its first SYN is lost for a second.
+      await options.published();
       return resultOf(request, row);
     } catch (error) {
       removeEndpoint({ ...(endpoints.get(id) ?? base), ifindex });
@@ -283,7 +287,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
     const valid = new Set((named ?? []).map((each) => containerKey(each.containerID, each.ifname)));
     for (const row of [...endpoints.rows()]) {
       const key = containerKey(row.containerId, row.interfaceName);
-      if (row.state === 'creating') continue; // The runtime made its list before it asked for this one.
+      if (turns.has(key)) continue; // The runtime made its list before it had the answer for this one.
       if (!valid.has(key)) await inTurn(key, async () => endpoints.has(row.id) && removeEndpoint(row));
     }
   }

@@ -65,6 +65,8 @@ const retryIntervalMs = 1_000;
 const pendingIntervalMs = 5_000;
 /** Requests that come while the agent is still reading its sources wait for so long. */
 const syncWaitMs = 10_000;
+/** How long ADD waits for the API server to have the pod's slice. */
+const publishWaitMs = 500;
 
 /** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
 export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
@@ -194,6 +196,11 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     settle: () => {
       sliceDerivation.run();
       sync.settle();
+    },
+    published: async () => {
+      const written = reconcilers.find((each) => each.name === 'slices');
+      // Without the API server pods still get their network; others then learn of them late.
+      await written?.waitFor(slices.revision, AbortSignal.timeout(publishWaitMs)).catch(() => {});
     },
     mtu: () => mtu,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
