@@ -2,7 +2,7 @@
 // tells them apart is the label identity, the policies' blocks around the address, and the numbers of the named ports
 // that policies use. When policies begin or cease to use a block or a port name, only what it touches is sorted anew.
 import { reservedIdentities } from '../../core/identity.ts';
-import { type Cidr, cidrContains, formatAddress, type IpAddress, parseAddress, parseCidr } from '../../core/ip.ts';
+import { type Cidr, formatAddress, type IpAddress, parseAddress, parseCidr } from '../../core/ip.ts';
 import {
   type AddressRow,
   type ClassRow,
@@ -12,6 +12,7 @@ import {
   type PrefixRow,
 } from '../../core/rows.ts';
 import type { Numbering } from './numbering.ts';
+import { createPackedAddresses } from './packed-addresses.ts';
 import { createPrefixSet } from './prefix-set.ts';
 
 /** A class in use. */
@@ -35,18 +36,19 @@ export interface ClassChanges {
   readonly ipcacheDelete: string[];
 }
 
-interface Member {
-  readonly address: IpAddress | Cidr;
-  /** The source row; none for blocks. */
-  row?: AddressRow;
-  class?: PolicyClass;
-  written?: IpcacheRow;
-}
+/** What is written of an address beside its class. */
+type Place = Pick<IpcacheRow, 'ifindex' | 'endpointId' | 'flags'>;
+const elsewhere: Place = { ifindex: 0, endpointId: 0, flags: 0 };
 
 /** The sorter. Changes are collected and take effect at `sort`. */
 export interface Classes {
-  setAddress(row: AddressRow): void;
+  /** False when the address is none, or not in canonical text. */
+  setAddress(row: AddressRow): boolean;
   deleteAddress(address: string): void;
+  /** The row of an address as it was set last. */
+  address(address: string): AddressRow | undefined;
+  /** All addresses that are set. */
+  addresses(): Iterable<string>;
   setPrefix(row: PrefixRow): void;
   deletePrefix(cidr: string): void;
   /** Policies use a block or a port name, or do so no longer. Uses are counted. */
@@ -67,8 +69,12 @@ const noAddress: ReadonlySet<string> = new Set();
 
 /** Makes an empty sorter. */
 export function createClasses(numbering: Numbering): Classes {
-  const members = new Map<string, Member>();
-  const addressRows = new Set<string>();
+  const members = createPackedAddresses();
+  // Of each member, by its slot: the source row (none of a block), and the class that is written.
+  const rows: (AddressRow | undefined)[] = [];
+  const classOf: (PolicyClass | undefined)[] = [];
+  /** Where members are, as written; most are elsewhere. */
+  const places = new Map<number, Place>();
   const byKey = new Map<string, PolicyClass>();
   const byNumber = new Map<number, PolicyClass>();
   const byIdentity = new Map<number, Set<PolicyClass>>();
@@ -82,11 +88,11 @@ export function createClasses(numbering: Numbering): Classes {
   const dirty = new Set<string>();
 
   function touchInside(outer: Cidr): void {
-    for (const [key, member] of members) if (cidrContains(outer, member.address)) dirty.add(key);
+    for (const key of members.inside(outer)) dirty.add(key);
   }
 
   function wantBlock(cidr: Cidr, key: string, wanted: boolean): void {
-    if (wanted && !members.has(key)) members.set(key, { address: cidr });
+    if (wanted && members.slotOf(key) === undefined) members.add(key, cidr);
     dirty.add(key);
     touchInside(cidr);
   }
@@ -98,32 +104,35 @@ export function createClasses(numbering: Numbering): Classes {
   }
 
   function sortOne(key: string, changes: ClassChanges, old: Set<PolicyClass>): void {
-    const member = members.get(key);
-    if (member === undefined) return;
-    const isBlock = 'prefixBits' in member.address;
-    const kept = isBlock ? policyBlocks.has(key) || identities.has(key) : addressRows.has(key);
-    const next = kept ? classFor(member, changes) : undefined;
-    const before = member.class;
-    if (before !== next || (next !== undefined && next.local.has(key) !== isLocal(member.row))) {
+    const slot = members.slotOf(key);
+    if (slot === undefined) return;
+    const source = rows[slot];
+    const kept = members.isBlock(slot) ? policyBlocks.has(key) || identities.has(key) : source !== undefined;
+    const next = kept ? classFor(members.address(slot), source, changes) : undefined;
+    const before = classOf[slot];
+    const written = before && ipcacheRow(key, before, places.get(slot) ?? elsewhere);
+    if (before !== next || (next !== undefined && next.local.has(key) !== isLocal(source))) {
       if (before !== undefined) leave(before, key, changes, old);
-      if (next !== undefined) join(next, key, member, changes);
-      member.class = next;
+      if (next !== undefined) join(next, key, source, changes);
+      classOf[slot] = next;
     }
-    const row = next && ipcacheRow(key, member, next, localBlocks.has(key));
-    if (row === undefined) {
-      members.delete(key);
-      if (member.written !== undefined) changes.ipcacheDelete.push(key);
-    } else if (!sameIpcache(member.written, row)) {
-      changes.ipcacheUpsert.push(row);
-      member.written = row;
+    if (next === undefined) {
+      members.remove(key);
+      places.delete(slot);
+      if (written !== undefined) changes.ipcacheDelete.push(key);
+      return;
     }
+    const place = placeOf(source, localBlocks.has(key));
+    if (place === elsewhere) places.delete(slot);
+    else places.set(slot, place);
+    const row = ipcacheRow(key, next, place);
+    if (!sameIpcache(written, row)) changes.ipcacheUpsert.push(row);
   }
 
-  function classFor(member: Member, changes: ClassChanges): PolicyClass {
-    const { row } = member;
-    const identity = row?.identity ?? identityAround(member.address);
+  function classFor(address: IpAddress | Cidr, row: AddressRow | undefined, changes: ClassChanges): PolicyClass {
+    const identity = row?.identity ?? identityAround(address);
     const pending = row?.pending === true;
-    const prefixes = policyBlocks.containing(member.address).sort();
+    const prefixes = policyBlocks.containing(address).sort();
     const namedPorts = (row?.namedPorts ?? [])
       .filter(({ name, protocol }) => portNames.has(`${name}/${protocol}`))
       .sort(comparePorts);
@@ -144,9 +153,9 @@ export function createClasses(numbering: Numbering): Classes {
   }
   const contents = new Map<PolicyClass, string>();
 
-  function join(to: PolicyClass, key: string, member: Member, changes: ClassChanges): void {
+  function join(to: PolicyClass, key: string, row: AddressRow | undefined, changes: ClassChanges): void {
     to.members++;
-    if (!isLocal(member.row)) return;
+    if (!isLocal(row)) return;
     if (to.local.size === 0) changes.localChanged.add(to);
     // Most classes are remote: they share the empty set.
     if (to.local === noAddress) to.local = new Set([key]);
@@ -175,15 +184,23 @@ export function createClasses(numbering: Numbering): Classes {
   return {
     setAddress(row) {
       const parsed = parseAddress(row.address);
-      if (!parsed.ok || formatAddress(parsed.value) !== row.address) return;
-      const member = members.get(row.address);
-      if (member === undefined) members.set(row.address, { address: parsed.value, row });
-      else member.row = row;
-      addressRows.add(row.address);
+      if (!parsed.ok || formatAddress(parsed.value) !== row.address) return false;
+      rows[members.slotOf(row.address) ?? members.add(row.address, parsed.value)] = row;
       dirty.add(row.address);
+      return true;
     },
     deleteAddress(address) {
-      if (addressRows.delete(address)) dirty.add(address);
+      const slot = members.slotOf(address);
+      if (slot === undefined || rows[slot] === undefined) return;
+      rows[slot] = undefined;
+      dirty.add(address);
+    },
+    address(address) {
+      const slot = members.slotOf(address);
+      return slot === undefined ? undefined : rows[slot];
+    },
+    *addresses() {
+      for (const [address, slot] of members.entries()) if (rows[slot] !== undefined) yield address;
     },
     setPrefix({ cidr: text, identity, local }) {
       const parsed = parseCidr(text);
@@ -213,8 +230,8 @@ export function createClasses(numbering: Numbering): Classes {
       if (before + by > 0) portNames.set(key, before + by);
       else portNames.delete(key);
       if (before > 0 && before + by > 0) return;
-      for (const [address, { row }] of members) {
-        if (row?.namedPorts.some((port) => port.name === name && port.protocol === protocol)) dirty.add(address);
+      for (const [address, slot] of members.entries()) {
+        if (rows[slot]?.namedPorts.some((port) => port.name === name && port.protocol === protocol)) dirty.add(address);
       }
     },
     sort() {
@@ -245,20 +262,28 @@ export function createClasses(numbering: Numbering): Classes {
       }
     },
     *ipcache() {
-      for (const { written } of members.values()) if (written !== undefined) yield written;
+      for (const [address, slot] of members.entries()) {
+        const of = classOf[slot];
+        if (of !== undefined) yield ipcacheRow(address, of, places.get(slot) ?? elsewhere);
+      }
     },
   };
 }
 
-function isLocal(row: AddressRow | undefined): boolean {
+/** Whether an address is a pod of this node. */
+export function isLocal(row: AddressRow | undefined): row is AddressRow {
   return row !== undefined && row.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0);
 }
 
-function ipcacheRow(address: string, { row }: Member, of: PolicyClass, localBlock: boolean): IpcacheRow {
-  let flags: number = row?.kind === 'host' ? ipcacheFlags.thisNode : 0;
-  if (localBlock) flags |= ipcacheFlags.localBlock;
-  const { class: number, identity } = of;
-  return { address, class: number, identity, ifindex: row?.ifindex ?? 0, endpointId: row?.endpointId ?? 0, flags };
+function placeOf(row: AddressRow | undefined, localBlock: boolean): Place {
+  const flags = (row?.kind === 'host' ? ipcacheFlags.thisNode : 0) | (localBlock ? ipcacheFlags.localBlock : 0);
+  const { ifindex, endpointId } = row ?? elsewhere;
+  return ifindex === 0 && endpointId === 0 && flags === 0 ? elsewhere : { ifindex, endpointId, flags };
+}
+
+function ipcacheRow(address: string, { class: number, identity }: PolicyClass, place: Place): IpcacheRow {
+  const { ifindex, endpointId, flags } = place;
+  return { address, class: number, identity, ifindex, endpointId, flags };
 }
 
 function sameIpcache(a: IpcacheRow | undefined, b: IpcacheRow): boolean {

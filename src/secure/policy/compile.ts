@@ -13,7 +13,7 @@ import type {
   PolicyPeerRow,
   PolicyPortRow,
 } from '../../core/rows.ts';
-import { createClasses, type PolicyClass } from './classes.ts';
+import { createClasses, isLocal, type PolicyClass } from './classes.ts';
 import type { CompiledRule } from './compiled-rule.ts';
 import { createCookies } from './cookies.ts';
 import { createLocalPolicies, directions, type Subject } from './local-policies.ts';
@@ -83,8 +83,6 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
   const pods = new Map<number, PodIdentity | undefined>();
   const namespaces = new Set<string>();
   const prefixes = new Set<string>();
-  /** The identity of each address that is a pod of this node; undefined for all others. */
-  const addresses = new Map<string, number | undefined>();
   const localAddresses = new Map<number, number>();
   const touchedSubjects = new Set<number>();
   const bases = new Map<number, Partial<Record<Direction, SubjectBase>>>();
@@ -129,20 +127,16 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
   }
 
   function setAddress(key: string, row: AddressRow | undefined): void {
-    const local = row?.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0) ? row.identity : undefined;
-    countLocal(addresses.get(key), -1);
-    countLocal(local, 1);
-    if (row === undefined) {
-      addresses.delete(key);
-      classes.deleteAddress(key);
-    } else {
-      addresses.set(key, local);
-      classes.setAddress(row);
-    }
+    const before = classes.address(key);
+    if (row === undefined) classes.deleteAddress(key);
+    else if (!classes.setAddress(row)) return;
+    countLocal(before, -1);
+    countLocal(row, 1);
   }
 
-  function countLocal(identity: number | undefined, by: 1 | -1): void {
-    if (identity === undefined) return;
+  function countLocal(row: AddressRow | undefined, by: 1 | -1): void {
+    if (!isLocal(row)) return;
+    const { identity } = row;
     const count = (localAddresses.get(identity) ?? 0) + by;
     if (count > 0) localAddresses.set(identity, count);
     else localAddresses.delete(identity);
@@ -177,7 +171,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
         else classes.setPrefix(row);
       },
     );
-    applyChanges(changes.addresses, () => addresses.keys(), setAddress);
+    applyChanges(changes.addresses, classes.addresses, setAddress);
     for (const identity of touchedSubjects) {
       if (localAddresses.has(identity)) policies.setSubject(identity, pods.get(identity));
       else policies.deleteSubject(identity);
