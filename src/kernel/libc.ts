@@ -16,6 +16,7 @@ const cBind = library.func('bind', 'int', ['int', 'void *', 'uint']);
 const cSend = library.func('send', 'int64', ['int', 'void *', 'size_t', 'int']);
 const cRecv = library.func('recv', 'int64', ['int', 'void *', 'size_t', 'int']);
 const cSetsockopt = library.func('setsockopt', 'int', ['int', 'int', 'int', 'void *', 'uint']);
+const cGetsockopt = library.func('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']);
 const cClose = library.func('close', 'int', ['int']);
 const cFlock = library.func('flock', 'int', ['int', 'int']);
 const cMallocTrim = library.func('malloc_trim', 'int', ['size_t']);
@@ -169,6 +170,12 @@ export function recv(fd: number, buffer: Uint8Array, flags = 0): number {
 
 export function setSocketOption(fd: number, level: number, option: number, value: Uint8Array): void {
   if (cSetsockopt(fd, level, option, value, value.length) < 0) fail('setsockopt', `level ${level}, option ${option}`);
+}
+
+/** Fills `value` with an option of a fixed size. */
+export function getSocketOption(fd: number, level: number, option: number, value: Uint8Array): void {
+  const length = new Uint8Array(Uint32Array.of(value.length).buffer);
+  if (cGetsockopt(fd, level, option, value, length) < 0) fail('getsockopt', `level ${level}, option ${option}`);
 }
 
 /** Locks an open file against others who lock it, without waiting. False when somebody else has the lock. */

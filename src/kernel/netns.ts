@@ -1,7 +1,18 @@
 // Network namespaces: entering them for the time of a function, opening, naming and removing them.
 import { closeSync, mkdirSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CLONE_NEWNET, closeFd, MNT_DETACH, MS_BIND, mount, setns, unmount, unshare } from './libc.ts';
+import {
+  CLONE_NEWNET,
+  closeFd,
+  getSocketOption,
+  MNT_DETACH,
+  MS_BIND,
+  mount,
+  setns,
+  socket,
+  unmount,
+  unshare,
+} from './libc.ts';
 
 const ownNamespace = '/proc/thread-self/ns/net';
 
@@ -61,6 +72,23 @@ export function createNetns(): number {
     () => unshare(CLONE_NEWNET),
     () => openOwnNetns(),
   );
+}
+
+const AF_INET = 2;
+const SOCK_DGRAM = 2;
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
+
+/** The number by which programs know the calling thread's network namespace; it is never used twice. */
+export function netnsCookie(): bigint {
+  const fd = socket(AF_INET, SOCK_DGRAM, 0);
+  try {
+    const value = new BigUint64Array(1);
+    getSocketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, new Uint8Array(value.buffer));
+    return value[0]!;
+  } finally {
+    closeFd(fd);
+  }
 }
 
 function away<T>(leave: () => void, fn: () => T): T {

@@ -4,7 +4,14 @@
 import type { Target, TargetResult } from '../../core/reconciler.ts';
 import { type FrontendBackend, type FrontendRow, protocolNumbers } from '../../core/rows.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { BackendFlags, BackendOffset, datapathMaps, type Service, ServiceFlags, ServiceScope } from '../../kernel/datapath.gen.ts';
+import {
+  BackendFlags,
+  BackendOffset,
+  datapathMaps,
+  type Service,
+  ServiceFlags,
+  ServiceScope,
+} from '../../kernel/datapath.gen.ts';
 import { isMapFull } from '../../kernel/kernel-error.ts';
 import type { MappedArray } from '../../kernel/mmap-array.ts';
 import { addressBytes, blockKey } from '../datapath/address-keys.ts';
@@ -89,7 +96,11 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
   for (const { key, value } of maps.services.entries()) {
     const service = datapathMaps.services.value.decode(value);
     leftServices.set(keyText(key), service);
-    if (service.slotCount > 0 && !leftRanges.has(service.firstSlot) && ranges.claim(service.firstSlot, service.slotCount))
+    if (
+      service.slotCount > 0 &&
+      !leftRanges.has(service.firstSlot) &&
+      ranges.claim(service.firstSlot, service.slotCount)
+    )
       leftRanges.set(service.firstSlot, { first: service.firstSlot, count: service.slotCount });
   }
   const leftBackends = new Map<number, number>();
@@ -144,7 +155,11 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
       flags:
         BackendFlags.BACKEND_USED |
         (backend.state === 'serving' ? BackendFlags.BACKEND_SERVING : 0) |
-        (backend.where === 'pod' ? BackendFlags.BACKEND_LOCAL : backend.where === 'node' ? BackendFlags.BACKEND_NODE : 0),
+        (backend.where === 'pod'
+          ? BackendFlags.BACKEND_LOCAL
+          : backend.where === 'node'
+            ? BackendFlags.BACKEND_NODE
+            : 0),
       generation: slot.generation,
     });
     const offset = number * maps.backends.strideBytes;
@@ -322,7 +337,9 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
       try {
         work(row);
       } catch (error) {
-        const text = isMapFull(error) ? `the map is full (${maps.services.maxEntries} frontends)` : (error as Error).message;
+        const text = isMapFull(error)
+          ? `the map is full (${maps.services.maxEntries} frontends)`
+          : (error as Error).message;
         failures.push({ key: row.key, error: text });
       }
     }
@@ -376,9 +393,7 @@ function slotsOf(
 ): Uint32Array {
   if (algorithm === 'random') {
     const divisor = serving.map((each) => each.backend.weight).reduce(greatestCommonDivisor);
-    return Uint32Array.from(
-      serving.flatMap((each) => Array<number>(each.backend.weight / divisor).fill(each.number)),
-    );
+    return Uint32Array.from(serving.flatMap((each) => Array<number>(each.backend.weight / divisor).fill(each.number)));
   }
   const named = serving.map(({ backend }) => ({ name: `${backend.address} ${backend.port}`, weight: backend.weight }));
   return maglevTable(named, maglevSize(named.length)).map((index) => serving[index]!.number);
@@ -392,7 +407,6 @@ function greatestCommonDivisor(a: number, b: number): number {
 function backendName(row: FrontendRow, backend: FrontendBackend): string {
   return `${row.service}:${row.portName} ${backend.address} ${backend.port}/${row.protocol}`;
 }
-
 
 function serviceKey(row: FrontendRow): Uint8Array {
   return datapathMaps.services.key.encode({

@@ -28,6 +28,7 @@ import { type NetworkChange, watchNetwork } from '../../kernel/network-changes.t
 import { listRoutes, RouteProtocol } from '../../kernel/routes.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
+import type { WatchState } from '../../kube/watch.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
 import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts';
 import type { Log } from '../log.ts';
@@ -36,6 +37,7 @@ import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
+import { type AgentServices, startServices } from './services.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
 
@@ -51,6 +53,7 @@ export interface Agent {
   readonly reconcilers: readonly Reconciler[];
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
+  readonly services: AgentServices;
   readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
   readonly sync: KernelSync;
   readonly pools: NodePools;
@@ -112,6 +115,14 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const slices = createTable<SliceRow>({ name: 'own-slices', key: (row) => row.name });
 
   const client = createKubeClient(findAccess(settings.kubeconfig));
+  const onState = (state: WatchState) => {
+    if (state.error !== undefined)
+      log.warn('the API server does not answer: forwarding goes on with what is known', {
+        resource: state.resource,
+        error: state.error,
+      });
+    else if (state.connected) log.debug('following', { resource: state.resource });
+  };
   const writeAgain = (name: 'routes' | 'slices') => reconcilers.find((each) => each.name === name)?.writeAgain();
   const badPolicies = new Map<string, string>();
   const sources = followSources({
@@ -127,14 +138,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       else badPolicies.delete(name);
       return row;
     },
-    onState(state) {
-      if (state.error !== undefined)
-        log.warn('the API server does not answer: forwarding goes on with what is known', {
-          resource: state.resource,
-          error: state.error,
-        });
-      else if (state.connected) log.debug('following', { resource: state.resource });
-    },
+    onState,
     // The operator does when a node goes; the node may be back under its name.
     onOwnSliceDeleted(name) {
       if (slices.has(name)) writeAgain('slices');
@@ -301,6 +305,20 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     guarded('follow the network', () => follow(changes))(),
   );
 
+  const services = startServices({
+    client,
+    settings,
+    log,
+    pinDir: join(settings.bpffs, 'weir'),
+    pods: sources.pods,
+    endpoints,
+    nodes: sources.nodes,
+    addresses,
+    hostAddresses,
+    onState,
+  });
+  reconcilers.push(services.reconciler);
+
   for (const table of [
     endpoints,
     identities,
@@ -399,10 +417,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       addresses,
       routes,
       slices,
+      ...services.tables,
     ] as ReadTable<unknown>[],
     reconcilers,
     compiler,
     datapath,
+    services,
     writerStatus: writer.status,
     sync,
     pools,
@@ -434,6 +454,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       for (const timer of timers) clearInterval(timer);
       networkWatch.close();
       sources.stop();
+      await services.stop();
       for (const each of reconcilers) await each.stop();
       numbers.save(compiler.export());
       pools.save();

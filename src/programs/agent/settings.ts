@@ -22,6 +22,11 @@ export interface AgentSettings {
   readonly dropReportsPerSecond: number;
   /** Flows kept in memory. */
   readonly flowCapacity: number;
+  /** How packets from outside reach backends on other nodes: translated here both ways (snat), answered by the backend's
+   * node (dsr), or dsr for TCP and snat for the rest (hybrid). */
+  readonly lbMode: 'snat' | 'dsr' | 'hybrid';
+  /** How a packet carries the frontend to the backend's node with dsr: an option of the IP header, or inside another packet. */
+  readonly dsrDispatch: 'option' | 'tunnel';
   /** Entries of the datapath's maps that differ from what they were compiled with. */
   readonly mapEntries: Readonly<Record<string, number>>;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

@@ -3,6 +3,7 @@
 import { identityKey } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import type {
+  HostPort,
   IdentityRow,
   NamedPort,
   NamespaceRow,
@@ -30,6 +31,14 @@ export interface AgentSources {
   stop(): void;
 }
 
+interface ContainerPort {
+  readonly name?: string;
+  readonly protocol?: string;
+  readonly containerPort: number;
+  readonly hostPort?: number;
+  readonly hostIP?: string;
+}
+
 interface PodObject extends KubeObject {
   readonly metadata: KubeObject['metadata'] & {
     readonly ownerReferences?: readonly { kind: string; name: string; controller?: boolean }[];
@@ -37,10 +46,10 @@ interface PodObject extends KubeObject {
   readonly spec?: {
     readonly serviceAccountName?: string;
     readonly hostNetwork?: boolean;
-    readonly containers?: readonly { ports?: readonly { name?: string; protocol?: string; containerPort: number }[] }[];
+    readonly containers?: readonly { ports?: readonly ContainerPort[] }[];
     readonly initContainers?: readonly {
       restartPolicy?: string;
-      ports?: readonly { name?: string; protocol?: string; containerPort: number }[];
+      ports?: readonly ContainerPort[];
     }[];
   };
   readonly status?: { readonly podIPs?: readonly { ip: string }[]; readonly phase?: string };
@@ -215,13 +224,26 @@ function watchApiServers(
 function podRow(pod: PodObject): PodRow | undefined {
   if (pod.spec?.hostNetwork) return undefined;
   const sidecars = (pod.spec?.initContainers ?? []).filter((container) => container.restartPolicy === 'Always');
-  const namedPorts = [...(pod.spec?.containers ?? []), ...sidecars].flatMap((container) =>
-    (container.ports ?? []).flatMap((port): NamedPort[] =>
-      port.name === undefined
-        ? []
-        : [{ name: port.name, protocol: (port.protocol ?? 'TCP') as NamedPort['protocol'], port: port.containerPort }],
-    ),
+  const ports = [...(pod.spec?.containers ?? []), ...sidecars].flatMap((container) => container.ports ?? []);
+  const namedPorts = ports.flatMap((port): NamedPort[] =>
+    port.name === undefined
+      ? []
+      : [{ name: port.name, protocol: (port.protocol ?? 'TCP') as NamedPort['protocol'], port: port.containerPort }],
   );
+  const over = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+  const hostPorts = ports.flatMap((port): HostPort[] => {
+    if (!port.hostPort || over) return [];
+    const hostIp = canonicalIp(port.hostIP ?? '');
+    return [
+      {
+        hostPort: port.hostPort,
+        containerPort: port.containerPort,
+        protocol: (port.protocol ?? 'TCP') as HostPort['protocol'],
+        // Any address of a family means all of both.
+        ...(hostIp === undefined || hostIp === '0.0.0.0' || hostIp === '::' ? {} : { hostIp }),
+      },
+    ];
+  });
   return {
     key: `${pod.metadata.namespace}/${pod.metadata.name}`,
     namespace: pod.metadata.namespace ?? 'default',
@@ -231,6 +253,7 @@ function podRow(pod: PodObject): PodRow | undefined {
     labels: pod.metadata.labels ?? {},
     serviceAccount: pod.spec?.serviceAccountName ?? 'default',
     namedPorts,
+    ...(hostPorts.length > 0 ? { hostPorts } : {}),
     addresses: (pod.status?.podIPs ?? []).flatMap((each) => canonicalIp(each.ip) ?? []),
     workload: workloadOf(pod),
   };

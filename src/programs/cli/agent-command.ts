@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 
@@ -63,6 +63,16 @@ export function agentCommand(): Command {
       wholeNumber(1, 100_000),
       200,
     )
+    .addOption(
+      new Option('--lb-mode <mode>', 'how packets from outside reach backends on other nodes')
+        .choices(['snat', 'dsr', 'hybrid'])
+        .default('snat'),
+    )
+    .addOption(
+      new Option('--dsr-dispatch <how>', 'with dsr: carry the frontend in an IP option, or tunnel the packet')
+        .choices(['option', 'tunnel'])
+        .default('option'),
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -92,6 +102,8 @@ Examples:
         ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
         reportIntervalMs: options.reportInterval * 1000,
         dropReportsPerSecond: options.dropReports,
+        lbMode: options.lbMode,
+        dsrDispatch: options.dsrDispatch,
         flowCapacity: options.flows,
         mapEntries: options.mapEntries ?? {},
         logLevel: options.logLevel,

@@ -1,0 +1,259 @@
+// Services of one node: follows them in the API, derives this node's frontends, writes them, and hooks the system calls.
+
+import { anyAddress, frontendKey, type NodeContext } from '../../connect/services/derive-frontends.ts';
+import {
+  type EndpointSliceObject,
+  parseService,
+  parseServiceSlice,
+  type ServiceObject,
+} from '../../connect/services/parse-service.ts';
+import {
+  createServiceDerivation,
+  type ExtraFrontends,
+  type ServiceDerivation,
+} from '../../connect/services/service-derivation.ts';
+import { createServiceTarget, type ServiceTarget } from '../../connect/services/service-target.ts';
+import { loadSocketHooks, type SocketHooks } from '../../connect/services/socket-hooks.ts';
+import { errorText } from '../../core/errors.ts';
+import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
+import type {
+  AddressRow,
+  EndpointRow,
+  FrontendRow,
+  NodeRow,
+  PodRow,
+  PortProtocol,
+  ServiceRow,
+  ServiceSliceRow,
+} from '../../core/rows.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
+import { findCgroup2 } from '../../kernel/cgroups.ts';
+import { mmapArray } from '../../kernel/mmap-array.ts';
+import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
+import type { KubeClient } from '../../kube/client.ts';
+import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
+import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
+import type { Log } from '../log.ts';
+import type { AgentSettings } from './settings.ts';
+
+/** Services as the agent runs them. */
+export interface AgentServices {
+  readonly services: ReadTable<ServiceRow>;
+  readonly slices: ReadTable<ServiceSliceRow, 'service'>;
+  readonly frontends: ReadTable<FrontendRow>;
+  readonly derivation: ServiceDerivation;
+  readonly target: ServiceTarget;
+  readonly reconciler: Reconciler;
+  readonly hooks: SocketHooks;
+  readonly tables: readonly ReadTable<unknown>[];
+  watches(): WatchState[];
+  stop(): Promise<void>;
+}
+
+/** What services need of the rest of the agent. */
+export interface ServiceInputs {
+  readonly client: KubeClient;
+  readonly settings: AgentSettings;
+  readonly log: Log;
+  readonly pinDir: string;
+  readonly pods: ReadTable<PodRow>;
+  readonly endpoints: ReadTable<EndpointRow, 'container' | 'pod'>;
+  readonly nodes: ReadTable<NodeRow>;
+  readonly addresses: ReadTable<AddressRow>;
+  readonly hostAddresses: ReadTable<{ address: string }>;
+  readonly onState: (state: WatchState) => void;
+}
+
+/** The ports of nodes behind which packets are translated: the node's own sockets keep off them. */
+const natPorts = '61000-65535';
+const zoneLabel = 'topology.kubernetes.io/zone';
+
+/** Starts following and writing. */
+export function startServices(inputs: ServiceInputs): AgentServices {
+  const { client, settings, log, onState, endpoints, pods } = inputs;
+  const hooks = loadSocketHooks({ objects: settings.objects, pinDir: inputs.pinDir, maxEntries: settings.mapEntries });
+  const slots = mmapArray(hooks.map('lb_slots'));
+  const backends = mmapArray(hooks.map('backends'));
+  const target = createServiceTarget({
+    services: hooks.map('services'),
+    sourceRanges: hooks.map('source_ranges'),
+    slots,
+    backends,
+  });
+  reserveNatPorts();
+
+  const services = createTable<ServiceRow>({ name: 'services', key: (row) => row.key });
+  const slices = createTable<ServiceSliceRow, 'service'>({
+    name: 'service-slices',
+    key: (row) => row.key,
+    indexes: { service: (row) => row.service },
+  });
+  const ownNode = createTable<{ name: string; zone?: string }>({ name: 'own-node', key: (row) => row.name });
+  const hostPorts = createTable<ExtraFrontends>({ name: 'host-ports', key: (row) => row.owner });
+  const frontends = createTable<FrontendRow>({ name: 'frontends', key: (row) => row.key });
+
+  const watches = [
+    watchIntoTable<KubeObject, ServiceRow>(
+      client,
+      kubernetesResources.services,
+      services,
+      (object) => parseService(object as ServiceObject),
+      { onState },
+    ),
+    watchIntoTable<KubeObject, ServiceSliceRow>(
+      client,
+      kubernetesResources.endpointSlices,
+      slices,
+      (object) => parseServiceSlice(object as EndpointSliceObject),
+      { onState },
+    ),
+    watchIntoTable<KubeObject, { name: string; zone?: string }>(
+      client,
+      kubernetesResources.nodes,
+      ownNode,
+      (object) => ({ name: object.metadata.name, zone: object.metadata.labels?.[zoneLabel] }),
+      { fieldSelector: `metadata.name=${settings.nodeName}`, onState },
+    ),
+  ];
+
+  const clusterIps = new Map<string, string>();
+  const nodeContext = (): NodeContext => {
+    const own = new Set([...inputs.hostAddresses.rows()].map((row) => row.address));
+    const nodeAddresses = new Map<string, string>();
+    for (const node of inputs.nodes.rows()) for (const address of node.addresses) nodeAddresses.set(address, node.name);
+    clusterIps.clear();
+    for (const service of services.rows()) for (const ip of service.clusterIps) clusterIps.set(ip, service.key);
+    return {
+      name: settings.nodeName,
+      zone: ownNode.get(settings.nodeName)?.zone,
+      addresses: [...own],
+      directReturn: directReturn(settings),
+      namespaceOf: (address) => {
+        const row = inputs.addresses.get(address);
+        return row?.kind === 'pod' ? row.namespace : undefined;
+      },
+      refuseClaim(address, service) {
+        const holder = clusterIps.get(address);
+        if (holder !== undefined && holder !== service.key) return `it is the cluster IP of ${holder}`;
+        const node = nodeAddresses.get(address) ?? (own.has(address) ? settings.nodeName : undefined);
+        if (node !== undefined) return `it is an address of node ${node}`;
+        const pod = inputs.addresses.get(address);
+        return pod?.kind === 'pod' ? `it is the address of pod ${pod.namespace}/${pod.pod}` : undefined;
+      },
+    };
+  };
+  const derivation = createServiceDerivation({ services, slices, extras: hostPorts, to: frontends, node: nodeContext });
+
+  function updateHostPorts(): void {
+    if (!pods.initialized) return;
+    const own = [...inputs.hostAddresses.rows()].map((row) => row.address);
+    const rows: ExtraFrontends[] = [];
+    for (const pod of pods.rows()) {
+      if (pod.hostPorts === undefined) continue;
+      const endpoint = endpoints.by('pod', pod.key)[0];
+      if (endpoint !== undefined) rows.push(hostPortFrontends(pod, endpoint, own));
+    }
+    hostPorts.replaceAll(rows);
+    hostPorts.markInitialized();
+  }
+
+  let scheduled = false;
+  let all = false;
+  const run = () => {
+    scheduled = false;
+    try {
+      updateHostPorts();
+      if (all) derivation.nodeChanged();
+      else derivation.run();
+      all = false;
+    } catch (error) {
+      log.error('services could not be derived', { error: errorText(error), stack: (error as Error).stack });
+    }
+  };
+  const schedule = (everything: boolean) => {
+    all ||= everything;
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(run);
+  };
+  for (const table of [services, slices, pods, endpoints] as ReadTable<unknown>[])
+    table.subscribe(() => schedule(false));
+  for (const table of [inputs.hostAddresses, inputs.nodes, ownNode] as ReadTable<unknown>[])
+    table.subscribe(() => schedule(true));
+
+  const reconciler = createReconciler<FrontendRow>({ name: 'frontends', table: frontends, target });
+  const cgroup = findCgroup2();
+  if (cgroup === undefined)
+    log.error('no cgroup v2 is mounted: services are translated per packet only', {
+      hint: 'mount -t cgroup2 none /sys/fs/cgroup',
+    });
+  else hooks.attach(cgroup);
+  schedule(true);
+
+  return {
+    services,
+    slices,
+    frontends,
+    derivation,
+    target,
+    reconciler,
+    hooks,
+    tables: [services, slices, hostPorts, frontends] as ReadTable<unknown>[],
+    watches: () => watches.map((each) => each.state()),
+    async stop() {
+      for (const each of watches) each.stop();
+      await reconciler.stop();
+      slots.close();
+      backends.close();
+      hooks.close();
+    },
+  };
+}
+
+function directReturn(settings: AgentSettings): readonly PortProtocol[] {
+  if (settings.lbMode === 'dsr') return ['TCP', 'UDP', 'SCTP'];
+  return settings.lbMode === 'hybrid' ? ['TCP'] : [];
+}
+
+/** Ports of the node that lead to one pod of it. */
+function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: readonly string[]): ExtraFrontends {
+  const frontends: FrontendRow[] = [];
+  for (const [family, address] of [
+    [4, endpoint.ipv4],
+    [6, endpoint.ipv6],
+  ] as const) {
+    if (address === undefined) continue;
+    for (const port of pod.hostPorts ?? []) {
+      const only = port.hostIp;
+      if (only !== undefined && only.includes(':') !== (family === 6)) continue;
+      const isFamily = (text: string) => text.includes(':') === (family === 6);
+      const outside = only === undefined ? own.filter(isFamily) : [only];
+      const inside = only ?? anyAddress[family];
+      for (const [scope, at] of [['inside', inside] as const, ...outside.map((each) => ['outside', each] as const)])
+        frontends.push({
+          key: frontendKey(scope, at, port.hostPort, port.protocol),
+          address: at,
+          port: port.hostPort,
+          protocol: port.protocol,
+          scope,
+          kind: 'HostPort',
+          service: pod.key,
+          portName: `host-port-${port.hostPort}`,
+          algorithm: 'random',
+          affinitySeconds: 0,
+          onlyLocal: true,
+          directReturn: false,
+          backends: [{ address, port: port.containerPort, state: 'serving', where: 'pod', weight: 1 }],
+        });
+    }
+  }
+  return { owner: `pod ${pod.key}`, createdAt: new Date(endpoint.createdAtMs).toISOString(), frontends };
+}
+
+/** Sockets of the node must not be given ports behind which it translates for others. */
+function reserveNatPorts(): void {
+  const name = 'net.ipv4.ip_local_reserved_ports';
+  const now = readSysctl(name) ?? '';
+  if (now.split(',').includes(natPorts)) return;
+  writeSysctl(name, now === '' ? natPorts : `${now},${natPorts}`);
+}
