@@ -53,6 +53,8 @@ export interface KubeClient {
   /** Server-side apply under the field manager `weir`. */
   apply<T extends KubeObject>(resource: Resource, object: T): Promise<T>;
   delete(resource: Resource, name: string, namespace?: string): Promise<void>;
+  /** Deletes an object only as it was read: another version, or another object of that name, is a conflict (409). */
+  deleteExactly(resource: Resource, object: KubeObject): Promise<void>;
   close(): void;
 }
 
@@ -189,6 +191,12 @@ export function createKubeClient(access: ClusterAccess, options: { heartbeatMs?:
       }),
     async delete(resource, name, namespace) {
       await client.request('DELETE', resourcePath(resource, namespace, name));
+    },
+    async deleteExactly(resource, { metadata }) {
+      const { uid, resourceVersion } = metadata;
+      await client.request('DELETE', resourcePath(resource, metadata.namespace, metadata.name), {
+        body: { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid, resourceVersion } },
+      });
     },
     close: () => agent.destroy(),
   };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { cidrContains, parseCidr } from '../../core/ip.ts';
-import { blockCount, nextBlock, poolProblem } from './block-pool.ts';
+import { blockCount, blockName, nextBlock, poolProblem } from './block-pool.ts';
 
 const v4 = { cidr: '10.244.0.0/22', blockBits: 24 };
 const v6 = { cidr: 'fd00:10:244::/48', blockBits: 64 };
@@ -48,4 +48,11 @@ test('poolProblem() says what is wrong with a pool', () => {
   assert.match(poolProblem({ cidr: '10.244.0.0/24', blockBits: 16 })!, /do not fit/);
   assert.match(poolProblem({ cidr: '10.244.0.0/24', blockBits: 31 })!, /do not fit/);
   assert.match(poolProblem({ cidr: 'fd00::/16', blockBits: 64 })!, /16 million/);
+});
+
+test('blockName() is one name per block, fit for an object of the API', () => {
+  assert.equal(blockName('10.244.3.0/24'), 'v4-10-244-3-0-24');
+  assert.equal(blockName('fd00:10:244:3::/64'), blockName('fd00:0010:244:3:0::/64'));
+  assert.notEqual(blockName('10.244.3.0/24'), blockName('10.244.3.0/25'));
+  assert.match(blockName('fd00:10:244:3::/64'), /^[a-z0-9]([-a-z0-9]*[a-z0-9])$/);
 });

@@ -31,6 +31,15 @@ function toBytes(n: bigint, lenBytes: number): Uint8Array {
   return bytes;
 }
 
+/** The name of the object that claims a block: the same for every way to write it, and another for every other block. */
+export function blockName(cidr: string): string {
+  const parsed = parseCidr(cidr);
+  if (!parsed.ok) throw new Error(`${cidr}: ${parsed.reason}`);
+  const { family, bytes, prefixBits } = parsed.value;
+  if (family === 4) return `v4-${[...bytes].join('-')}-${prefixBits}`;
+  return `v6-${Buffer.from(bytes).toString('hex').match(/.{4}/g)!.join('-')}-${prefixBits}`;
+}
+
 /** The number of blocks in a pool. */
 export function blockCount(pool: Pool): number {
   const parsed = parseCidr(pool.cidr);

@@ -23,6 +23,17 @@ const weirIdentitySchema = z.object({
   labels: z.array(z.string().max(400)).max(256),
 });
 
+/**
+ * A block of pod addresses and the node that has it. The name follows from the block, so that the API server lets a block
+ * be claimed once only, whatever an operator that woke up late believes. Written by the operator.
+ */
+const weirBlockSchema = z.object({
+  cidr: z.string(),
+  node: z.string(),
+  /** Why a block is kept although its node is gone. */
+  message: z.string().optional(),
+});
+
 const portSchema = z.object({
   name: z.string(),
   protocol: z.enum(['TCP', 'UDP', 'SCTP']),
@@ -55,6 +66,7 @@ type Named = {
   metadata: { name: string; uid?: string; resourceVersion?: string; labels?: Record<string, string> };
 };
 export type WeirNode = Named & z.infer<typeof weirNodeSchema>;
+export type WeirBlock = Named & z.infer<typeof weirBlockSchema>;
 export type WeirIdentity = Named & z.infer<typeof weirIdentitySchema>;
 export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;
 
@@ -89,6 +101,21 @@ export const weirResources = {
       { name: 'Addresses', type: 'string', jsonPath: '.spec.addresses' },
       { name: 'Pod CIDRs', type: 'string', jsonPath: '.spec.podCIDRs' },
       { name: 'Message', type: 'string', jsonPath: '.status.message' },
+    ],
+  },
+  blocks: {
+    ...group,
+    plural: 'weirblocks',
+    singular: 'weirblock',
+    shortNames: ['wb'],
+    kind: 'WeirBlock',
+    namespaced: false,
+    schema: weirBlockSchema,
+    status: false,
+    columns: [
+      { name: 'Block', type: 'string', jsonPath: '.cidr' },
+      { name: 'Node', type: 'string', jsonPath: '.node' },
+      { name: 'Message', type: 'string', jsonPath: '.message' },
     ],
   },
   identities: {

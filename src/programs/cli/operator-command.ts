@@ -26,6 +26,19 @@ export function operatorCommand(): Command {
       collect,
     )
     .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
+    .option(
+      '--block-rest <minutes>',
+      'the block of a node that is gone is kept for at least so long, and while pods of it exist',
+      minutes,
+      5,
+    )
+    .option(
+      '--lease-duration <seconds>',
+      'another operator takes over when this one has been silent for so long',
+      wholeNumber(1, 600),
+      10,
+    )
+    .option('--lease-namespace <name>', 'where the lease of the operator that leads is', 'kube-system')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
@@ -62,6 +75,9 @@ Examples:
           pools,
           ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
           identityGraceMs: options.identityGrace * 60_000,
+          blockRestMs: options.blockRest * 60_000,
+          leaseMs: options.leaseDuration * 1000,
+          leaseNamespace: options.leaseNamespace,
         },
         stop.signal,
       );

@@ -2,7 +2,7 @@
 // Tables of pods and nodes are followed; what the objects of weir.dev should be is computed and written.
 
 import { createIdentityAllocator } from '../../connect/identities/allocate-identities.ts';
-import { nextBlock, type Pool } from '../../connect/ipam/block-pool.ts';
+import type { Pool } from '../../connect/ipam/block-pool.ts';
 import { identityKey, identityLabels } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import { createTable } from '../../core/table.ts';
@@ -10,8 +10,16 @@ import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type Watch, watch, watchIntoTable } from '../../kube/watch.ts';
 import { installCustomResources } from '../../kube/weir/custom-resources.ts';
-import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
+import {
+  type WeirBlock,
+  type WeirEndpointSlice,
+  type WeirIdentity,
+  type WeirNode,
+  weirResources,
+} from '../../kube/weir/schemas.ts';
 import type { Log } from '../log.ts';
+import { whileLeading } from './leadership.ts';
+import { createNodeBlocks, type Named, type OperatorNode } from './node-blocks.ts';
 
 /** Settings of the operator. */
 export interface OperatorOptions {
@@ -22,10 +30,15 @@ export interface OperatorOptions {
   /** An identity that no pod has had for so long is deleted. */
   readonly identityGraceMs: number;
   readonly identityRange?: { first: number; last: number };
+  /** The block of a node that is gone is kept for at least so long. */
+  readonly blockRestMs: number;
+  /** One operator leads while it renews its lease; another takes over when the lease has not been renewed for so long. */
+  readonly leaseMs: number;
+  readonly leaseNamespace: string;
 }
 
 interface PodObject extends KubeObject {
-  readonly spec?: { readonly serviceAccountName?: string; readonly hostNetwork?: boolean };
+  readonly spec?: { readonly serviceAccountName?: string; readonly hostNetwork?: boolean; readonly nodeName?: string };
   readonly status?: { readonly phase?: string };
 }
 
@@ -37,12 +50,7 @@ interface PodLabelsRow {
   readonly key: string;
   readonly identity: string;
   readonly labels: readonly string[];
-}
-
-interface NodeRow {
-  readonly name: string;
-  readonly uid: string;
-  readonly addresses: readonly string[];
+  readonly node?: string;
 }
 
 const apiVersion = 'weir.dev/v1alpha1';
@@ -50,20 +58,31 @@ const gcIntervalMs = 30_000;
 /** From this share on the log warns of identities running out. */
 const warnShare = 0.8;
 
-/** Runs until the signal aborts. */
+/** How often it is looked whether the block of a node that is gone can be given away. */
+const blockCheckMs = 2_000;
+
+/** Runs until the signal aborts: leads, or waits while another operator does. */
 export async function runOperator(options: OperatorOptions, signal: AbortSignal): Promise<void> {
+  const { client, log, leaseMs, leaseNamespace: namespace } = options;
+  log.info('operator starts', { server: client.server, pools: options.pools });
+  await waitForApi(client, log, signal).catch(() => {});
+  await whileLeading({ client, log, namespace, leaseMs }, (term, mayAct) => lead(options, mayAct, term), signal);
+}
+
+/** Does the operator's work until the signal aborts. */
+async function lead(options: OperatorOptions, mayAct: () => boolean, signal: AbortSignal): Promise<void> {
   const { client, log } = options;
-  await waitForApi(client, log, signal);
   await installCustomResources(client, signal);
   log.info('definitions of weir.dev installed');
 
-  const pods = createTable<PodLabelsRow, 'identity'>({
+  const pods = createTable<PodLabelsRow, 'identity' | 'node'>({
     name: 'pods',
     key: (row) => row.key,
-    indexes: { identity: (row) => row.identity },
+    indexes: { identity: (row) => row.identity, node: (row) => row.node },
   });
-  const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
-  const weirNodes = createTable<WeirNode & { name: string }>({ name: 'weir-nodes', key: (row) => row.name });
+  const nodes = createTable<OperatorNode>({ name: 'nodes', key: (row) => row.name });
+  const weirNodes = createTable<Named<WeirNode>>({ name: 'weir-nodes', key: (row) => row.name });
+  const blocks = createTable<Named<WeirBlock>>({ name: 'weir-blocks', key: (row) => row.name });
   const slices = new Map<string, { node: string; identities: readonly number[] }>();
   const sliceRow = (slice: WeirEndpointSlice) => ({
     node: slice.node,
@@ -71,20 +90,16 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
   });
   const identities = createIdentityAllocator(options.identityRange);
   let identitiesListed = false;
+  let slicesListed = false;
   const watches: Watch[] = [];
   const onState = (state: { resource: string; connected: boolean; error?: string }) => {
     if (state.error !== undefined) log.warn('lost the API server', { resource: state.resource, error: state.error });
   };
 
   watches.push(
-    watchIntoTable<NodeObject, NodeRow>(client, kubernetesResources.nodes, nodes, nodeRow, { onState }),
-    watchIntoTable<WeirNode, WeirNode & { name: string }>(
-      client,
-      weirResources.nodes,
-      weirNodes,
-      (object) => ({ ...object, name: object.metadata.name }),
-      { onState },
-    ),
+    watchIntoTable<NodeObject, OperatorNode>(client, kubernetesResources.nodes, nodes, nodeRow, { onState }),
+    watchIntoTable<WeirNode, Named<WeirNode>>(client, weirResources.nodes, weirNodes, named, { onState }),
+    watchIntoTable<WeirBlock, Named<WeirBlock>>(client, weirResources.blocks, blocks, named, { onState }),
     watchIntoTable<PodObject, PodLabelsRow>(
       client,
       kubernetesResources.pods,
@@ -118,6 +133,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
         list(items) {
           slices.clear();
           for (const item of items) slices.set(item.metadata.name, sliceRow(item));
+          slicesListed = true;
         },
         upsert: (item) => slices.set(item.metadata.name, sliceRow(item)),
         delete: (item) => slices.delete(item.metadata.name),
@@ -145,7 +161,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
   let warned = false;
   /** Gives numbers to the labels of these pods, or of all. */
   function allocate(rows: Iterable<PodLabelsRow> = pods.rows()): void {
-    if (!identitiesListed || !pods.initialized) return;
+    if (!identitiesListed || !pods.initialized || !mayAct()) return;
     for (const row of rows) {
       const given = identities.numberFor(row.labels);
       if (given === undefined) {
@@ -191,42 +207,33 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
     ),
   );
 
-  const reconcileNodes = serialize(
-    async () => {
-      if (!nodes.initialized || !weirNodes.initialized) return;
-      const used = new Set<string>();
-      for (const row of weirNodes.rows()) for (const cidr of row.spec.podCIDRs) used.add(cidr);
-      for (const node of nodes.rows()) {
-        const current = weirNodes.get(node.name);
-        const spec = desiredSpec(node, current, options.pools, used, log);
-        for (const cidr of spec.podCIDRs) used.add(cidr);
-        if (current !== undefined && JSON.stringify(current.spec) === JSON.stringify(spec)) continue;
-        const applied = await client.apply<WeirNode>(weirResources.nodes, {
-          apiVersion,
-          kind: 'WeirNode',
-          metadata: { name: node.name },
-          spec,
-        });
-        // Known now, and not when the watch brings it: until then another node might be given the same block.
-        weirNodes.upsert({ ...applied, name: node.name });
-        log.info('node has its blocks', { node: node.name, podCIDRs: spec.podCIDRs });
-      }
-      for (const row of weirNodes.rows()) {
-        if (nodes.has(row.name)) continue;
-        for (const [name, slice] of slices)
-          if (slice.node === row.name) await ignoreMissing(client.delete(weirResources.endpointSlices, name));
-        await ignoreMissing(client.delete(weirResources.nodes, row.name));
-        log.info('node is gone: its blocks are free', { node: row.name });
-      }
+  const nodeBlocks = createNodeBlocks({
+    client,
+    log,
+    pools: options.pools,
+    nodes,
+    weirNodes,
+    blocks,
+    podsOf: (node) => (pods.initialized ? pods.by('node', node).length : undefined),
+    slicesOf: (node) =>
+      slicesListed ? [...slices].flatMap(([name, slice]) => (slice.node === node ? name : [])) : undefined,
+    restMs: options.blockRestMs,
+    assertLeading() {
+      if (!mayAct()) throw new Error('this operator does not lead any more');
     },
-    (error) => log.warn('could not write nodes', { error: error.message }),
+    nowMs: () => performance.now(),
+  });
+  const reconcileNodes = serialize(nodeBlocks.reconcile, signal, (error) =>
+    log.warn('could not write nodes', { error: error.message }),
   );
   nodes.subscribe(reconcileNodes);
   weirNodes.subscribe(reconcileNodes);
+  blocks.subscribe(reconcileNodes);
+  const checkBlocks = setInterval(reconcileNodes, Math.min(blockCheckMs, Math.max(200, options.blockRestMs / 4)));
 
   const collect = setInterval(
     () => {
-      if (!identitiesListed || !pods.initialized) return;
+      if (!identitiesListed || !pods.initialized || !mayAct()) return;
       const inUse = new Set<string>();
       for (const row of pods.rows()) inUse.add(row.identity);
       // What a node still says of its pods counts: a number that came to mean others would give them what is the others'.
@@ -247,44 +254,24 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
     Math.min(gcIntervalMs, Math.max(200, options.identityGraceMs / 2)),
   );
 
-  log.info('operator runs', { server: client.server, pools: options.pools });
   await new Promise<void>((resolve) =>
     signal.aborted ? resolve() : signal.addEventListener('abort', () => resolve()),
   );
   clearInterval(collect);
+  clearInterval(checkBlocks);
   for (const each of watches) each.stop();
 }
 
-/** A node's addresses as the API reports them, and blocks it has or gets. */
-function desiredSpec(
-  node: NodeRow,
-  current: WeirNode | undefined,
-  pools: readonly Pool[],
-  used: ReadonlySet<string>,
-  log: Log,
-): WeirNode['spec'] {
-  const taken = new Set(used);
-  const podCIDRs = [...(current?.spec.podCIDRs ?? [])];
-  for (const pool of pools) {
-    const six = pool.cidr.includes(':');
-    if (podCIDRs.some((cidr) => cidr.includes(':') === six)) continue;
-    const block = nextBlock(pool, taken);
-    if (block === undefined) {
-      log.error('IPAM_POOL_EXHAUSTED: no block is left for a node', { node: node.name, pool: pool.cidr });
-      continue;
-    }
-    taken.add(block);
-    podCIDRs.push(block);
-  }
-  // In the order of the API's answers, with which it is compared.
-  return { addresses: [...node.addresses], clusterPools: pools.map((pool) => pool.cidr), podCIDRs };
+function named<T extends { metadata: { name: string } }>(object: T): Named<T> {
+  return { ...object, name: object.metadata.name };
 }
 
-function nodeRow(node: NodeObject): NodeRow {
+/** A node with its addresses as the API reports them. */
+function nodeRow(node: NodeObject): OperatorNode {
   const addresses = (node.status?.addresses ?? [])
     .filter((entry) => entry.type === 'InternalIP' || entry.type === 'ExternalIP')
     .flatMap((entry) => canonicalIp(entry.address) ?? []);
-  return { name: node.metadata.name, uid: node.metadata.uid ?? '', addresses: [...new Set(addresses)] };
+  return { name: node.metadata.name, addresses: [...new Set(addresses)] };
 }
 
 function podRow(pod: PodObject, ignored?: readonly string[]): PodLabelsRow | undefined {
@@ -297,7 +284,12 @@ function podRow(pod: PodObject, ignored?: readonly string[]): PodLabelsRow | und
     },
     ignored,
   );
-  return { key: `${pod.metadata.namespace}/${pod.metadata.name}`, labels, identity: identityKey(labels) };
+  return {
+    key: `${pod.metadata.namespace}/${pod.metadata.name}`,
+    labels,
+    identity: identityKey(labels),
+    node: pod.spec?.nodeName,
+  };
 }
 
 async function waitForApi(client: KubeClient, log: Log, signal: AbortSignal): Promise<void> {
@@ -313,19 +305,12 @@ async function waitForApi(client: KubeClient, log: Log, signal: AbortSignal): Pr
   }
 }
 
-async function ignoreMissing(promise: Promise<unknown>): Promise<void> {
-  try {
-    await promise;
-  } catch (error) {
-    if (!hasStatus(error, 404)) throw error;
-  }
-}
-
 /** Runs `work` after each call, one at a time; calls while it runs are one more run. Failures are retried. */
-function serialize(work: () => Promise<void>, onError: (error: Error) => void): () => void {
+function serialize(work: () => Promise<void>, signal: AbortSignal, onError: (error: Error) => void): () => void {
   let running = false;
   let again = false;
   const run = async () => {
+    if (signal.aborted) return;
     if (running) {
       again = true;
       return;
@@ -336,11 +321,12 @@ function serialize(work: () => Promise<void>, onError: (error: Error) => void): 
       try {
         await work();
       } catch (error) {
+        if (signal.aborted) break;
         onError(error as Error);
         await new Promise((resolve) => setTimeout(resolve, 500));
         again = true;
       }
-    } while (again);
+    } while (again && !signal.aborted);
     running = false;
   };
   return () => void run();
