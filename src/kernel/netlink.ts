@@ -182,6 +182,13 @@ export function attributeU32(bytes: Uint8Array | undefined): number | undefined 
   return bytes && bytes.length >= 4 ? viewOf(bytes).getUint32(0, true) : undefined;
 }
 
+/** What a datagram answers to a request: 0 or why it was refused; undefined when it does not. */
+export function answerErrno(datagram: Uint8Array, sequence: number): number | undefined {
+  for (const { type, payload } of parseMessages(datagram, sequence))
+    if (type === NLMSG_ERROR && payload.length >= 4) return -viewOf(payload).getInt32(0, true);
+  return undefined;
+}
+
 /** Builds a request: fixed header first, then attributes. */
 export class NetlinkPayload {
   #bytes = new Uint8Array(256);

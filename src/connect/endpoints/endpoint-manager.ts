@@ -351,7 +351,9 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       const { rows, setAside } = store.load();
       const gone: EndpointRow[] = [];
       const kept: EndpointRow[] = [];
-      interfaces.prune(new Set(rows.map((row) => row.ifindex)));
+      interfaces.prune(new Set(rows.map((row) => row.ifindex)), (error) =>
+        options.onError?.('could not remove a device', error),
+      );
       for (const row of rows) {
         if (row.ifindex !== 0 && interfaces.exists(row.ifindex)) kept.push({ ...row, state: 'ready' });
         else {

@@ -39,7 +39,7 @@ export interface PodInterfaces {
   /** Resolves when the device is gone. */
   remove(ifindex: number): Promise<void>;
   /** Removes devices of pods that nobody knows: left by an agent that died half-way. Answers with their names. */
-  prune(known: ReadonlySet<number>): string[];
+  prune(known: ReadonlySet<number>, onError: (error: unknown) => void): string[];
   exists(ifindex: number): boolean;
   close(): void;
 }
@@ -158,9 +158,9 @@ export function createPodInterfaces(): PodInterfaces {
       }
     },
     remove: (ifindex) => remover.remove(ifindex),
-    prune(known) {
+    prune(known, onError) {
       const stray = listLinks(netlink).filter((link) => /^weir\d+$/.test(link.name) && !known.has(link.ifindex));
-      for (const link of stray) void remover.remove(link.ifindex);
+      for (const link of stray) remover.remove(link.ifindex).catch(onError);
       return stray.map((link) => link.name);
     },
     exists: (ifindex) => getLink(netlink, ifindex) !== undefined,
