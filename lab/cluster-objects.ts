@@ -22,17 +22,29 @@ export async function ensureObjects(api: Api, objects: readonly ApiObject[]): Pr
   }
 }
 
-const everything = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete', 'deletecollection'];
 const read = ['get', 'list', 'watch'];
-const readCluster = [
-  { apiGroups: [''], resources: ['namespaces', 'nodes', 'pods', 'services', 'endpoints'], verbs: read },
-  { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: read },
-  { apiGroups: ['networking.k8s.io'], resources: ['networkpolicies'], verbs: read },
-  { apiGroups: ['weir.dev'], resources: ['*'], verbs: everything },
-  { apiGroups: ['apiextensions.k8s.io'], resources: ['customresourcedefinitions'], verbs: read },
-  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: everything },
-  { apiGroups: ['', 'events.k8s.io'], resources: ['events'], verbs: ['create', 'patch', 'update'] },
-  { apiGroups: [''], resources: ['nodes', 'nodes/status'], verbs: ['patch', 'update'] },
+const write = ['create', 'update', 'patch', 'delete'];
+const rule = (group: string, resources: string[], verbs: string[]) => ({ apiGroups: [group], resources, verbs });
+
+/** What an agent needs. That it writes slices of its own node only is a matter of the operator's admission rules. */
+const agentRules = [
+  rule('', ['namespaces', 'nodes', 'pods', 'services'], read),
+  rule('discovery.k8s.io', ['endpointslices'], read),
+  rule('networking.k8s.io', ['networkpolicies'], read),
+  rule('weir.dev', ['weirnodes', 'weiridentities', 'weirendpointslices'], read),
+  rule('weir.dev', ['weirendpointslices'], ['create', 'patch', 'delete']),
+];
+const operatorRules = [
+  rule('', ['nodes', 'pods'], read),
+  rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
+  rule('weir.dev', ['weirendpointslices'], [...read, 'delete']),
+  rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update']),
+  rule('apiextensions.k8s.io', ['customresourcedefinitions'], ['get', 'create', 'patch']),
+  rule(
+    'admissionregistration.k8s.io',
+    ['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
+    ['get', 'create', 'patch', 'delete'],
+  ),
 ];
 
 const rbac = 'rbac.authorization.k8s.io';
@@ -55,14 +67,9 @@ function role(name: string, group: string, rules: readonly object[]): ApiObject[
 
 /** What Weir's agents and its operator may do in the cluster. */
 export function weirRoles(): ApiObject[] {
-  const installSchemas = {
-    apiGroups: ['apiextensions.k8s.io'],
-    resources: ['customresourcedefinitions', 'customresourcedefinitions/status'],
-    verbs: everything,
-  };
   return [
-    ...role('weir-agent', weirGroups.agents, readCluster),
-    ...role('weir-operator', weirGroups.operators, [...readCluster, installSchemas]),
+    ...role('weir-agent', weirGroups.agents, agentRules),
+    ...role('weir-operator', weirGroups.operators, operatorRules),
   ];
 }
 

@@ -29,6 +29,9 @@ export interface NodeBlocksOptions {
   readonly slicesOf: (node: string) => readonly string[] | undefined;
   /** The block of a node that is gone is kept for at least so long. */
   readonly restMs: number;
+  /** Lets the API server hold a node's slices against its blocks, or not any more. */
+  readonly bind: (node: string) => Promise<boolean>;
+  readonly unbind: (node: string) => Promise<void>;
   /** Throws when one may not write any more. */
   readonly assertLeading: () => void;
   readonly nowMs: () => number;
@@ -44,6 +47,7 @@ export function createNodeBlocks(options: NodeBlocksOptions): { reconcile(): Pro
   const goneSinceMs = new Map<string, number>();
   const withoutSlicesSinceMs = new Map<string, number>();
   const conflicts = new Set<string>();
+  const bound = new Set<string>();
 
   /** Claims a block for a node; false when another has it. */
   async function claim(cidr: string, node: string): Promise<boolean> {
@@ -110,6 +114,10 @@ export function createNodeBlocks(options: NodeBlocksOptions): { reconcile(): Pro
 
   async function writeNode(node: OperatorNode): Promise<void> {
     const current = weirNodes.get(node.name);
+    if (!bound.has(node.name)) {
+      assertLeading();
+      if (await options.bind(node.name)) bound.add(node.name);
+    }
     const podCIDRs = await blocksFor(node, current?.spec.podCIDRs ?? []);
     // In the order of the API's answers, with which it is compared.
     const spec = { addresses: [...node.addresses], clusterPools: pools.map((pool) => pool.cidr), podCIDRs };
@@ -190,6 +198,9 @@ export function createNodeBlocks(options: NodeBlocksOptions): { reconcile(): Pro
       blocks.delete(block.name);
       log.info('node is gone: its block is free', { node, block: block.cidr });
     }
+    // Last: a slice that came now would be refused, because its node has no blocks.
+    await options.unbind(node);
+    bound.delete(node);
     goneSinceMs.delete(node);
     withoutSlicesSinceMs.delete(node);
   }

@@ -9,6 +9,7 @@ import { createTable } from '../../core/table.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type Watch, watch, watchIntoTable } from '../../kube/watch.ts';
+import { bindNode, installAdmission, unbindNode } from '../../kube/weir/admission.ts';
 import { installCustomResources } from '../../kube/weir/custom-resources.ts';
 import {
   type WeirBlock,
@@ -74,7 +75,7 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   const { client, log } = options;
   await installCustomResources(client, signal);
   log.info('definitions of weir.dev installed');
-
+  const hasRules = await installRules(client, log);
   const pods = createTable<PodLabelsRow, 'identity' | 'node'>({
     name: 'pods',
     key: (row) => row.key,
@@ -218,6 +219,11 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
     slicesOf: (node) =>
       slicesListed ? [...slices].flatMap(([name, slice]) => (slice.node === node ? name : [])) : undefined,
     restMs: options.blockRestMs,
+    async bind(node) {
+      if (hasRules) await bindNode(client, node);
+      return hasRules;
+    },
+    unbind: async (node) => (hasRules ? unbindNode(client, node) : undefined),
     assertLeading() {
       if (!mayAct()) throw new Error('this operator does not lead any more');
     },
@@ -260,6 +266,17 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   clearInterval(collect);
   clearInterval(checkBlocks);
   for (const each of watches) each.stop();
+}
+
+/** False, and a word about it, where the rules cannot be had: pods get their network all the same. */
+async function installRules(client: KubeClient, log: Log): Promise<boolean> {
+  try {
+    if (await installAdmission(client)) return true;
+    log.warn('agents may write for other nodes: the API server is older than Kubernetes 1.30 and has no such rules');
+  } catch (error) {
+    log.error('agents may write for other nodes: the rules cannot be installed', { error: (error as Error).message });
+  }
+  return false;
 }
 
 function named<T extends { metadata: { name: string } }>(object: T): Named<T> {
