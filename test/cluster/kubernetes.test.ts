@@ -78,6 +78,15 @@ describe('kubernetes', { skip }, () => {
   /** What curl says when nobody answers. */
   const timedOut = 28;
 
+  test('the folder of the shop is the same as its parts', async () => {
+    const applied = (await lab.kubectl(['apply', '-f', shop])).trim().split('\n');
+    assert.ok(applied.length > 30, applied.join(', '));
+    assert.deepEqual(
+      applied.filter((line) => !line.endsWith(' unchanged')),
+      [],
+    );
+  });
+
   test('the shop’s customers buy', async () => {
     await waitFor(
       'an order through all of the shop',
