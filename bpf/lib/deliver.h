@@ -12,7 +12,6 @@
 
 #define AF_INET 2
 #define AF_INET6 10
-#define EINVAL 22
 
 #define MAC_POD 0x570a	/* 0a:57 as a little-endian half word */
 #define MAC_NODE 0x570e /* 0e:57 */
@@ -85,10 +84,7 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 		fib.ipv4_src = *(const __u32 *)(src + 12);
 		fib.ipv4_dst = *(const __u32 *)(dst + 12);
 	}
-	/* Which MAC the next hop has does not matter here. Before Linux 6.3 it cannot be left out. */
-	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH);
-	if (rc == -EINVAL)
-		rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_FIB_LOOKUP_FAILED;
 	if (fib.family == AF_INET6)

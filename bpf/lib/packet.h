@@ -249,6 +249,12 @@ static __noinline int packet_skip_ext(struct __sk_buff *skb, struct packet *p, _
 	return DROP_INVALID_IPV6_EXTENSION_HEADER;
 }
 
+/* Looks at the packet, not at what was read from it: else all that follows is verified twice, for both outcomes. */
+static __always_inline int ip6_is_mapped(const struct in6_addr *a)
+{
+	return !(a->s6_addr32[0] | a->s6_addr32[1]) && a->s6_addr32[2] == bpf_htonl(0xffff);
+}
+
 /* Fills p from an IPv6 frame. Returns 0 or the reason to drop. */
 static __always_inline int packet_read_ip6(struct __sk_buff *skb, struct packet *p)
 {
@@ -270,7 +276,7 @@ static __always_inline int packet_read_ip6(struct __sk_buff *skb, struct packet 
 	addr_copy(p->src, (const __u8 *)&ip->saddr);
 	addr_copy(p->dst, (const __u8 *)&ip->daddr);
 	/* ::ffff:a.b.c.d is an IPv4 address inside of a host, and here; from a wire it would speak for that address. */
-	if (addr_is_ip4(p->src) || addr_is_ip4(p->dst))
+	if (ip6_is_mapped(&ip->saddr) || ip6_is_mapped(&ip->daddr))
 		return DROP_INVALID_PACKET_DROPPED;
 	p->l4_off = ETH_HLEN + sizeof(*ip);
 	p->protocol = ip->nexthdr;
