@@ -21,7 +21,13 @@ struct sweep {
 	__u32 ended;
 };
 
-static __always_inline int sweep_entry(struct sweep *s, const struct ct_entry *e)
+struct ends { /* of a connection, in the order of its key */
+	__u8 addr[2][16] __attribute__((aligned(8)));
+	__be16 port[2];
+	__u8 protocol;
+};
+
+static __always_inline int is_over(struct sweep *s, const struct ct_entry *e)
 {
 	s->seen++;
 	if (s->now - e->last_seen <= e->lifetime || (__s32)(s->now - e->last_seen) < 0)
@@ -30,33 +36,37 @@ static __always_inline int sweep_entry(struct sweep *s, const struct ct_entry *e
 	return 1;
 }
 
-static __always_inline void sweep_report(const struct ct_entry *e, struct event *ev, int hi, __be16 lo_port, __be16 hi_port)
+/* A connection that was reset has been reported as ended when it was. */
+static __always_inline void report_end(const struct ct_entry *e, const struct ends *ends)
 {
+	int originator = e->flags & CT_ORIGINATOR_HI;
+	struct event *ev;
+
+	if (e->state == CT_CLOSED)
+		return;
+	count(COUNTER_CT_ENDED);
+	ev = event_reserve();
+	if (!ev)
+		return;
 	event_from_entry(ev, e, EVENT_END, END_EXPIRED);
-	ev->sport = hi ? hi_port : lo_port;
-	ev->dport = hi ? lo_port : hi_port;
+	addr_copy(ev->src, originator ? ends->addr[1] : ends->addr[0]);
+	addr_copy(ev->dst, originator ? ends->addr[0] : ends->addr[1]);
+	ev->sport = originator ? ends->port[1] : ends->port[0];
+	ev->dport = originator ? ends->port[0] : ends->port[1];
+	ev->protocol = ends->protocol;
+	event_submit(ev);
 }
 
-/* A connection that was reset has been reported as ended when it was. */
 static long sweep4(void *map, const struct ct4_key *k, struct ct_entry *e, struct sweep *s)
 {
 	struct ct4_key key = *k;
-	struct event *ev;
-	int hi = e->flags & CT_ORIGINATOR_HI;
+	struct ends ends = { .port = { key.lo_port, key.hi_port }, .protocol = key.protocol };
 
-	if (!sweep_entry(s, e))
+	if (!is_over(s, e))
 		return 0;
-	if (e->state != CT_CLOSED) {
-		count(COUNTER_CT_ENDED);
-		ev = event_reserve();
-		if (ev) {
-			addr_from_ip4(ev->src, hi ? key.hi_addr : key.lo_addr);
-			addr_from_ip4(ev->dst, hi ? key.lo_addr : key.hi_addr);
-			ev->protocol = key.protocol;
-			sweep_report(e, ev, hi, key.lo_port, key.hi_port);
-			event_submit(ev);
-		}
-	}
+	addr_from_ip4(ends.addr[0], key.lo_addr);
+	addr_from_ip4(ends.addr[1], key.hi_addr);
+	report_end(e, &ends);
 	bpf_map_delete_elem(map, &key);
 	return 0;
 }
@@ -64,22 +74,13 @@ static long sweep4(void *map, const struct ct4_key *k, struct ct_entry *e, struc
 static long sweep6(void *map, const struct ct6_key *k, struct ct_entry *e, struct sweep *s)
 {
 	struct ct6_key key __attribute__((aligned(8))) = *k;
-	struct event *ev;
-	int hi = e->flags & CT_ORIGINATOR_HI;
+	struct ends ends = { .port = { key.lo_port, key.hi_port }, .protocol = key.protocol };
 
-	if (!sweep_entry(s, e))
+	if (!is_over(s, e))
 		return 0;
-	if (e->state != CT_CLOSED) {
-		count(COUNTER_CT_ENDED);
-		ev = event_reserve();
-		if (ev) {
-			addr_copy(ev->src, hi ? key.hi_addr : key.lo_addr);
-			addr_copy(ev->dst, hi ? key.lo_addr : key.hi_addr);
-			ev->protocol = key.protocol;
-			sweep_report(e, ev, hi, key.lo_port, key.hi_port);
-			event_submit(ev);
-		}
-	}
+	addr_copy(ends.addr[0], key.lo_addr);
+	addr_copy(ends.addr[1], key.hi_addr);
+	report_end(e, &ends);
 	bpf_map_delete_elem(map, &key);
 	return 0;
 }

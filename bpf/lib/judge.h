@@ -7,40 +7,11 @@
 #include "deliver.h"
 #include "drop.h"
 #include "events.h"
+#include "icmp_error.h"
 #include "ndp.h"
 #include "packet.h"
 #include "policy.h"
-
-enum hook {
-	HOOK_POD = 1,	/* from a pod */
-	HOOK_NODE = 2,	/* from the node's own stack, over weir_net */
-	HOOK_DEVICE = 3, /* from a network */
-};
-
-/* The kernel is to go on with the packet as if Weir were not there. */
-#define NOT_OURS 1000
-
-/* May the sender be who it says it is on this hook, and is the packet Weir's at all? */
-static __always_inline int check_sender(struct __sk_buff *skb, const struct ipcache_entry *sender, const struct ipcache_entry *receiver, int hook)
-{
-	if (hook == HOOK_POD) {
-		__u32 ifindex = skb->ifindex;
-
-		if (sender->ifindex == ifindex)
-			return 0;
-		return bpf_map_lookup_elem(&endpoints, &ifindex) ? DROP_INVALID_SOURCE_IP : DROP_ENDPOINT_NOT_READY;
-	}
-	if (!receiver->ifindex) {
-		if (hook == HOOK_NODE || (receiver->flags & IPCACHE_LOCAL_BLOCK))
-			return DROP_STALE_OR_UNROUTABLE_IP;
-		return NOT_OURS;
-	}
-	if (sender->ifindex)
-		return DROP_INVALID_SOURCE_IP;
-	if (hook == HOOK_DEVICE && (sender->flags & IPCACHE_THIS_NODE))
-		return DROP_INVALID_IDENTITY;
-	return 0;
-}
+#include "sender.h"
 
 static __always_inline void set_way(struct ct_entry *e, const struct ipcache_entry *end, int towards, __u32 seen_ifindex)
 {
@@ -290,85 +261,6 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 	}
 	act = forward(skb, e, d);
 	return act < 0 ? drop_judged(skb, p, j, d, -act) : act;
-}
-
-/* An ICMP error goes to the sender of the packet it speaks of, if that packet's connection is known and allowed. */
-static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
-{
-	struct drop_context c = {};
-	struct packet *inner;
-	struct judgement *j;
-	struct ct_entry *e;
-	int reason, act, hi = 0, d;
-	__be16 ports[4];
-	__u32 off;
-
-	if (!p || !s)
-		return TC_ACT_SHOT;
-	j = &s->judgement;
-	inner = &s->inner;
-	__builtin_memset(inner, 0, sizeof(*inner));
-	addr_copy(j->src, p->src);
-	addr_copy(j->dst, p->dst);
-	judge_ends(j);
-	reason = check_sender(skb, &j->from, &j->to, hook);
-	if (reason == NOT_OURS)
-		return TC_ACT_OK;
-	if (reason)
-		return drop(skb, p, &c, reason);
-	off = p->l4_off + 8;
-	inner->ipv6 = p->ipv6;
-	if (p->ipv6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0)
-			return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
-		addr_copy_by4(inner->src, (const __u8 *)&ip.saddr);
-		addr_copy_by4(inner->dst, (const __u8 *)&ip.daddr);
-		inner->protocol = ip.nexthdr;
-		off += sizeof(ip);
-		if (inner->protocol == NEXT_FRAGMENT) { /* of a datagram sent in fragments */
-			__u8 next;
-
-			if (bpf_skb_load_bytes(skb, off, &next, 1) < 0)
-				return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
-			inner->protocol = next;
-			off += 8;
-		}
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) < 0 || ip.ihl < 5)
-			return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
-		addr_from_ip4(inner->src, ip.saddr);
-		addr_from_ip4(inner->dst, ip.daddr);
-		inner->protocol = ip.protocol;
-		off += ip.ihl * 4;
-	}
-	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)) < 0)
-		return drop(skb, p, &c, DROP_CT_TRUNCATED_OR_INVALID_HEADER);
-	if (inner->protocol == IPPROTO_ICMP || inner->protocol == IPPROTO_ICMPV6) {
-		inner->sport = inner->dport = ports[2];
-	} else if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_UDP || inner->protocol == PROTO_SCTP ||
-		   inner->protocol == IPPROTO_UDPLITE || inner->protocol == IPPROTO_DCCP) {
-		inner->sport = ports[0];
-		inner->dport = ports[1];
-	}
-	e = addr_equal(inner->src, p->dst) ? ct_lookup(inner, &hi) : NULL;
-	/* A pod is no router: it has nothing to say about the connections of others. */
-	if (!e || ct_expired(e) || (hook == HOOK_POD && !addr_equal(inner->dst, p->src)))
-		return drop(skb, p, &c, DROP_ICMP_ERROR_UNRELATED);
-	if (e->verdict || !ct_epochs_hold(e))
-		return drop(skb, p, &c, e->verdict ? e->verdict : DROP_ICMP_ERROR_UNRELATED);
-	d = ((hi ^ e->flags) & CT_ORIGINATOR_HI) ^ 1; /* against the packet it speaks of */
-	if (e->out_kind[d] == OUT_UNKNOWN) {
-		reason = resolve(skb, e, p->src, p->dst, d);
-		if (reason)
-			return drop(skb, p, &c, reason);
-	}
-	count(COUNTER_FORWARDED);
-	act = forward(skb, e, d);
-	return act < 0 ? drop(skb, p, &c, -act) : act;
 }
 
 /* Everything but a packet of a known connection of which nothing changed. */
