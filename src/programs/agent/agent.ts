@@ -143,6 +143,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     onOwnSliceDeleted(name) {
       if (slices.has(name)) writeAgain('slices');
     },
+    onRefused: ({ node, namespace, pod, ipv4, ipv6 }) =>
+      log.warn('a pod of another node is ignored: its address is outside the blocks of the node that tells of it', {
+        node,
+        pod: `${namespace}/${pod}`,
+        addresses: [ipv4, ipv6],
+      }),
   });
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];

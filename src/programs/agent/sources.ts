@@ -1,5 +1,6 @@
 // What the agent follows in the API, as tables. Only this node's pods; of other nodes' pods only the slices.
 
+import { admitRemote, type RemoteAdmission } from '../../connect/addresses/admit-remote.ts';
 import { identityKey } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import type {
@@ -27,6 +28,8 @@ export interface AgentSources {
   readonly identities: ReadTable<IdentityRow, 'key'>;
   readonly remoteEndpoints: ReadTable<RemoteEndpointRow>;
   readonly apiServers: ReadTable<{ address: string }>;
+  /** Pods that other nodes tell of with addresses outside their blocks: ignored. */
+  readonly refused: ReadonlyMap<string, RemoteEndpointRow>;
   watches(): WatchState[];
   stop(): void;
 }
@@ -67,6 +70,8 @@ export function followSources(options: {
   readonly onState: (state: WatchState) => void;
   /** Somebody, maybe this agent, deleted a slice of this node. */
   readonly onOwnSliceDeleted: (name: string) => void;
+  /** A pod that another node tells of is ignored: it has an address outside that node's blocks. */
+  readonly onRefused: (row: RemoteEndpointRow) => void;
 }): AgentSources {
   const { client, node, onState } = options;
   const pods = createTable<PodRow>({ name: 'pods', key: (row) => row.key });
@@ -80,6 +85,9 @@ export function followSources(options: {
   });
   const remoteEndpoints = createTable<RemoteEndpointRow, 'slice'>({ name: 'remote-endpoints', key: (row) => row.key });
   const apiServers = createTable<{ address: string }>({ name: 'api-servers', key: (row) => row.address });
+
+  const admission = admitRemote(nodes, remoteEndpoints);
+  const stopTelling = tellRefused(admission.refused, nodes, options.onRefused);
 
   const watches: Watch[] = [
     watchIntoTable<PodObject, PodRow>(client, kubernetesResources.pods, pods, podRow, {
@@ -102,7 +110,7 @@ export function followSources(options: {
     ),
     watchIntoTable<WeirNode, NodeRow>(client, weirResources.nodes, nodes, nodeRow, { onState }),
     watchIntoTable<WeirIdentity, IdentityRow>(client, weirResources.identities, identities, identityRow, { onState }),
-    watchSlices(client, node, remoteEndpoints, onState, options.onOwnSliceDeleted),
+    watchSlices(client, node, remoteEndpoints, admission, onState, options.onOwnSliceDeleted),
     watchApiServers(client, apiServers, onState),
   ];
   return {
@@ -113,11 +121,31 @@ export function followSources(options: {
     identities,
     remoteEndpoints,
     apiServers,
+    refused: admission.refused,
     watches: () => watches.map((each) => each.state()),
     stop() {
+      stopTelling();
       for (const each of watches) each.stop();
     },
   };
+}
+
+/** A slice may come a moment before its node: what is refused for a while is told of, once. */
+function tellRefused(
+  refused: ReadonlyMap<string, RemoteEndpointRow>,
+  nodes: ReadTable<NodeRow>,
+  onRefused: (row: RemoteEndpointRow) => void,
+): () => void {
+  let before = new Set<RemoteEndpointRow>();
+  const told = new Set<string>();
+  const timer = setInterval(() => {
+    if (!nodes.initialized) return;
+    const now = new Set(refused.values());
+    for (const row of now) if (before.has(row) && !told.has(row.key) && told.add(row.key)) onRefused(row);
+    for (const key of told) if (!refused.has(key)) told.delete(key);
+    before = now;
+  }, 1_000);
+  return () => clearInterval(timer);
 }
 
 /** A slice is many rows: what a new version of it does not name any more goes. */
@@ -125,6 +153,7 @@ function watchSlices(
   client: KubeClient,
   node: string,
   table: ReturnType<typeof createTable<RemoteEndpointRow, 'slice'>>,
+  admission: RemoteAdmission,
   onState: (state: WatchState) => void,
   onOwnDeleted: (name: string) => void,
 ): Watch {
@@ -153,8 +182,8 @@ function watchSlices(
     keysOf.set(name, now);
     table.batch(() => {
       // An endpoint may have moved to another slice before this one let it go.
-      for (const key of before) if (!now.has(key) && !owned(key, name)) table.delete(key);
-      table.upsert(rows);
+      for (const key of before) if (!now.has(key) && !owned(key, name)) admission.delete(key);
+      admission.upsert(rows);
     });
   };
   return watch<WeirEndpointSlice>(
@@ -168,7 +197,7 @@ function watchSlices(
           keysOf.set(item.metadata.name, new Set(own.map((row) => row.key)));
           return own;
         });
-        table.replaceAll(rows);
+        admission.replaceAll(rows);
         table.markInitialized();
       },
       upsert: put,
@@ -177,7 +206,7 @@ function watchSlices(
         const before = keysOf.get(item.metadata.name) ?? new Set();
         keysOf.delete(item.metadata.name);
         table.batch(() => {
-          for (const key of before) if (!owned(key, item.metadata.name)) table.delete(key);
+          for (const key of before) if (!owned(key, item.metadata.name)) admission.delete(key);
         });
       },
     },

@@ -68,6 +68,11 @@ export function statusOf(agent: Agent) {
       unfinished: each.unfinished().slice(0, unfinishedShown),
       pruned: each.pruned(),
     })),
+    /** Pods of other nodes that are ignored: their addresses are outside the blocks of the node that tells of them. */
+    refusedPods: {
+      count: agent.sources.refused.size,
+      examples: [...agent.sources.refused.values()].slice(0, unfinishedShown),
+    },
     maps: agent.writerStatus(),
     programs: datapath.programs(),
     attachments: datapath.attachments.list(),
