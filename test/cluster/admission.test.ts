@@ -6,7 +6,7 @@ import { paths } from '../../lab/state.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { loadKubeconfig } from '../../src/kube/kubeconfig.ts';
 import { type WeirEndpointSlice, type WeirNode, weirResources } from '../../src/kube/weir/schemas.ts';
-import { labName, type SharedLab, sharedLab } from './shared-lab.ts';
+import { labName, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 
@@ -81,6 +81,20 @@ describe('admission', { skip }, () => {
     await assert.rejects(agent.apply(weirResources.nodes, { ...node, spec }), /forbidden/);
     const identity = { apiVersion: 'weir.dev/v1alpha1', kind: 'WeirIdentity', metadata: { name: '9999' }, labels: [] };
     await assert.rejects(create(identity), /forbidden/);
+  });
+
+  test('an agent ignores what is told of an address outside the block of the node that tells, and says so', async () => {
+    const refused = async () =>
+      (await lab.agent<{ refusedPods: { count: number; examples: { key: string }[] } }>('node1', '/v1/status'))
+        .refusedPods;
+    await admin.create(weirResources.endpointSlices, slice('node2-79', 'node2', inOwn()));
+    try {
+      const found = await waitFor('the agent to refuse it', async () => (await refused()).examples[0], 5_000);
+      assert.equal(found.key, 'node2/1');
+    } finally {
+      await admin.delete(weirResources.endpointSlices, 'node2-79');
+    }
+    await waitFor('the agent to forget it', async () => (await refused()).count === 0, 5_000);
   });
 
   test('whatever rights an agent is given, the rule stands', async () => {
