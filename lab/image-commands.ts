@@ -34,7 +34,13 @@ async function importImage(record: LabRecord, archive: string, nodes?: readonly 
 
 /** Adds `image build|list|import`. */
 export function addImageCommands(program: Command, nameOption: () => Option): void {
-  const image = program.command('image').description('container images made on this machine; none is ever pulled');
+  const image = program
+    .command('image')
+    .description('container images made on this machine; none is ever pulled')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  weir lab image build weir.local/app:dev ./app --cmd /app/run\n  weir lab image import app.tar   # what docker save wrote\n',
+    );
   const words = (text: string, before: string[] = []) => [...before, text];
 
   image

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { commandTree, leaves } from './command-tree.ts';
+import { type CommandNode, commandTree, leaves } from './command-tree.ts';
 import { weirCommand } from './main.ts';
 
-const commands = leaves(commandTree(await weirCommand()));
+const tree = commandTree(await weirCommand());
+const commands = leaves(tree);
 const name = (path: readonly string[]) => path.join(' ');
 
 test('every command has a description and examples that begin with its own name', () => {
@@ -12,6 +13,20 @@ test('every command has a description and examples that begin with its own name'
     const examples = help.split('Examples:\n')[1];
     assert.ok(examples, `${name(path)} has no examples in --help`);
     assert.match(examples, new RegExp(`^  (?:source <\\()?${name(path)}\\b`), name(path));
+  }
+});
+
+test('every command of commands has examples of them', () => {
+  const groups = (node: CommandNode): CommandNode[] =>
+    node.children.length === 0 ? [] : [node, ...node.children.flatMap(groups)];
+  for (const { path, help } of groups(tree)) {
+    const lines =
+      help
+        .split('Examples:\n')[1]
+        ?.split('\n')
+        .filter((line) => line.trim() !== '') ?? [];
+    assert.ok(lines.length >= 2, `${name(path)} has no examples in --help`);
+    for (const line of lines) assert.ok(line.startsWith(`  ${name(path)} `), line);
   }
 });
 

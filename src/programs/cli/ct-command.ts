@@ -1,10 +1,10 @@
 // `weir ct`: the connections that nodes track.
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ConnectionView } from '../agent/conntrack-entries.ts';
 import { wholeNumber } from './agent-command.ts';
 import { protocolNumber } from './display-units.ts';
 import { type Column, printRows } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** The states of bpf/lib/datapath_structs.h without their prefix. */
 const connectionStates = ['opening', 'open', 'closing', 'closed'] as const;
@@ -33,7 +33,15 @@ export function ctCommand(): Command {
     .option('--verdict <verdict>', 'forwarded, dropped, or a drop reason such as POLICY_DENIED')
     .option('--limit <count>', 'at most so many of each node', wholeNumber(1, 10_000_000), 1000)
     .action(listConnections);
-  return new Command('ct').description('Tracked connections.').addCommand(list);
+  return groupCommand(
+    'ct',
+    'Tracked connections.',
+    [list],
+    [
+      'weir ct list                     # the most recently used ones',
+      'weir ct list --verdict dropped   # what policy keeps out',
+    ],
+  );
 }
 
 function protocol(text: string): number {

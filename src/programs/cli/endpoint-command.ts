@@ -1,8 +1,8 @@
 // `weir endpoint`: the pods of nodes as Weir knows them, and the policy that holds for one.
-import { Command } from 'commander';
+import type { Command } from 'commander';
 import type { EndpointView } from '../agent/api-routes.ts';
 import { type Column, printRows } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** `endpoint list` and `endpoint get`. */
 export function endpointCommand(): Command {
@@ -24,7 +24,15 @@ export function endpointCommand(): Command {
       const { getEndpoint } = await import('./endpoint-detail.ts');
       await getEndpoint(pod, options);
     });
-  return new Command('endpoint').description('Pods of nodes as Weir knows them.').addCommand(list).addCommand(get);
+  return groupCommand(
+    'endpoint',
+    'Pods of nodes as Weir knows them.',
+    [list, get],
+    [
+      'weir endpoint list                   # pods, their addresses and identities',
+      'weir endpoint get storefront/web-0   # what holds for one',
+    ],
+  );
 }
 
 async function listEndpoints(options: QueryOptions & { namespace?: string }): Promise<void> {

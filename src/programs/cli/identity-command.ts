@@ -1,10 +1,10 @@
 // `weir identity`: what the numbers in flows and policy stand for, and which pods have them.
-import { Argument, Command } from 'commander';
+import { Argument, type Command } from 'commander';
 import type { IdentityRow } from '../../core/rows.ts';
 import { wholeNumber } from './agent-command.ts';
 import type { AddressView } from './ip-command.ts';
 import { type Column, printRows, printValue } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** `identity list` and `identity get`. */
 export function identityCommand(): Command {
@@ -19,10 +19,12 @@ export function identityCommand(): Command {
   ])
     .addArgument(new Argument('<number>', 'the identity').argParser(wholeNumber(1, 16_777_215)))
     .action(getIdentity);
-  return new Command('identity')
-    .description('Identities: numbers that stand for labels.')
-    .addCommand(list)
-    .addCommand(get);
+  return groupCommand(
+    'identity',
+    'Identities: numbers that stand for labels.',
+    [list, get],
+    ['weir identity list       # all, with their labels', 'weir identity get 256    # one'],
+  );
 }
 
 async function identities(options: QueryOptions): Promise<IdentityRow[]> {

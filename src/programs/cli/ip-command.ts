@@ -1,9 +1,9 @@
 // `weir ip`: which identity an address has, and how each node came to that answer.
-import { Command } from 'commander';
+import type { Command } from 'commander';
 import { WeirError } from '../../core/errors.ts';
 import type { AddressKind, IpcacheRow } from '../../core/rows.ts';
 import { type Column, printRows } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** A row of a node's address table: an address, or a block for whatever in it has no row of its own. */
 export interface AddressView extends IpcacheRow {
@@ -41,7 +41,12 @@ export function ipCommand(): Command {
       const { getAddress } = await import('./ip-lookup.ts');
       await getAddress(address, options);
     });
-  return new Command('ip').description('Addresses and their identities.').addCommand(list).addCommand(get);
+  return groupCommand(
+    'ip',
+    'Addresses and their identities.',
+    [list, get],
+    ['weir ip list             # every address that a policy can meet', 'weir ip get 10.244.0.7   # whose it is'],
+  );
 }
 
 type ListOptions = QueryOptions & { pod?: boolean; nodeAddresses?: boolean; prefix?: boolean };

@@ -1,9 +1,9 @@
 // `weir node`: the nodes of the cluster and how their agents are.
-import { Command } from 'commander';
+import type { Command } from 'commander';
 import type { NodeRow } from '../../core/rows.ts';
 import type { StatusView } from '../agent/status-view.ts';
 import { type Column, printRows } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 interface NodeView extends NodeRow {
   /** `unknown`: the context names no socket of this node, so its agent was not asked. */
@@ -21,7 +21,15 @@ export function nodeCommand(): Command {
     'weir node list --wide   # with version and uptime of the agents',
     "weir node list -o json | jq '.[].podCidrs'",
   ]).action(listNodes);
-  return new Command('node').description('Nodes of the cluster.').addCommand(list);
+  return groupCommand(
+    'node',
+    'Nodes of the cluster.',
+    [list],
+    [
+      'weir node list           # nodes, their addresses and blocks of pod addresses',
+      'weir node list -o json   # the same for programs',
+    ],
+  );
 }
 
 async function listNodes(options: QueryOptions): Promise<void> {

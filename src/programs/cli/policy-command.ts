@@ -1,8 +1,8 @@
 // `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
-import { Command } from 'commander';
+import type { Command } from 'commander';
 import type { PolicyView } from '../agent/policy-view.ts';
 import { type Column, printRows } from './output.ts';
-import { type QueryOptions, queryCommand } from './query-command.ts';
+import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** A policy as all nodes together see it. */
 type ClusterPolicy = PolicyView & { readonly rowsByNode: Readonly<Record<string, number>> };
@@ -22,7 +22,15 @@ export function policyCommand(): Command {
     .option('-n, --namespace <ns>', 'only policies of this namespace')
     .option('--invalid', 'only policies that cannot be understood')
     .action(listPolicies);
-  return new Command('policy').description('Policies and what they do.').addCommand(list);
+  return groupCommand(
+    'policy',
+    'Policies and what they do.',
+    [list],
+    [
+      'weir policy list             # which pods each selects, and what is wrong with it',
+      'weir policy list --invalid   # only those that cannot be understood',
+    ],
+  );
 }
 
 async function listPolicies(options: QueryOptions & { namespace?: string; invalid?: boolean }): Promise<void> {

@@ -11,7 +11,19 @@ export function leafCommand(name: string, description: string, examples: readonl
   return new Command(name).description(description).addHelpText('after', `\nExamples:\n${exampleLines(examples)}`);
 }
 
-/** The same, with --context, --node, --socket, -o and --wide. */
+/** A command of commands, with examples of them. */
+export function groupCommand(
+  name: string,
+  description: string,
+  children: readonly Command[],
+  examples: readonly string[],
+): Command {
+  const group = leafCommand(name, description, examples);
+  for (const child of children) group.addCommand(child);
+  return group;
+}
+
+/** A leaf that asks agents: with --context, --node, --socket, -o and --wide. */
 export function queryCommand(name: string, description: string, examples: readonly string[]): Command {
   return addOutputOptions(addTargetOptions(leafCommand(name, description, examples)));
 }
