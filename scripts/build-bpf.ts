@@ -1,5 +1,6 @@
 // Compiles bpf/*.bpf.c to build/bpf/*.bpf.o and regenerates the codecs. Objects newer than all they include stay.
-// usage: build-bpf.ts [--force]
+// usage: build-bpf.ts [--force]            builds
+//        build-bpf.ts --print-compiler     prints the compiler and its flags, one a line
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,6 +10,17 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const outDir = join(root, 'build/bpf');
 const compiler = process.env.CLANG ?? 'clang-19';
 const architectures: Record<string, string> = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' };
+
+const flags = [
+  ...['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter'],
+  // Paths in the debug information are the verifier log's: keep them short and the same on every machine.
+  ...[`-fdebug-prefix-map=${root}=.`, '-fno-ident'],
+  `-I/usr/include/${architectures[process.arch] ?? 'x86_64-linux-gnu'}`,
+];
+if (process.argv.includes('--print-compiler')) {
+  console.log([compiler, ...flags].join('\n'));
+  process.exit(0);
+}
 
 mkdirSync(outDir, { recursive: true });
 const sources = readdirSync(join(root, 'bpf')).filter((name) => name.endsWith('.bpf.c'));
@@ -42,13 +54,7 @@ async function printCost(): Promise<void> {
 function compile(input: string, output: string): void {
   compiled = true;
   console.log(`clang ${input.slice(root.length + 1)}`);
-  run(compiler, [
-    ...['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter'],
-    // Paths in the debug information are the verifier log's: keep them short and the same on every machine.
-    ...[`-fdebug-prefix-map=${root}=.`, '-fno-ident'],
-    `-I/usr/include/${architectures[process.arch] ?? 'x86_64-linux-gnu'}`,
-    ...['-MMD', '-MF', `${output}.d`, '-c', input, '-o', output],
-  ]);
+  run(compiler, [...flags, '-MMD', '-MF', `${output}.d`, '-c', input, '-o', output]);
 }
 
 /** True when an object is older than something it was made from, going by the compiler's list of dependencies. */
