@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { NodeRow } from '../../core/rows.ts';
 import type { StatusView } from '../agent/status-view.ts';
+import { nodeCleanupCommand } from './node-cleanup-command.ts';
 import { type Column, printRows } from './output.ts';
 import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
@@ -24,10 +25,11 @@ export function nodeCommand(): Command {
   return groupCommand(
     'node',
     'Nodes of the cluster.',
-    [list],
+    [list, nodeCleanupCommand()],
     [
       'weir node list           # nodes, their addresses and blocks of pod addresses',
       'weir node list -o json   # the same for programs',
+      'weir node cleanup        # on a node: take everything of Weir off it',
     ],
   );
 }
