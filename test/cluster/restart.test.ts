@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import {
   addPod,
   callPlugin,
@@ -99,10 +100,10 @@ describe('restart', { skip }, () => {
     for (const node of nodeNames.bare) await start(node);
   });
 
-  function traffic(): Steady {
+  function traffic(from = 'client'): Steady {
     const targets = ['server-near', 'server-far'].flatMap((name) => scene.pod(name).addresses);
     const steady = askSteadily(
-      podCommand(lab.record, scene.pod('client'), [compileTool('steady'), 'ask', String(port), '5', ...targets]),
+      podCommand(lab.record, scene.pod(from), [compileTool('steady'), 'ask', String(port), '5', ...targets]),
     );
     running.push(steady.stop);
     return steady;
@@ -159,6 +160,41 @@ describe('restart', { skip }, () => {
         maps.every((map) => map.rows > 0),
         `${node} has no empty map`,
       );
+    }
+  });
+
+  test('a new pod loses no packet while its hook is exchanged, nor when the agent is killed before', async () => {
+    const hooks = async (name: string) => {
+      const { addresses } = scene.pod(name);
+      const row = (await ownEndpoints(near)).find((each) => addresses.includes(each.ipv4))!;
+      const shown = await nodeExec(labName, near, ['tc', 'filter', 'show', 'dev', `weir${row.id}`, 'ingress']);
+      const links = await nodeExec(labName, near, ['cat', `/sys/class/net/weir${row.id}/ifindex`]);
+      const pins = await nodeExec(labName, near, ['ls', '/sys/fs/bpf/weir/links']);
+      return {
+        clsact: /\bweir\b/.test(shown.stdout),
+        tcx: pins.stdout.split('\n').includes(`pod-${links.stdout.trim()}`),
+      };
+    };
+    const upgraded = (name: string) =>
+      waitFor(
+        'the hook to be exchanged',
+        async () => isDeepStrictEqual(await hooks(name), { clsact: false, tcx: true }),
+        10_000,
+      );
+    for (const [name, killed] of [
+      ['fresh', false],
+      ['orphan', true],
+    ] as const) {
+      await scene.add({ node: near, name, labels: { app: 'client' } });
+      const steady = traffic(name);
+      if (killed) {
+        await kill(near);
+        await steady.more(100);
+        await start(near);
+      }
+      await upgraded(name);
+      await steady.more(100);
+      await lossesOf(steady);
     }
   });
 
