@@ -355,7 +355,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         options.onError?.('could not remove a device', error),
       );
       for (const row of rows) {
-        if (row.ifindex !== 0 && interfaces.exists(row.ifindex)) kept.push({ ...row, state: 'ready' });
+        if (row.ifindex !== 0 && interfaces.exists(row.ifindex, `weir${row.id}`)) kept.push({ ...row, state: 'ready' });
         else {
           gone.push(row);
           store.remove(row.id);

@@ -40,7 +40,8 @@ export interface PodInterfaces {
   remove(ifindex: number): Promise<void>;
   /** Removes devices of pods that nobody knows: left by an agent that died half-way. Answers with their names. */
   prune(known: ReadonlySet<number>, onError: (error: unknown) => void): string[];
-  exists(ifindex: number): boolean;
+  /** Whether the near end is there, and is what was made: the kernel may have given its number to another device. */
+  exists(ifindex: number, hostName: string): boolean;
   close(): void;
 }
 
@@ -163,7 +164,10 @@ export function createPodInterfaces(): PodInterfaces {
       for (const link of stray) remover.remove(link.ifindex).catch(onError);
       return stray.map((link) => link.name);
     },
-    exists: (ifindex) => getLink(netlink, ifindex) !== undefined,
+    exists(ifindex, hostName) {
+      const link = getLink(netlink, ifindex);
+      return link?.name === hostName && link.mac === nodeMac(ifindex);
+    },
     close() {
       remover.close();
       netlink.close();

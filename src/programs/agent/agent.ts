@@ -21,11 +21,10 @@ import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
 import { lockFolder } from '../../kernel/folder-lock.ts';
-import { mount, returnFreedMemory } from '../../kernel/libc.ts';
-import { getLink, listLinks } from '../../kernel/links.ts';
+import { mount } from '../../kernel/libc.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
 import { type NetworkChange, watchNetwork } from '../../kernel/network-changes.ts';
-import { listRoutes, RouteProtocol } from '../../kernel/routes.ts';
+import { RouteProtocol } from '../../kernel/routes.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
@@ -40,6 +39,8 @@ import { doPendingDeletes } from './pending-deletes.ts';
 import { type AgentServices, startServices } from './services.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
+import { createTidying } from './tidying.ts';
+import { deviceMtu, trafficDevices } from './traffic-devices.ts';
 
 /** A running agent, as its API and its tests see it. */
 export interface Agent {
@@ -66,6 +67,7 @@ const lockWaitMs = 5_000;
 const sweepIntervalMs = 10_000;
 const retryIntervalMs = 1_000;
 const pendingIntervalMs = 5_000;
+const tidyIntervalMs = 2_000;
 /** Requests that come while the agent is still reading its sources wait for so long. */
 const syncWaitMs = 10_000;
 /** How long ADD waits for the API server to have the pod's slice. */
@@ -386,11 +388,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     setInterval(() => void doPendingDeletes(pendingFolder, manager.remove, log), pendingIntervalMs),
   ];
   void doPendingDeletes(pendingFolder, manager.remove, log);
+  const tidy = createTidying(() => endpoints.revision + sources.remoteEndpoints.revision + sources.policies.revision);
+  timers.push(setInterval(tidy.look, tidyIntervalMs));
   void sync.whenSynced(24 * 3_600_000).then(() => {
-    // Starting takes memory that running does not: twice, because what the first round frees holds other things.
-    globalThis.gc?.();
-    globalThis.gc?.();
-    returnFreedMemory();
+    tidy.now();
     log.info('the kernel is in step', { endpoints: endpoints.size, sinceStartMs: Date.now() - startedAtMs });
     configureRuntime();
     sources.nodes.subscribe(configureRuntime);
@@ -510,29 +511,4 @@ function ensureBpffs(path: string): void {
     mount('bpf', path, 'bpf', 0);
     mkdirSync(join(path, 'weir'), { recursive: true });
   }
-}
-
-/** Devices of ours, and those that lead nowhere. */
-const notForTraffic = (name: string) => name === 'lo' || name.startsWith('weir');
-
-/** The devices on which packets for pods may arrive: those with an address, or a default route. What came by another way
- * would be judged as the node's own, with whatever source it claims. The programs read Ethernet frames only. */
-function trafficDevices(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[]): Map<string, number> {
-  const links = listLinks(netlink).filter((link) => !notForTraffic(link.name) && link.mac !== '');
-  const wanted = new Set(defaultRouteDevices(netlink));
-  for (const entry of listAddresses(netlink)) if (!entry.address.startsWith('fe80:')) wanted.add(entry.ifindex);
-  const found = links.filter((link) => (chosen.length > 0 ? chosen.includes(link.name) : wanted.has(link.ifindex)));
-  return new Map(found.map((link) => [link.name, link.ifindex]));
-}
-
-function defaultRouteDevices(netlink: ReturnType<typeof openNetlink>): number[] {
-  return listRoutes(netlink, { table: 254 }).flatMap((route) =>
-    route.dst === '0.0.0.0/0' || route.dst === '::/0' ? route.ifindex : [],
-  );
-}
-
-function deviceMtu(netlink: ReturnType<typeof openNetlink>, chosen: readonly string[]): number {
-  const indexes = chosen.length > 0 ? trafficDevices(netlink, chosen).values() : defaultRouteDevices(netlink);
-  const mtus = [...indexes].flatMap((ifindex) => getLink(netlink, ifindex)?.mtu ?? []);
-  return mtus.length === 0 ? 1500 : Math.min(...mtus);
 }

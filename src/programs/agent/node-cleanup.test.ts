@@ -34,7 +34,11 @@ test(
     writeFileSync(join(options.cniBinDir, 'bridge'), '');
     writeFileSync(join(options.stateDir, 'numbers.json'), '{}');
     // Without pins nothing is waited for: all of it happens within the namespace.
-    const clean = (more: object = {}) => withNetns(netns.fd, () => cleanNode({ ...options, ...more }));
+    const clean = (more: object = {}) => {
+      const done: Promise<string[]>[] = [];
+      withNetns(netns.fd, () => void done.push(cleanNode({ ...options, ...more })));
+      return done[0]!;
+    };
     const found = await clean({ dryRun: true });
     assert.ok(existsSync(join(options.cniBinDir, 'weir-cni')));
     assert.deepEqual(await clean(), found);

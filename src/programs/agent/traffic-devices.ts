@@ -1,0 +1,31 @@
+// Which of the node's devices packets for pods may arrive on, and how large those packets may be.
+import { listAddresses } from '../../kernel/addresses.ts';
+import { getLink, listLinks } from '../../kernel/links.ts';
+import type { Netlink } from '../../kernel/netlink.ts';
+import { listRoutes } from '../../kernel/routes.ts';
+
+/** Devices of ours, and those that lead nowhere. */
+const notForTraffic = (name: string) => name === 'lo' || name.startsWith('weir');
+
+/** The devices on which packets for pods may arrive: those with an address, or a default route. What came by another way
+ * would be judged as the node's own, with whatever source it claims. The programs read Ethernet frames only. */
+export function trafficDevices(netlink: Netlink, chosen: readonly string[]): Map<string, number> {
+  const links = listLinks(netlink).filter((link) => !notForTraffic(link.name) && link.mac !== '');
+  const wanted = new Set(defaultRouteDevices(netlink));
+  for (const entry of listAddresses(netlink)) if (!entry.address.startsWith('fe80:')) wanted.add(entry.ifindex);
+  const found = links.filter((link) => (chosen.length > 0 ? chosen.includes(link.name) : wanted.has(link.ifindex)));
+  return new Map(found.map((link) => [link.name, link.ifindex]));
+}
+
+function defaultRouteDevices(netlink: Netlink): number[] {
+  return listRoutes(netlink, { table: 254 }).flatMap((route) =>
+    route.dst === '0.0.0.0/0' || route.dst === '::/0' ? route.ifindex : [],
+  );
+}
+
+/** The smallest of the devices' limits, which is the pods'. */
+export function deviceMtu(netlink: Netlink, chosen: readonly string[]): number {
+  const indexes = chosen.length > 0 ? trafficDevices(netlink, chosen).values() : defaultRouteDevices(netlink);
+  const mtus = [...indexes].flatMap((ifindex) => getLink(netlink, ifindex)?.mtu ?? []);
+  return mtus.length === 0 ? 1500 : Math.min(...mtus);
+}
