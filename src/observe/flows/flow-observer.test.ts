@@ -102,3 +102,10 @@ test('counters that went back are of new maps: all in them is told', async (t) =
   // Whether the loss or the flow is seen first is a matter of who was quicker.
   assert.deepEqual((await read(2)).sort(), ['flow', 'lost 2 at 1']);
 });
+
+test('what was lost is told when nobody knows what had been told before', async (t) => {
+  const { write, read } = await observed(t, undefined, { [Counter.COUNTER_EVENTS_LOST]: 6 });
+  write(1);
+  // Whether the loss or the flow is seen first is a matter of who was quicker.
+  assert.deepEqual((await read(2)).sort(), ['flow', 'lost 6 at 1']);
+});

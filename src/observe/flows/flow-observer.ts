@@ -138,9 +138,12 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
   };
 }
 
-/** Counters only grow; where they did not, the maps are new and everything in them is to be told. */
+/**
+ * Counters only grow; where they did not, the maps are new and everything in them is to be told. Where nobody knows what
+ * was told (the file is gone, or nothing had been lost before), all of it is told too: rather twice than never.
+ */
 function startingCounters(before: FlowCounters | undefined, now: FlowCounters): FlowCounters {
-  if (before === undefined) return now;
+  if (before === undefined) return { lost: 0, heldBack: 0 };
   return {
     lost: before.lost > now.lost ? 0 : before.lost,
     heldBack: before.heldBack > now.heldBack ? 0 : before.heldBack,
