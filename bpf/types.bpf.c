@@ -22,3 +22,4 @@ BTF_EMIT(enum, service_scope);
 BTF_EMIT(enum, service_flags);
 BTF_EMIT(enum, backend_flags);
 BTF_EMIT(enum, service_flow_flags);
+BTF_EMIT(enum, lb_config_flags);

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "datapath_structs.h"
+#include "service_structs.h"
 
 /* Written by the agent. */
 struct {
@@ -146,10 +147,22 @@ struct packet {
 	__u8 pad;
 };
 
+/* The frontend that a packet was sent to, before it was given a backend. */
+struct meant {
+	__u8 addr[16] __attribute__((aligned(8)));
+	__u32 service;
+	__be16 port;
+	__u8 hairpin;
+	__u8 pad;
+};
+
 struct scratch {
 	struct packet inner; /* the packet that an ICMP error speaks of */
 	struct ct_entry entry;
 	struct judgement judgement;
+	struct meant meant;
+	struct service_flow_key flow_key;
+	struct service_flow flow;
 };
 
 struct {

@@ -103,6 +103,8 @@ enum ct_flags {
 	CT_MIDSTREAM = 4, /* entry made from a TCP segment without SYN */
 	CT_STAGED_EGRESS_DENY = 8,
 	CT_STAGED_INGRESS_DENY = 16,
+	CT_SERVICE = 32, /* made to a frontend: replies are given its address */
+	CT_HAIRPIN = 64, /* a pod that reached itself through a service, and sees the gateway as its client */
 };
 
 enum out_kind {
@@ -138,7 +140,12 @@ struct ct_entry {
 	__u8 fin_acked;	  /* a bit for each direction whose FIN the other end acknowledged */
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 pad2[5];
+	__u8 pad2;
+	__be16 frontend_port;
+	__u16 pad3;
+	__u32 service; /* number of the frontend, however it was translated; 0: none */
+	__u32 pad4;
+	__u8 frontend[16]; /* CT_SERVICE */
 };
 
 struct fragment_key {
@@ -189,6 +196,7 @@ struct event {
 	__u32 cookie[2];
 	__u32 ifindex; /* where the packet came in */
 	__u32 suppressed; /* drops like this that were counted, but not reported, before it */
+	__u32 service; /* number of the frontend that the connection was made to; 0: none */
 	__be16 sport;
 	__be16 dport;
 	__u8 type;
@@ -199,7 +207,7 @@ struct event {
 	__u8 tcp_flags[2];
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 struct drop_count {

@@ -47,6 +47,7 @@ static __always_inline void drop_count_packet(struct __sk_buff *skb, __u32 reaso
 struct drop_context {
 	__u32 identity[2];
 	__u32 cookie[2];
+	__u32 service;
 	__u8 direction;
 	__u8 flags;
 };
@@ -85,6 +86,7 @@ static __noinline int drop(struct __sk_buff *skb, const struct packet *p, const 
 	ev->cookie[1] = c->cookie[1];
 	ev->ifindex = skb->ifindex;
 	ev->suppressed = suppressed;
+	ev->service = c->service;
 	ev->type = EVENT_DROP;
 	ev->reason = reason;
 	ev->direction = c->direction;

@@ -43,6 +43,7 @@ static __always_inline void event_from_entry(struct event *ev, const struct ct_e
 	ev->cookie[1] = e->cookie[1];
 	ev->ifindex = e->in_ifindex[0];
 	ev->suppressed = 0;
+	ev->service = e->service;
 	ev->type = type;
 	ev->reason = reason;
 	ev->direction = 0;

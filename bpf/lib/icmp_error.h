@@ -7,6 +7,7 @@
 #include "drop.h"
 #include "policy.h"
 #include "sender.h"
+#include "translate.h"
 
 /* Fills inner from the header that follows the message's. Returns 0 or the reason to drop. */
 static __always_inline int read_inner(struct __sk_buff *skb, const struct packet *p, struct packet *inner)
@@ -43,6 +44,7 @@ static __always_inline int read_inner(struct __sk_buff *skb, const struct packet
 		inner->protocol = ip.protocol;
 		off += ip.ihl * 4;
 	}
+	inner->l4_off = off;
 	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)) < 0)
 		return DROP_CT_TRUNCATED_OR_INVALID_HEADER;
 	if (inner->protocol == IPPROTO_ICMP || inner->protocol == IPPROTO_ICMPV6) {
@@ -71,12 +73,16 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int ho
 	addr_copy(j->src, p->src);
 	addr_copy(j->dst, p->dst);
 	judge_ends(j);
+	reason = read_inner(skb, p, inner);
+	if (reason)
+		return hook == HOOK_DEVICE && !j->to.ifindex ? TC_ACT_UNSPEC : drop(skb, p, &c, reason);
+	if (!j->to.ifindex && translate_error(skb, p, inner, s)) {
+		addr_copy(j->dst, p->dst);
+		judge_ends(j);
+	}
 	reason = check_sender(skb, &j->from, &j->to, hook);
 	if (reason == NOT_OURS)
-		return TC_ACT_OK;
-	if (reason)
-		return drop(skb, p, &c, reason);
-	reason = read_inner(skb, p, inner);
+		return TC_ACT_UNSPEC;
 	if (reason)
 		return drop(skb, p, &c, reason);
 	e = addr_equal(inner->src, p->dst) ? ct_lookup(inner, &hi) : NULL;
@@ -88,6 +94,11 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int ho
 	d = ((hi ^ e->flags) & CT_ORIGINATOR_HI) ^ 1; /* against the packet it speaks of */
 	if (e->out_kind[d] == OUT_UNKNOWN) {
 		reason = resolve(skb, e, p->src, p->dst, d);
+		if (reason)
+			return drop(skb, p, &c, reason);
+	}
+	if ((e->flags & CT_SERVICE) && d) {
+		reason = answer_error(skb, p, inner, e);
 		if (reason)
 			return drop(skb, p, &c, reason);
 	}

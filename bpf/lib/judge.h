@@ -5,13 +5,16 @@
 
 #include "conntrack.h"
 #include "deliver.h"
+#include "direct.h"
 #include "drop.h"
 #include "events.h"
 #include "icmp_error.h"
 #include "ndp.h"
 #include "packet.h"
 #include "policy.h"
+#include "refuse.h"
 #include "sender.h"
+#include "translate.h"
 
 static __always_inline void set_way(struct ct_entry *e, const struct ipcache_entry *end, int towards, __u32 seen_ifindex)
 {
@@ -114,15 +117,17 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 		j->dport = policy_port_of(p, e->icmp_type, d ? p->sport : p->dport);
 		j->protocol = p->protocol;
 		judge_ends(j);
+		if (e->flags & CT_HAIRPIN)
+			j->from = j->to;
 		reason = check_sender(skb, d ? &j->to : &j->from, d ? &j->from : &j->to, hook);
 		if (reason == NOT_OURS)
-			return TC_ACT_OK;
+			return TC_ACT_UNSPEC;
 		if (reason) { /* somebody else with a known connection's addresses: the entry is not his to change */
 			c.flags = d ? EVENT_REPLY_PACKET : 0;
 			return drop(skb, p, &c, reason);
 		}
 		count(COUNTER_REJUDGED);
-		reason = judge_policy(j);
+		reason = e->flags & CT_HAIRPIN ? 0 : judge_policy(j);
 		remember(skb, e, j, d, reason);
 		if (reason)
 			return drop_judged(skb, p, j, d, reason);
@@ -162,6 +167,11 @@ static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, 
 			count(COUNTER_CT_ENDED);
 		}
 	}
+	if ((e->flags & CT_SERVICE) && d) {
+		reason = answer(skb, p, e);
+		if (reason)
+			return drop(skb, p, &c, reason);
+	}
 	count(COUNTER_FORWARDED);
 	act = forward(skb, e, d);
 	if (over == END_CLOSED)
@@ -179,6 +189,7 @@ static __always_inline int is_opening(const struct packet *p, int d)
 
 /* No entry, or one that is over (old, with the cause of its end): judges the packet as the start of a connection. The old
  * entry goes when the new one takes its place: who may not begin a connection does not end another either.
+ * s->judgement knows both ends, s->meant the frontend that was meant.
  * A TCP segment without SYN that has no entry (the table forgot it, or Weir came later) is judged as its sender's
  * connection and, when that is denied, as the reply to its receiver's. A reset of this kind makes no entry. */
 static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, struct scratch *s, struct ct_entry *old)
@@ -192,16 +203,12 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 		return TC_ACT_SHOT;
 	j = &s->judgement;
 	e = &s->entry;
-	addr_copy(j->src, p->src);
-	addr_copy(j->dst, p->dst);
-	j->sport = p->sport;
-	j->dport = policy_port_of(p, p->icmp_type, p->dport);
-	j->protocol = p->protocol;
-	j->direction = 0;
-	judge_ends(j);
+	c.service = s->meant.service;
+	if (s->meant.hairpin)
+		j->from = j->to;
 	reason = check_sender(skb, &j->from, &j->to, hook);
 	if (reason == NOT_OURS)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (reason) {
 		c.identity[1] = j->to.identity;
 		return drop(skb, p, &c, reason);
@@ -212,7 +219,7 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 	}
 	count(COUNTER_JUDGED);
 	midstream = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
-	reason = judge_policy(j);
+	reason = s->meant.hairpin ? 0 : judge_policy(j);
 	if (reason && midstream) {
 		judge_swap(j);
 		if (judge_policy(j)) {
@@ -228,6 +235,12 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 
 	__builtin_memset(e, 0, sizeof(*e));
 	e->flags = (p->ipv6 ? CT_IPV6 : 0) | (midstream ? CT_MIDSTREAM : 0) | (ct_source_is_hi(p) != d ? CT_ORIGINATOR_HI : 0);
+	if (s->meant.service) {
+		e->flags |= CT_SERVICE | (s->meant.hairpin ? CT_HAIRPIN : 0);
+		e->service = s->meant.service;
+		e->frontend_port = s->meant.port;
+		addr_copy(e->frontend, s->meant.addr);
+	}
 	remember(skb, e, j, d, 0);
 	e->last_seen = clock_ticks();
 	e->next_report = e->last_seen + report_interval_ticks;
@@ -263,17 +276,82 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 	return act < 0 ? drop_judged(skb, p, j, d, -act) : act;
 }
 
+static __always_inline void look_at_ends(struct judgement *j, const struct packet *p)
+{
+	addr_copy(j->src, p->src);
+	addr_copy(j->dst, p->dst);
+	j->sport = p->sport;
+	j->dport = policy_port_of(p, p->icmp_type, p->dport);
+	j->protocol = p->protocol;
+	j->direction = 0;
+	judge_ends(j);
+}
+
+/* What is known of the packet's ends when no connection is: asks for services on the way. Answers 0 to go on, 1 when the
+ * packet goes to somebody else now, or minus the hook's verdict less one. */
+static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+{
+	struct drop_context c = {};
+	struct judgement *j;
+	int r;
+
+	if (!p || !s)
+		return 0;
+	j = &s->judgement;
+	if (j->to.ifindex) {
+		if (hook != HOOK_DEVICE || p->l4_off == (p->ipv6 ? 54 : 34))
+			return 0;
+		r = read_direct(skb, p, &s->meant);
+		return r ? -1 - drop(skb, p, &c, r) : 0;
+	}
+	if (hook == HOOK_NODE || j->to.identity >= IDENTITY_FIRST_POD)
+		return 0;
+	r = translate(skb, p, hook, s);
+	if (r == FOR_BALANCER)
+		return -1 - TC_ACT_UNSPEC;
+	if (r >= 0)
+		return r;
+	c.service = s->meant.service;
+	c.identity[0] = j->from.identity;
+	drop(skb, p, &c, -r);
+	if (-r == DROP_SERVICE_BACKEND_NOT_FOUND)
+		return -1 - refuse_packet(skb, p, REFUSE_PORT, 0);
+	return -1 - TC_ACT_SHOT;
+}
+
 /* Everything but a packet of a known connection of which nothing changed. */
 static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh)
 {
 	__u32 zero = 0;
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	int cause = 0;
+	int cause = 0, hook = dh >> 1, r, hi = 0;
 
 	if (!s || !p)
 		return TC_ACT_SHOT;
 	if (p->icmp_error)
-		return icmp_error(skb, p, dh >> 1, s);
+		return icmp_error(skb, p, hook, s);
+	s->meant.service = 0;
+	s->meant.hairpin = 0;
+	if (!e) {
+		look_at_ends(&s->judgement, p);
+		if (hook == HOOK_DEVICE && s->judgement.to.ifindex &&
+		    p->protocol == (p->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP)) {
+			struct drop_context c = {};
+
+			r = unpack(skb, p, s);
+			return r < 0 ? drop(skb, p, &c, -r) : r;
+		}
+		r = consult_services(skb, p, hook, s);
+		if (r < 0)
+			return -1 - r;
+		if (r) {
+			e = ct_lookup(p, &hi);
+			if (e)
+				dh = hook << 1 | ((hi ^ e->flags) & CT_ORIGINATOR_HI);
+			else
+				look_at_ends(&s->judgement, p);
+		}
+	}
 	if (e) {
 		if (ct_expired(e))
 			cause = END_EXPIRED;
@@ -281,6 +359,7 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 			cause = END_REOPENED;
 		if (!cause)
 			return known_connection(skb, p, e, dh, &s->judgement);
+		look_at_ends(&s->judgement, p);
 	}
 	return new_connection(skb, p, dh | cause << 8, s, e);
 }
@@ -301,7 +380,7 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 			struct ipcache_entry *to = bpf_map_lookup_elem(&ipcache, p.dst);
 
 			if (!to || !to->ifindex)
-				return TC_ACT_OK;
+				return TC_ACT_UNSPEC;
 		}
 		return drop(skb, &p, &c, reason);
 	}
@@ -323,6 +402,11 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 	ct_account(skb, e, d, now);
 	if (d && e->state == CT_OPENING)
 		ct_set_state(e, p.protocol, CT_OPEN);
+	if ((e->flags & CT_SERVICE) && d) {
+		reason = answer(skb, &p, e);
+		if (reason)
+			return drop(skb, &p, &c, reason);
+	}
 	act = forward(skb, e, d);
 	if (act < 0)
 		return drop(skb, &p, &c, -act);

@@ -43,6 +43,23 @@ struct {
 	__type(value, __u32);
 } source_ranges SEC(".maps");
 
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct direct_backend_key);
+	__type(value, __u32); /* number of the backend */
+} direct_backends SEC(".maps");
+
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lb_config);
+} lb_config SEC(".maps");
+
 /* The rest is written by the datapath alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -99,8 +99,9 @@ struct service_flow_key {
 enum service_flow_flags {
 	FLOW_SNAT = 1,
 	FLOW_DSR = 2,
-	FLOW_REPLIED = 4,
-	FLOW_CLOSING = 8,
+	FLOW_LOCAL = 4,	  /* the backend is a pod of this node: the connection table does the rest */
+	FLOW_REPLIED = 8,
+	FLOW_CLOSING = 16,
 };
 
 struct service_flow {
@@ -162,4 +163,26 @@ struct socket_service {
 	__be16 port;
 	__u16 pad;
 	__u8 addr[16];
+};
+
+/* direct_backends: backends of this node that may be named by a packet which another node sent on for a client. */
+struct direct_backend_key {
+	__u8 addr[16];
+	__u32 service;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+enum lb_config_flags {
+	LB_DSR_TUNNEL = 1, /* direct return inside another packet, not with an option */
+	LB_DENY_ICMP = 2,  /* policyDenyResponse: icmp */
+};
+
+/* lb_config: one row. */
+struct lb_config {
+	__u8 nat4[16]; /* the node's addresses, behind which it translates; zeros: none */
+	__u8 nat6[16];
+	__u32 flags;
+	__u32 pad;
 };

@@ -26,7 +26,12 @@ export interface ProbeResult {
   readonly reason?: string;
 }
 
-const outcomes: Record<number, Outcome> = { 0: 'left to the kernel', 2: 'dropped', 7: 'sent on' };
+const outcomes: Record<number, Outcome> = {
+  [-1]: 'left to the kernel',
+  0: 'left to the kernel',
+  2: 'dropped',
+  7: 'sent on',
+};
 
 /** Everything in the ring since the last look. */
 export function takeEvents(node: BedNode): Event[] {

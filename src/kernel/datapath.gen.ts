@@ -50,6 +50,8 @@ export const CtFlags = {
   CT_MIDSTREAM: 4,
   CT_STAGED_EGRESS_DENY: 8,
   CT_STAGED_INGRESS_DENY: 16,
+  CT_SERVICE: 32,
+  CT_HAIRPIN: 64,
 } as const;
 export type CtFlags = (typeof CtFlags)[keyof typeof CtFlags];
 export const ctFlagsName: Readonly<Record<number, string>> = {
@@ -58,6 +60,8 @@ export const ctFlagsName: Readonly<Record<number, string>> = {
   4: 'CT_MIDSTREAM',
   8: 'CT_STAGED_EGRESS_DENY',
   16: 'CT_STAGED_INGRESS_DENY',
+  32: 'CT_SERVICE',
+  64: 'CT_HAIRPIN',
 };
 
 /** enum ct_state */
@@ -99,13 +103,19 @@ export const DropReason = {
   DROP_STALE_OR_UNROUTABLE_IP: 151,
   DROP_CT_MAP_INSERTION_FAILED: 155,
   DROP_INVALID_IPV6_EXTENSION_HEADER: 156,
+  DROP_SERVICE_BACKEND_NOT_FOUND: 158,
+  DROP_NO_MAPPING_FOR_NAT_MASQUERADE: 167,
+  DROP_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE: 168,
   DROP_FIB_LOOKUP_FAILED: 169,
+  DROP_ENCAPSULATION_TRAFFIC_IS_PROHIBITED: 170,
   DROP_INVALID_IDENTITY: 171,
   DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND: 175,
   DROP_FORBIDDEN_ICMPV6_MESSAGE: 176,
+  DROP_DENIED_BY_LB_SRC_RANGE_CHECK: 177,
   DROP_TTL_EXCEEDED: 196,
   DROP_ENDPOINT_NOT_READY: 203,
   DROP_ICMP_ERROR_UNRELATED: 230,
+  DROP_DIRECT_RETURN_NOT_BELIEVED: 231,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 export const dropReasonName: Readonly<Record<number, string>> = {
@@ -120,13 +130,19 @@ export const dropReasonName: Readonly<Record<number, string>> = {
   151: 'DROP_STALE_OR_UNROUTABLE_IP',
   155: 'DROP_CT_MAP_INSERTION_FAILED',
   156: 'DROP_INVALID_IPV6_EXTENSION_HEADER',
+  158: 'DROP_SERVICE_BACKEND_NOT_FOUND',
+  167: 'DROP_NO_MAPPING_FOR_NAT_MASQUERADE',
+  168: 'DROP_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE',
   169: 'DROP_FIB_LOOKUP_FAILED',
+  170: 'DROP_ENCAPSULATION_TRAFFIC_IS_PROHIBITED',
   171: 'DROP_INVALID_IDENTITY',
   175: 'DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND',
   176: 'DROP_FORBIDDEN_ICMPV6_MESSAGE',
+  177: 'DROP_DENIED_BY_LB_SRC_RANGE_CHECK',
   196: 'DROP_TTL_EXCEEDED',
   203: 'DROP_ENDPOINT_NOT_READY',
   230: 'DROP_ICMP_ERROR_UNRELATED',
+  231: 'DROP_DIRECT_RETURN_NOT_BELIEVED',
 };
 
 /** enum end_cause */
@@ -189,6 +205,17 @@ export const ipcacheFlagsName: Readonly<Record<number, string>> = {
   2: 'IPCACHE_LOCAL_BLOCK',
 };
 
+/** enum lb_config_flags */
+export const LbConfigFlags = {
+  LB_DSR_TUNNEL: 1,
+  LB_DENY_ICMP: 2,
+} as const;
+export type LbConfigFlags = (typeof LbConfigFlags)[keyof typeof LbConfigFlags];
+export const lbConfigFlagsName: Readonly<Record<number, string>> = {
+  1: 'LB_DSR_TUNNEL',
+  2: 'LB_DENY_ICMP',
+};
+
 /** enum out_kind */
 export const OutKind = {
   OUT_UNKNOWN: 0,
@@ -227,15 +254,17 @@ export const serviceFlagsName: Readonly<Record<number, string>> = {
 export const ServiceFlowFlags = {
   FLOW_SNAT: 1,
   FLOW_DSR: 2,
-  FLOW_REPLIED: 4,
-  FLOW_CLOSING: 8,
+  FLOW_LOCAL: 4,
+  FLOW_REPLIED: 8,
+  FLOW_CLOSING: 16,
 } as const;
 export type ServiceFlowFlags = (typeof ServiceFlowFlags)[keyof typeof ServiceFlowFlags];
 export const serviceFlowFlagsName: Readonly<Record<number, string>> = {
   1: 'FLOW_SNAT',
   2: 'FLOW_DSR',
-  4: 'FLOW_REPLIED',
-  8: 'FLOW_CLOSING',
+  4: 'FLOW_LOCAL',
+  8: 'FLOW_REPLIED',
+  16: 'FLOW_CLOSING',
 };
 
 /** enum service_scope */
@@ -449,9 +478,12 @@ export type CtEntry = {
   finAcked: number;
   icmpType: number;
   icmpCode: number;
+  frontendPort: number;
+  service: number;
+  frontend: Uint8Array;
 };
 /** Bytes and byte offsets of struct ct_entry. */
-export const CT_ENTRY_SIZE = 152;
+export const CT_ENTRY_SIZE = 176;
 export const CtEntryOffset = {
   lastSeen: 0,
   lifetime: 4,
@@ -476,15 +508,20 @@ export const CtEntryOffset = {
   finAcked: 144,
   icmpType: 145,
   icmpCode: 146,
+  frontendPort: 148,
+  service: 152,
+  frontend: 160,
 } as const;
 export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
-  152,
+  176,
   (view, offset, row) => {
     view.setUint8(offset + 147, 0);
-    view.setUint8(offset + 148, 0);
-    view.setUint8(offset + 149, 0);
     view.setUint8(offset + 150, 0);
     view.setUint8(offset + 151, 0);
+    view.setUint8(offset + 156, 0);
+    view.setUint8(offset + 157, 0);
+    view.setUint8(offset + 158, 0);
+    view.setUint8(offset + 159, 0);
     view.setUint32(offset + 0, row.lastSeen, true);
     view.setUint32(offset + 4, row.lifetime, true);
     view.setUint32(offset + 8 + 0, row.epoch[0]!, true); view.setUint32(offset + 8 + 4, row.epoch[1]!, true);
@@ -508,6 +545,9 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     view.setUint8(offset + 144, row.finAcked);
     view.setUint8(offset + 145, row.icmpType);
     view.setUint8(offset + 146, row.icmpCode);
+    view.setUint16(offset + 148, row.frontendPort, false);
+    view.setUint32(offset + 152, row.service, true);
+    writeBytes(view, offset + 160, 16, row.frontend, 'ct_entry.frontend');
   },
   (view, offset) => ({
     lastSeen: view.getUint32(offset + 0, true),
@@ -533,6 +573,41 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     finAcked: view.getUint8(offset + 144),
     icmpType: view.getUint8(offset + 145),
     icmpCode: view.getUint8(offset + 146),
+    frontendPort: view.getUint16(offset + 148, false),
+    service: view.getUint32(offset + 152, true),
+    frontend: readBytes(view, offset + 160, 16),
+  }),
+);
+
+/** struct direct_backend_key */
+export type DirectBackendKey = {
+  addr: Uint8Array;
+  service: number;
+  port: number;
+  protocol: number;
+};
+/** Bytes and byte offsets of struct direct_backend_key. */
+export const DIRECT_BACKEND_KEY_SIZE = 24;
+export const DirectBackendKeyOffset = {
+  addr: 0,
+  service: 16,
+  port: 20,
+  protocol: 22,
+} as const;
+export const directBackendKey: Codec<DirectBackendKey> = makeCodec<DirectBackendKey>(
+  24,
+  (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
+    writeBytes(view, offset + 0, 16, row.addr, 'direct_backend_key.addr');
+    view.setUint32(offset + 16, row.service, true);
+    view.setUint16(offset + 20, row.port, false);
+    view.setUint8(offset + 22, row.protocol);
+  },
+  (view, offset) => ({
+    addr: readBytes(view, offset + 0, 16),
+    service: view.getUint32(offset + 16, true),
+    port: view.getUint16(offset + 20, false),
+    protocol: view.getUint8(offset + 22),
   }),
 );
 
@@ -656,6 +731,7 @@ export type Event = {
   cookie: number[];
   ifindex: number;
   suppressed: number;
+  service: number;
   sport: number;
   dport: number;
   type: number;
@@ -680,24 +756,21 @@ export const EventOffset = {
   cookie: 88,
   ifindex: 96,
   suppressed: 100,
-  sport: 104,
-  dport: 106,
-  type: 108,
-  protocol: 109,
-  reason: 110,
-  direction: 111,
-  flags: 112,
-  tcpFlags: 113,
-  icmpType: 115,
-  icmpCode: 116,
+  service: 104,
+  sport: 108,
+  dport: 110,
+  type: 112,
+  protocol: 113,
+  reason: 114,
+  direction: 115,
+  flags: 116,
+  tcpFlags: 117,
+  icmpType: 119,
+  icmpCode: 120,
 } as const;
 export const event: Codec<Event> = makeCodec<Event>(
   128,
   (view, offset, row) => {
-    view.setUint8(offset + 117, 0);
-    view.setUint8(offset + 118, 0);
-    view.setUint8(offset + 119, 0);
-    view.setUint8(offset + 120, 0);
     view.setUint8(offset + 121, 0);
     view.setUint8(offset + 122, 0);
     view.setUint8(offset + 123, 0);
@@ -715,16 +788,17 @@ export const event: Codec<Event> = makeCodec<Event>(
     view.setUint32(offset + 88 + 0, row.cookie[0]!, true); view.setUint32(offset + 88 + 4, row.cookie[1]!, true);
     view.setUint32(offset + 96, row.ifindex, true);
     view.setUint32(offset + 100, row.suppressed, true);
-    view.setUint16(offset + 104, row.sport, false);
-    view.setUint16(offset + 106, row.dport, false);
-    view.setUint8(offset + 108, row.type);
-    view.setUint8(offset + 109, row.protocol);
-    view.setUint8(offset + 110, row.reason);
-    view.setUint8(offset + 111, row.direction);
-    view.setUint8(offset + 112, row.flags);
-    writeBytes(view, offset + 113, 2, row.tcpFlags, 'event.tcp_flags');
-    view.setUint8(offset + 115, row.icmpType);
-    view.setUint8(offset + 116, row.icmpCode);
+    view.setUint32(offset + 104, row.service, true);
+    view.setUint16(offset + 108, row.sport, false);
+    view.setUint16(offset + 110, row.dport, false);
+    view.setUint8(offset + 112, row.type);
+    view.setUint8(offset + 113, row.protocol);
+    view.setUint8(offset + 114, row.reason);
+    view.setUint8(offset + 115, row.direction);
+    view.setUint8(offset + 116, row.flags);
+    writeBytes(view, offset + 117, 2, row.tcpFlags, 'event.tcp_flags');
+    view.setUint8(offset + 119, row.icmpType);
+    view.setUint8(offset + 120, row.icmpCode);
   },
   (view, offset) => ({
     timeNs: view.getBigUint64(offset + 0, true),
@@ -737,16 +811,17 @@ export const event: Codec<Event> = makeCodec<Event>(
     cookie: [view.getUint32(offset + 88 + 0, true), view.getUint32(offset + 88 + 4, true)],
     ifindex: view.getUint32(offset + 96, true),
     suppressed: view.getUint32(offset + 100, true),
-    sport: view.getUint16(offset + 104, false),
-    dport: view.getUint16(offset + 106, false),
-    type: view.getUint8(offset + 108),
-    protocol: view.getUint8(offset + 109),
-    reason: view.getUint8(offset + 110),
-    direction: view.getUint8(offset + 111),
-    flags: view.getUint8(offset + 112),
-    tcpFlags: readBytes(view, offset + 113, 2),
-    icmpType: view.getUint8(offset + 115),
-    icmpCode: view.getUint8(offset + 116),
+    service: view.getUint32(offset + 104, true),
+    sport: view.getUint16(offset + 108, false),
+    dport: view.getUint16(offset + 110, false),
+    type: view.getUint8(offset + 112),
+    protocol: view.getUint8(offset + 113),
+    reason: view.getUint8(offset + 114),
+    direction: view.getUint8(offset + 115),
+    flags: view.getUint8(offset + 116),
+    tcpFlags: readBytes(view, offset + 117, 2),
+    icmpType: view.getUint8(offset + 119),
+    icmpCode: view.getUint8(offset + 120),
   }),
 );
 
@@ -949,6 +1024,69 @@ export const judgement: Codec<Judgement> = makeCodec<Judgement>(
   }),
 );
 
+/** struct lb_config */
+export type LbConfig = {
+  nat4: Uint8Array;
+  nat6: Uint8Array;
+  flags: number;
+};
+/** Bytes and byte offsets of struct lb_config. */
+export const LB_CONFIG_SIZE = 40;
+export const LbConfigOffset = {
+  nat4: 0,
+  nat6: 16,
+  flags: 32,
+} as const;
+export const lbConfig: Codec<LbConfig> = makeCodec<LbConfig>(
+  40,
+  (view, offset, row) => {
+    view.setUint8(offset + 36, 0);
+    view.setUint8(offset + 37, 0);
+    view.setUint8(offset + 38, 0);
+    view.setUint8(offset + 39, 0);
+    writeBytes(view, offset + 0, 16, row.nat4, 'lb_config.nat4');
+    writeBytes(view, offset + 16, 16, row.nat6, 'lb_config.nat6');
+    view.setUint32(offset + 32, row.flags, true);
+  },
+  (view, offset) => ({
+    nat4: readBytes(view, offset + 0, 16),
+    nat6: readBytes(view, offset + 16, 16),
+    flags: view.getUint32(offset + 32, true),
+  }),
+);
+
+/** struct meant */
+export type Meant = {
+  addr: Uint8Array;
+  service: number;
+  port: number;
+  hairpin: number;
+};
+/** Bytes and byte offsets of struct meant. */
+export const MEANT_SIZE = 24;
+export const MeantOffset = {
+  addr: 0,
+  service: 16,
+  port: 20,
+  hairpin: 22,
+} as const;
+export const meant: Codec<Meant> = makeCodec<Meant>(
+  24,
+  (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
+    writeBytes(view, offset + 0, 16, row.addr, 'meant.addr');
+    view.setUint32(offset + 16, row.service, true);
+    view.setUint16(offset + 20, row.port, false);
+    view.setUint8(offset + 22, row.hairpin);
+  },
+  (view, offset) => ({
+    addr: readBytes(view, offset + 0, 16),
+    service: view.getUint32(offset + 16, true),
+    port: view.getUint16(offset + 20, false),
+    hairpin: view.getUint8(offset + 22),
+  }),
+);
+
 /** struct packet */
 export type Packet = {
   src: Uint8Array;
@@ -1142,65 +1280,41 @@ export const policyPortKey: Codec<PolicyPortKey> = makeCodec<PolicyPortKey>(
   }),
 );
 
-/** struct scratch */
-export type Scratch = {
-  inner: Packet;
-  entry: CtEntry;
-  judgement: Judgement;
+/** struct service_flow_key */
+export type ServiceFlowKey = {
+  src: Uint8Array;
+  dst: Uint8Array;
+  sport: number;
+  dport: number;
+  protocol: number;
 };
-/** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 312;
-export const ScratchOffset = {
-  inner: 0,
-  entry: 64,
-  judgement: 216,
+/** Bytes and byte offsets of struct service_flow_key. */
+export const SERVICE_FLOW_KEY_SIZE = 40;
+export const ServiceFlowKeyOffset = {
+  src: 0,
+  dst: 16,
+  sport: 32,
+  dport: 34,
+  protocol: 36,
 } as const;
-export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  312,
+export const serviceFlowKey: Codec<ServiceFlowKey> = makeCodec<ServiceFlowKey>(
+  40,
   (view, offset, row) => {
-    packet.encodeInto(view, offset + 0, row.inner);
-    ctEntry.encodeInto(view, offset + 64, row.entry);
-    judgement.encodeInto(view, offset + 216, row.judgement);
+    view.setUint8(offset + 37, 0);
+    view.setUint8(offset + 38, 0);
+    view.setUint8(offset + 39, 0);
+    writeBytes(view, offset + 0, 16, row.src, 'service_flow_key.src');
+    writeBytes(view, offset + 16, 16, row.dst, 'service_flow_key.dst');
+    view.setUint16(offset + 32, row.sport, false);
+    view.setUint16(offset + 34, row.dport, false);
+    view.setUint8(offset + 36, row.protocol);
   },
   (view, offset) => ({
-    inner: packet.decodeFrom(view, offset + 0),
-    entry: ctEntry.decodeFrom(view, offset + 64),
-    judgement: judgement.decodeFrom(view, offset + 216),
-  }),
-);
-
-/** struct service */
-export type Service = {
-  id: number;
-  firstSlot: number;
-  slotCount: number;
-  affinitySeconds: number;
-  flags: number;
-};
-/** Bytes and byte offsets of struct service. */
-export const SERVICE_SIZE = 20;
-export const ServiceOffset = {
-  id: 0,
-  firstSlot: 4,
-  slotCount: 8,
-  affinitySeconds: 12,
-  flags: 16,
-} as const;
-export const service: Codec<Service> = makeCodec<Service>(
-  20,
-  (view, offset, row) => {
-    view.setUint32(offset + 0, row.id, true);
-    view.setUint32(offset + 4, row.firstSlot, true);
-    view.setUint32(offset + 8, row.slotCount, true);
-    view.setUint32(offset + 12, row.affinitySeconds, true);
-    view.setUint32(offset + 16, row.flags, true);
-  },
-  (view, offset) => ({
-    id: view.getUint32(offset + 0, true),
-    firstSlot: view.getUint32(offset + 4, true),
-    slotCount: view.getUint32(offset + 8, true),
-    affinitySeconds: view.getUint32(offset + 12, true),
-    flags: view.getUint32(offset + 16, true),
+    src: readBytes(view, offset + 0, 16),
+    dst: readBytes(view, offset + 16, 16),
+    sport: view.getUint16(offset + 32, false),
+    dport: view.getUint16(offset + 34, false),
+    protocol: view.getUint8(offset + 36),
   }),
 );
 
@@ -1277,41 +1391,77 @@ export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
   }),
 );
 
-/** struct service_flow_key */
-export type ServiceFlowKey = {
-  src: Uint8Array;
-  dst: Uint8Array;
-  sport: number;
-  dport: number;
-  protocol: number;
+/** struct scratch */
+export type Scratch = {
+  inner: Packet;
+  entry: CtEntry;
+  judgement: Judgement;
+  meant: Meant;
+  flowKey: ServiceFlowKey;
+  flow: ServiceFlow;
 };
-/** Bytes and byte offsets of struct service_flow_key. */
-export const SERVICE_FLOW_KEY_SIZE = 40;
-export const ServiceFlowKeyOffset = {
-  src: 0,
-  dst: 16,
-  sport: 32,
-  dport: 34,
-  protocol: 36,
+/** Bytes and byte offsets of struct scratch. */
+export const SCRATCH_SIZE = 480;
+export const ScratchOffset = {
+  inner: 0,
+  entry: 64,
+  judgement: 240,
+  meant: 336,
+  flowKey: 360,
+  flow: 400,
 } as const;
-export const serviceFlowKey: Codec<ServiceFlowKey> = makeCodec<ServiceFlowKey>(
-  40,
+export const scratch: Codec<Scratch> = makeCodec<Scratch>(
+  480,
   (view, offset, row) => {
-    view.setUint8(offset + 37, 0);
-    view.setUint8(offset + 38, 0);
-    view.setUint8(offset + 39, 0);
-    writeBytes(view, offset + 0, 16, row.src, 'service_flow_key.src');
-    writeBytes(view, offset + 16, 16, row.dst, 'service_flow_key.dst');
-    view.setUint16(offset + 32, row.sport, false);
-    view.setUint16(offset + 34, row.dport, false);
-    view.setUint8(offset + 36, row.protocol);
+    packet.encodeInto(view, offset + 0, row.inner);
+    ctEntry.encodeInto(view, offset + 64, row.entry);
+    judgement.encodeInto(view, offset + 240, row.judgement);
+    meant.encodeInto(view, offset + 336, row.meant);
+    serviceFlowKey.encodeInto(view, offset + 360, row.flowKey);
+    serviceFlow.encodeInto(view, offset + 400, row.flow);
   },
   (view, offset) => ({
-    src: readBytes(view, offset + 0, 16),
-    dst: readBytes(view, offset + 16, 16),
-    sport: view.getUint16(offset + 32, false),
-    dport: view.getUint16(offset + 34, false),
-    protocol: view.getUint8(offset + 36),
+    inner: packet.decodeFrom(view, offset + 0),
+    entry: ctEntry.decodeFrom(view, offset + 64),
+    judgement: judgement.decodeFrom(view, offset + 240),
+    meant: meant.decodeFrom(view, offset + 336),
+    flowKey: serviceFlowKey.decodeFrom(view, offset + 360),
+    flow: serviceFlow.decodeFrom(view, offset + 400),
+  }),
+);
+
+/** struct service */
+export type Service = {
+  id: number;
+  firstSlot: number;
+  slotCount: number;
+  affinitySeconds: number;
+  flags: number;
+};
+/** Bytes and byte offsets of struct service. */
+export const SERVICE_SIZE = 20;
+export const ServiceOffset = {
+  id: 0,
+  firstSlot: 4,
+  slotCount: 8,
+  affinitySeconds: 12,
+  flags: 16,
+} as const;
+export const service: Codec<Service> = makeCodec<Service>(
+  20,
+  (view, offset, row) => {
+    view.setUint32(offset + 0, row.id, true);
+    view.setUint32(offset + 4, row.firstSlot, true);
+    view.setUint32(offset + 8, row.slotCount, true);
+    view.setUint32(offset + 12, row.affinitySeconds, true);
+    view.setUint32(offset + 16, row.flags, true);
+  },
+  (view, offset) => ({
+    id: view.getUint32(offset + 0, true),
+    firstSlot: view.getUint32(offset + 4, true),
+    slotCount: view.getUint32(offset + 8, true),
+    affinitySeconds: view.getUint32(offset + 12, true),
+    flags: view.getUint32(offset + 16, true),
   }),
 );
 
@@ -1569,6 +1719,7 @@ export const datapathMaps = {
   counters: { name: 'counters', type: 6, maxEntries: 16, flags: 0, perCpu: true, key: u32Codec, value: u64Codec } satisfies MapSpec<number, bigint>,
   ct4: { name: 'ct4', type: 9, maxEntries: 131072, flags: 0, perCpu: false, key: ct4Key, value: ctEntry } satisfies MapSpec<Ct4Key, CtEntry>,
   ct6: { name: 'ct6', type: 9, maxEntries: 65536, flags: 0, perCpu: false, key: ct6Key, value: ctEntry } satisfies MapSpec<Ct6Key, CtEntry>,
+  direct_backends: { name: 'direct_backends', type: 1, maxEntries: 65536, flags: 1, perCpu: false, key: directBackendKey, value: u32Codec } satisfies MapSpec<DirectBackendKey, number>,
   drop_limits: { name: 'drop_limits', type: 9, maxEntries: 4096, flags: 0, perCpu: false, key: dropLimitKey, value: dropLimit } satisfies MapSpec<DropLimitKey, DropLimit>,
   drops: { name: 'drops', type: 6, maxEntries: 256, flags: 0, perCpu: true, key: u32Codec, value: dropCount } satisfies MapSpec<number, DropCount>,
   endpoints: { name: 'endpoints', type: 1, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: endpoint } satisfies MapSpec<number, Endpoint>,
@@ -1576,6 +1727,7 @@ export const datapathMaps = {
   fragments: { name: 'fragments', type: 9, maxEntries: 8192, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
   ipcache: { name: 'ipcache', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: ipcacheKey, value: ipcacheEntry } satisfies MapSpec<IpcacheKey, IpcacheEntry>,
   ipcache_prefix: { name: 'ipcache_prefix', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: ipcachePrefixKey, value: ipcacheEntry } satisfies MapSpec<IpcachePrefixKey, IpcacheEntry>,
+  lb_config: { name: 'lb_config', type: 2, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: lbConfig } satisfies MapSpec<number, LbConfig>,
   lb_slots: { name: 'lb_slots', type: 2, maxEntries: 131072, flags: 1024, perCpu: false, key: u32Codec, value: serviceSlots } satisfies MapSpec<number, ServiceSlots>,
   policy_peer: { name: 'policy_peer', type: 1, maxEntries: 262144, flags: 1, perCpu: false, key: policyPeerKey, value: policyPeer } satisfies MapSpec<PolicyPeerKey, PolicyPeer>,
   policy_ports: { name: 'policy_ports', type: 11, maxEntries: 262144, flags: 1, perCpu: false, key: policyPortKey, value: policyPort } satisfies MapSpec<PolicyPortKey, PolicyPort>,
@@ -1620,12 +1772,18 @@ export const dropReasons = [
   { name: 'STALE_OR_UNROUTABLE_IP', number: 151, meaning: 'an address of this node\'s pod block that no pod has', action: 'the pod is gone or not started yet: look for the name or cache that still points to it' },
   { name: 'CT_MAP_INSERTION_FAILED', number: 155, meaning: 'the connection table refused a new entry', action: 'see `weir status`, connection table; raise its size if the node carries that many connections' },
   { name: 'INVALID_IPV6_EXTENSION_HEADER', number: 156, meaning: 'more IPv6 extension headers than are followed, or a routing header with segments left', action: 'send without them' },
+  { name: 'SERVICE_BACKEND_NOT_FOUND', number: 158, meaning: 'the service has no backend that serves', action: 'see `weir service get NAME`: are its pods ready, and is one on this node where the traffic policy is Local?' },
+  { name: 'NO_MAPPING_FOR_NAT_MASQUERADE', number: 167, meaning: 'no port of the node was free to translate a connection to a remote backend', action: 'see `weir nat list`: many clients to one backend; use direct return (--lb-mode dsr)' },
+  { name: 'UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE', number: 168, meaning: 'an SCTP service whose target port differs from its port', action: 'give the service the port that its pods listen on' },
   { name: 'FIB_LOOKUP_FAILED', number: 169, meaning: 'the node has no route to the destination', action: 'look at `ip route get ADDRESS` on the node' },
+  { name: 'ENCAPSULATION_TRAFFIC_IS_PROHIBITED', number: 170, meaning: 'a packet inside another one, for a pod, from what is no node of the cluster or for no frontend of the pod', action: 'look for who sends IP in IP to pod addresses' },
   { name: 'INVALID_IDENTITY', number: 171, meaning: 'an address of this node itself arrived from outside', action: 'look for a host that uses the node\'s address' },
   { name: 'FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND', number: 175, meaning: 'a later fragment arrived, but its first did not', action: 'lost or reordered fragments: lower the datagram size or the MTU' },
   { name: 'FORBIDDEN_ICMPV6_MESSAGE', number: 176, meaning: 'a neighbour or router message that a pod has no business sending', action: 'none needed: pods get their routes from Weir' },
+  { name: 'DENIED_BY_LB_SRC_RANGE_CHECK', number: 177, meaning: 'the client is not in the loadBalancerSourceRanges of the service', action: 'add its block to the service, or accept the denial' },
   { name: 'TTL_EXCEEDED', number: 196, meaning: 'the packet had no hops left', action: 'look for a routing loop, or a sender with a tiny TTL' },
   { name: 'ENDPOINT_NOT_READY', number: 203, meaning: 'the pod has no identity on this node yet', action: 'wait a moment; if it lasts, see `weir endpoint list` and the agent\'s log' },
   { name: 'ICMP_ERROR_UNRELATED', number: 230, meaning: 'an ICMP error that speaks of no connection known here', action: 'nothing, unless connections hang: then look for a router that answers late or with the wrong header' },
+  { name: 'DIRECT_RETURN_NOT_BELIEVED', number: 231, meaning: 'a packet names a service of which its destination is no backend', action: 'look for a node with another view of the service (weir service get NAME on both), or for who forges such packets' },
 ] as const;
 export type DropReasonName = (typeof dropReasons)[number]['name'];

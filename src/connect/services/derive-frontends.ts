@@ -78,8 +78,10 @@ export function frontendsOf(
       localReady += here.filter((each) => each.node === node.name && each.ready).length;
       const row = (scope: FrontendScope, address: string, number: number, kind: FrontendKind): FrontendRow => {
         const outside = kind !== 'ClusterIP';
-        const onlyLocal = outside ? scope === 'outside' && service.externalLocal : service.internalLocal;
-        const chosen = onlyLocal ? local : outside ? everywhere : nearby;
+        const onlyLocal = outside ? service.externalLocal : service.internalLocal;
+        // From inside, the external policy only says that other nodes' ports are those nodes' own matter.
+        const atHome = onlyLocal && (scope === 'outside' || !outside);
+        const chosen = atHome ? local : outside ? everywhere : nearby;
         return {
           key: frontendKey(scope, address, number, port.protocol),
           address,
@@ -92,12 +94,12 @@ export function frontendsOf(
           algorithm: service.algorithm ?? (outside ? 'maglev' : 'random'),
           affinitySeconds: service.affinitySeconds ?? 0,
           onlyLocal,
-          directReturn: outside && scope === 'outside' && node.directReturn.includes(port.protocol),
+          directReturn: outside && node.directReturn.includes(port.protocol),
           sourceRanges:
             kind === 'LoadBalancer' && service.sourceRanges.length > 0
               ? service.sourceRanges.filter((cidr) => familyOf(cidr) === family)
               : undefined,
-          backends: backendsOf(chosen, onlyLocal ? here.filter((each) => each.node === node.name) : here, node),
+          backends: backendsOf(chosen, atHome ? here.filter((each) => each.node === node.name) : here, node),
         };
       };
       const add = (list: readonly string[], kind: FrontendKind, scopes: readonly FrontendScope[]) => {

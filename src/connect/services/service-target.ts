@@ -22,6 +22,7 @@ import { createSlotRanges } from './slot-ranges.ts';
 export interface ServiceMaps {
   readonly services: BpfMap;
   readonly sourceRanges: BpfMap;
+  readonly directBackends: BpfMap;
   readonly slots: MappedArray;
   readonly backends: MappedArray;
 }
@@ -111,8 +112,8 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
     leftBackends.set(maps.backends.view.getUint32(offset + BackendOffset.generation, true), number);
     usedNumbers.add(number);
   }
-  const leftRangesText = new Map<string, string>();
-  for (const text of leftRangeKeys(maps.sourceRanges)) leftRangesText.set(text, text);
+  const leftSourceRanges = new Set(maps.sourceRanges.entries().map(({ key }) => keyText(key)));
+  const leftDirect = new Set(maps.directBackends.entries().map(({ key }) => keyText(key)));
   const idsInUse = new Set([...leftServices.values()].map((service) => service.id));
   let nextId = 1;
   let nextNumber = 1;
@@ -255,11 +256,33 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
   function writeSourceRanges(id: number, row: FrontendRow, before: FrontendRow | undefined): void {
     for (const cidr of row.sourceRanges ?? []) {
       const key = sourceRangeKey(id, cidr);
-      leftRangesText.delete(keyText(key));
+      leftSourceRanges.delete(keyText(key));
       if (maps.sourceRanges.lookup(key) === undefined) maps.sourceRanges.update(key, Uint8Array.of(1, 0, 0, 0));
     }
     for (const cidr of before?.sourceRanges ?? [])
       if (!row.sourceRanges?.includes(cidr)) maps.sourceRanges.delete(sourceRangeKey(id, cidr));
+  }
+
+  /** Pods of this node that other nodes may send packets on to, whose answers go straight to the client. */
+  function writeDirect(
+    id: number,
+    row: FrontendRow,
+    numbers: readonly number[],
+    before: WrittenFrontend | undefined,
+  ): void {
+    const now = new Set<string>();
+    for (const [i, backend] of directBackendsOf(row).entries()) {
+      if (backend === undefined) continue;
+      const key = directKey(id, row, backend);
+      now.add(keyText(key));
+      leftDirect.delete(keyText(key));
+      maps.directBackends.update(key, new Uint8Array(Uint32Array.of(numbers[i]!).buffer));
+    }
+    for (const backend of before === undefined ? [] : directBackendsOf(before.row)) {
+      if (backend === undefined) continue;
+      const key = directKey(id, row, backend);
+      if (!now.has(keyText(key))) maps.directBackends.delete(key);
+    }
   }
 
   function update(row: FrontendRow): void {
@@ -291,6 +314,7 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
     });
     try {
       writeSourceRanges(id, row, before?.row);
+      writeDirect(id, row, numbers, before);
       const now = maps.services.lookup(keyBytes);
       if (now === undefined || Buffer.compare(now, value) !== 0) maps.services.update(keyBytes, value);
     } catch (error) {
@@ -325,6 +349,8 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
     maps.services.delete(serviceKey(row));
     if (before === undefined) return;
     for (const cidr of before.row.sourceRanges ?? []) maps.sourceRanges.delete(sourceRangeKey(before.id, cidr));
+    for (const backend of directBackendsOf(before.row))
+      if (backend !== undefined) maps.directBackends.delete(directKey(before.id, before.row, backend));
     written.delete(row.key);
     byId.delete(before.id);
     idsInUse.delete(before.id);
@@ -353,10 +379,11 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
       if (pruned) return;
       pruned = true;
       for (const [text, service] of leftServices) {
-        maps.services.delete(Uint8Array.from(Buffer.from(text, 'latin1')));
+        maps.services.delete(keyBytesOf(text));
         idsInUse.delete(service.id);
       }
-      for (const text of leftRangesText.keys()) maps.sourceRanges.delete(Uint8Array.from(Buffer.from(text, 'latin1')));
+      for (const text of leftSourceRanges) maps.sourceRanges.delete(keyBytesOf(text));
+      for (const text of leftDirect) maps.directBackends.delete(keyBytesOf(text));
       for (const { first, count } of leftRanges.values()) ranges.release(first, count);
       for (const number of leftBackends.values()) {
         const offset = number * maps.backends.strideBytes;
@@ -367,7 +394,8 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
       }
       leftServices.clear();
       leftRanges.clear();
-      leftRangesText.clear();
+      leftSourceRanges.clear();
+      leftDirect.clear();
       leftBackends.clear();
     },
     get: (key) => written.get(key),
@@ -417,13 +445,25 @@ function serviceKey(row: FrontendRow): Uint8Array {
   });
 }
 
+/** In the row's order, undefined for those that other nodes may not name. */
+function directBackendsOf(row: FrontendRow): (FrontendBackend | undefined)[] {
+  if (!row.directReturn) return [];
+  return row.backends.map((backend) => (backend.where === 'pod' ? backend : undefined));
+}
+
+function directKey(service: number, row: FrontendRow, backend: FrontendBackend): Uint8Array {
+  return datapathMaps.direct_backends.key.encode({
+    addr: addressBytes(backend.address),
+    service,
+    port: backend.port,
+    protocol: protocolNumbers[row.protocol],
+  });
+}
+
 function sourceRangeKey(service: number, cidr: string): Uint8Array {
   const { prefixlen, addr } = blockKey(cidr);
   return datapathMaps.source_ranges.key.encode({ prefixlen: 32 + prefixlen, service, addr });
 }
 
-function* leftRangeKeys(map: BpfMap): Generator<string> {
-  for (const { key } of map.entries()) yield keyText(key);
-}
-
 const keyText = (key: Uint8Array) => Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
+const keyBytesOf = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'));

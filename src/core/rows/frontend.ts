@@ -37,7 +37,8 @@ export interface FrontendRow {
   readonly portName: string;
   readonly algorithm: LbAlgorithm;
   readonly affinitySeconds: number;
-  /** Only backends of this node are here, because the external traffic policy says so. */
+  /** The traffic policy is Local. Seen from outside (and from inside, for the internal policy) only backends of this node
+   * are here; a node port seen from inside is not served on behalf of other nodes. */
   readonly onlyLocal: boolean;
   /** Remote backends answer their clients themselves. */
   readonly directReturn: boolean;

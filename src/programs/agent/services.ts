@@ -1,5 +1,6 @@
 // Services of one node: follows them in the API, derives this node's frontends, writes them, and hooks the system calls.
 
+import { addressBytes } from '../../connect/datapath/address-keys.ts';
 import { anyAddress, frontendKey, type NodeContext } from '../../connect/services/derive-frontends.ts';
 import {
   type EndpointSliceObject,
@@ -28,6 +29,7 @@ import type {
 } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
+import { datapathMaps, LbConfigFlags } from '../../kernel/datapath.gen.ts';
 import { mmapArray } from '../../kernel/mmap-array.ts';
 import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
 import type { KubeClient } from '../../kube/client.ts';
@@ -77,6 +79,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
   const target = createServiceTarget({
     services: hooks.map('services'),
     sourceRanges: hooks.map('source_ranges'),
+    directBackends: hooks.map('direct_backends'),
     slots,
     backends,
   });
@@ -157,12 +160,28 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     hostPorts.markInitialized();
   }
 
+  /** Behind which addresses the node translates, and how. */
+  function updateConfig(): void {
+    const own = [...inputs.nodes.rows()].find((node) => node.name === settings.nodeName)?.addresses ?? [];
+    const first = (family: 4 | 6) => {
+      const address = own.find((each) => each.includes(':') === (family === 6));
+      return address === undefined ? new Uint8Array(16) : addressBytes(address);
+    };
+    const value = datapathMaps.lb_config.value.encode({
+      nat4: first(4),
+      nat6: first(6),
+      flags: settings.dsrDispatch === 'tunnel' ? LbConfigFlags.LB_DSR_TUNNEL : 0,
+    });
+    hooks.map('lb_config').update(datapathMaps.lb_config.key.encode(0), value);
+  }
+
   let scheduled = false;
   let all = false;
   const run = () => {
     scheduled = false;
     try {
       updateHostPorts();
+      if (all) updateConfig();
       if (all) derivation.nodeChanged();
       else derivation.run();
       all = false;

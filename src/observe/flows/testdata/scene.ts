@@ -75,6 +75,7 @@ export function makeEvent(given: Partial<Event> & { from: string; to: string }):
     cookie: [0, 0],
     ifindex: 101,
     suppressed: 0,
+    service: 0,
     sport: 43210,
     dport: 5432,
     type: EventType.EVENT_NEW,

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Tells a sender at once that its packet goes nowhere, by an ICMP message that speaks for the address it was sent to:
+ * "port unreachable" makes connect() fail with ECONNREFUSED, "too big" makes the sender use smaller packets. */
+#pragma once
+
+#include "deliver.h"
+#include "packet.h"
+
+enum refusal { REFUSE_PORT = 1, REFUSE_TOO_BIG = 2 };
+
+/* Of the packet complained of: what RFC 792 asks for, and enough for every stack. */
+#define REFUSED_BYTES4 28
+#define REFUSED_BYTES6 56
+
+struct refusal4 {
+	struct iphdr ip;
+	__u8 type, code;
+	__sum16 check;
+	__be16 unused, mtu;
+	__u8 packet[REFUSED_BYTES4];
+} __attribute__((packed, aligned(4)));
+
+struct refusal6 {
+	struct ipv6hdr ip;
+	__u8 type, code;
+	__sum16 check;
+	__be32 mtu;
+	__u8 packet[REFUSED_BYTES6];
+} __attribute__((packed, aligned(4)));
+
+static __always_inline __sum16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__sum16)~sum;
+}
+
+static __always_inline int refuse_ip4(struct __sk_buff *skb, int kind, __u16 mtu)
+{
+	struct refusal4 r = {};
+	struct iphdr old;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r.packet, REFUSED_BYTES4) < 0)
+		return 0;
+	__builtin_memcpy(&old, r.packet, sizeof(old));
+	if (old.ihl != 5 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0) < 0)
+		return 0;
+	r.ip.version = 4;
+	r.ip.ihl = 5;
+	r.ip.tot_len = bpf_htons(sizeof(r));
+	r.ip.ttl = 64;
+	r.ip.protocol = IPPROTO_ICMP;
+	r.ip.saddr = old.daddr;
+	r.ip.daddr = old.saddr;
+	r.ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.ip, sizeof(r.ip), 0));
+	r.type = ICMP_DEST_UNREACH;
+	r.code = kind == REFUSE_TOO_BIG ? 4 : 3;
+	r.mtu = bpf_htons(mtu);
+	r.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.type, sizeof(r) - sizeof(r.ip), 0));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0) == 0;
+}
+
+static __always_inline int refuse_ip6(struct __sk_buff *skb, int kind, __u16 mtu)
+{
+	struct refusal6 r = {};
+	struct {
+		__u8 src[16], dst[16];
+		__be32 len, next;
+	} pseudo = {};
+	struct ipv6hdr old;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r.packet, REFUSED_BYTES6) < 0)
+		return 0;
+	__builtin_memcpy(&old, r.packet, sizeof(old));
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0) < 0)
+		return 0;
+	r.ip.version = 6;
+	r.ip.payload_len = bpf_htons(sizeof(r) - sizeof(r.ip));
+	r.ip.nexthdr = IPPROTO_ICMPV6;
+	r.ip.hop_limit = 64;
+	r.ip.saddr = old.daddr;
+	r.ip.daddr = old.saddr;
+	r.type = kind == REFUSE_TOO_BIG ? 2 : 1;
+	r.code = kind == REFUSE_TOO_BIG ? 0 : 4;
+	r.mtu = kind == REFUSE_TOO_BIG ? bpf_htonl(mtu) : 0;
+	__builtin_memcpy(pseudo.src, &r.ip.saddr, 32);
+	pseudo.len = bpf_htonl(sizeof(r) - sizeof(r.ip));
+	pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
+	r.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.type, sizeof(r) - sizeof(r.ip),
+				     bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0)));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0) == 0;
+}
+
+/* Turns the packet into the message and sends it back the way it came. Only first fragments of what is no ICMP itself are
+ * answered (RFC 1122 3.2.2); what cannot be answered is dropped in silence. */
+static __noinline int refuse_packet(struct __sk_buff *skb, const struct packet *p, int kind, __u32 mtu)
+{
+	struct {
+		__u8 to[6], from[6];
+	} eth;
+	__u8 from[6];
+
+	if (!p || p->later_fragment || p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
+		return TC_ACT_SHOT;
+	if (!(p->ipv6 ? refuse_ip6(skb, kind, mtu) : refuse_ip4(skb, kind, mtu)))
+		return TC_ACT_SHOT;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(from, eth.from, 6);
+	__builtin_memcpy(eth.from, eth.to, 6);
+	__builtin_memcpy(eth.to, from, 6);
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0)
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services per packet, for what the socket hooks did not see: packets of pods to any backend, packets from devices to the
+ * pods of this node. What goes to backends elsewhere is left to the balancer. */
+#pragma once
+
+#include "clock.h"
+#include "config.h"
+#include "datapath_maps.h"
+#include "nat.h"
+#include "sender.h"
+#include "service.h"
+
+#define IDENTITY_REMOTE_NODE 6
+/* Identities from here on are pods of the cluster: never frontends. */
+#define IDENTITY_FIRST_POD 256
+
+enum translation {
+	NOT_TRANSLATED = 0, /* no service */
+	TRANSLATED = 1,	    /* the packet goes to a backend now */
+	FOR_BALANCER = 2,   /* the backend is elsewhere */
+};
+
+/* A pod that reaches itself through a service sees its gateway as the client: with its own address its stack would not
+ * take the packet. */
+static __always_inline void gateway_of(__u8 *addr, int ipv6)
+{
+	__u32 *w = (__u32 *)addr;
+
+	w[0] = ipv6 ? bpf_htonl(0xfe800000) : 0;
+	w[1] = 0;
+	w[2] = ipv6 ? 0 : bpf_htonl(0xffff);
+	w[3] = ipv6 ? bpf_htonl(1) : bpf_htonl(0xa9fe0101);
+}
+
+static __always_inline void flow_key_of(struct service_flow_key *k, const struct packet *p)
+{
+	addr_copy(k->src, p->src);
+	addr_copy(k->dst, p->dst);
+	k->sport = p->sport;
+	k->dport = p->dport;
+	k->protocol = p->protocol;
+	k->pad[0] = k->pad[1] = k->pad[2] = 0;
+}
+
+static __always_inline __u32 flow_lifetime(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == PROTO_SCTP ? lifetime_tcp_open : lifetime_other_open;
+}
+
+/* A flow keeps its backend while that is there; a connection that begins needs one that takes new ones. */
+static __always_inline int flow_holds(const struct service_flow *f, const struct packet *p, __u32 now)
+{
+	int opening = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	struct backend *b = backend_lookup(f->backend);
+	__u32 idle = now - f->last_seen;
+
+	if (!b || !(b->flags & BACKEND_USED) || b->generation != f->generation)
+		return 0;
+	if (idle > f->lifetime && idle < (__u32)-1000)
+		return 0;
+	return !opening || (b->flags & BACKEND_SERVING);
+}
+
+static __always_inline struct service *frontend_of_packet(const struct packet *p, const struct ipcache_entry *to, int hook)
+{
+	struct service *s = service_lookup(p->dst, p->dport, p->protocol, hook == HOOK_DEVICE ? SCOPE_OUTSIDE : SCOPE_INSIDE);
+
+	if (s || hook == HOOK_DEVICE)
+		return s;
+	if (!(to->flags & IPCACHE_THIS_NODE) && to->identity != IDENTITY_REMOTE_NODE)
+		return NULL;
+	s = service_lookup_node_port(p->dst, p->dport, p->protocol, SCOPE_INSIDE);
+	if (!s || (to->flags & IPCACHE_THIS_NODE))
+		return s;
+	return (s->flags & SERVICE_NODE_PORT) && !(s->flags & SERVICE_ONLY_LOCAL) ? s : NULL;
+}
+
+/* Gives a packet to a frontend its backend. s->judgement knows the ends as they are; s->meant keeps the frontend. Answers
+ * enum translation, or minus the reason to drop. */
+static __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+{
+	struct affinity_key who __attribute__((aligned(8)));
+	__u32 now = clock_ticks(), number = 0, cause;
+	struct service_flow *f;
+	int reason;
+
+	if (!p || !s || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != PROTO_SCTP))
+		return NOT_TRANSLATED;
+	flow_key_of(&s->flow_key, p);
+	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
+	if (f && flow_holds(f, p, now)) {
+		f->last_seen = now;
+	} else {
+		struct service *svc = frontend_of_packet(p, &s->judgement.to, hook);
+		struct backend *b;
+
+		if (!svc)
+			return NOT_TRANSLATED;
+		s->meant.service = svc->id;
+		if (!service_admits(svc, p->src))
+			return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
+		affinity_key_of_client(&who, p->src);
+		b = service_pick(svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &who, &number, &cause);
+		if (!b)
+			return -DROP_SERVICE_BACKEND_NOT_FOUND;
+		if (hook == HOOK_DEVICE && !(b->flags & BACKEND_LOCAL)) {
+			s->meant.service = 0;
+			return FOR_BALANCER;
+		}
+		f = &s->flow;
+		__builtin_memset(f, 0, sizeof(*f));
+		f->backend = number;
+		f->generation = b->generation;
+		f->service = svc->id;
+		f->last_seen = now;
+		f->lifetime = flow_lifetime(p->protocol);
+		f->port = b->port;
+		addr_copy(f->addr, b->addr);
+		f->flags = FLOW_LOCAL;
+		if (!p->later_fragment)
+			bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
+	}
+	if (!(f->flags & FLOW_LOCAL))
+		return FOR_BALANCER;
+	addr_copy(s->meant.addr, p->dst);
+	s->meant.port = p->dport;
+	s->meant.service = f->service;
+	s->meant.hairpin = addr_equal(f->addr, p->src);
+	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	if (reason)
+		return -reason;
+	addr_copy(p->dst, f->addr);
+	p->dport = f->port;
+	if (s->meant.hairpin) {
+		gateway_of(s->flow.addr, p->ipv6);
+		reason = nat_rewrite(skb, p, END_SRC, s->flow.addr, p->sport);
+		if (reason)
+			return -reason;
+		addr_copy(p->src, s->flow.addr);
+	}
+	return TRANSLATED;
+}
+
+/* A reply to who asked the frontend comes from the frontend. p stays what was read. 0, or the reason to drop. */
+static __noinline int answer(struct __sk_buff *skb, const struct packet *p, const struct ct_entry *e)
+{
+	int reason;
+
+	if (!p || !e)
+		return DROP_INVALID_PACKET_DROPPED;
+	if (e->flags & CT_HAIRPIN) {
+		reason = nat_rewrite(skb, p, END_DST, p->src, p->dport);
+		if (reason)
+			return reason;
+	}
+	return nat_rewrite(skb, p, END_SRC, e->frontend, e->frontend_port);
+}
+
+/* An ICMP error to a frontend speaks of a reply: it goes to the backend that sent it. 1 when it was given one. */
+static __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct packet *inner, struct scratch *s)
+{
+	struct service_flow *f;
+
+	if (!p || !inner || !s || !addr_equal(inner->src, p->dst))
+		return 0;
+	addr_copy(s->flow_key.src, inner->dst);
+	addr_copy(s->flow_key.dst, inner->src);
+	s->flow_key.sport = inner->dport;
+	s->flow_key.dport = inner->sport;
+	s->flow_key.protocol = inner->protocol;
+	s->flow_key.pad[0] = s->flow_key.pad[1] = s->flow_key.pad[2] = 0;
+	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
+	if (!f || !(f->flags & FLOW_LOCAL))
+		return 0;
+	if (nat_rewrite_inner(skb, p, inner, END_SRC << 16 | f->port, f->addr) || nat_rewrite(skb, p, END_DST, f->addr, 0))
+		return 0;
+	addr_copy(p->dst, f->addr);
+	addr_copy(inner->src, f->addr);
+	inner->sport = f->port;
+	return 1;
+}
+
+/* An ICMP error to who asked the frontend speaks of a packet to the frontend, and comes from it when it is the backend's. */
+static __noinline int answer_error(struct __sk_buff *skb, const struct packet *p, const struct packet *inner, const struct ct_entry *e)
+{
+	int reason;
+
+	if (!p || !inner || !e)
+		return DROP_INVALID_PACKET_DROPPED;
+	reason = nat_rewrite_inner(skb, p, inner, END_DST << 16 | e->frontend_port, e->frontend);
+	if (!reason && addr_equal(p->src, inner->dst))
+		reason = nat_rewrite(skb, p, END_SRC, e->frontend, 0);
+	return reason;
+}
