@@ -8,7 +8,7 @@ import { heldUntilMs, isNewer, type LeaseSight, type LeaseTerms, nextStep } from
 import { kubernetesResources, resourcePath } from './resource.ts';
 
 /** Time that never jumps, unlike the machine's calendar. */
-export const steadyClock: Clock = {
+const steadyClock: Clock = {
   now: () => performance.now(),
   after(delayMs, fn) {
     const timer = setTimeout(fn, delayMs);

@@ -4,7 +4,7 @@ import { hasStatus, type KubeClient } from '../client.ts';
 import { type KubeObject, kubernetesResources } from '../resource.ts';
 
 /** The rule about whose node an object is of, and the rule about addresses. */
-export const admissionNames = { ownNode: 'weir-own-node', ownBlock: 'weir-own-block' } as const;
+const admissionNames = { ownNode: 'weir-own-node', ownBlock: 'weir-own-block' } as const;
 
 /** The label that every slice carries. */
 const nodeLabel = 'weir.dev/node';
@@ -131,7 +131,7 @@ function blockBinding(node: string): KubeObject & { spec: unknown } {
 }
 
 /** The rules that hold for all nodes. */
-export function admissionRules(): (KubeObject & { spec: unknown })[] {
+function admissionRules(): (KubeObject & { spec: unknown })[] {
   return [
     ownNodePolicy(),
     ownBlockPolicy(),
