@@ -25,6 +25,7 @@ struct ipcache_prefix_key {
 enum ipcache_flags {
 	IPCACHE_THIS_NODE = 1,	/* an address of the node itself */
 	IPCACHE_LOCAL_BLOCK = 2, /* prefix from which this node's pods get their addresses */
+	IPCACHE_NAT = 4, /* of this node: what comes for it belongs to connections that the node translates */
 };
 
 struct ipcache_entry {

@@ -25,6 +25,8 @@ static __always_inline int check_sender(struct __sk_buff *skb, const struct ipca
 		return bpf_map_lookup_elem(&endpoints, &ifindex) ? DROP_INVALID_SOURCE_IP : DROP_ENDPOINT_NOT_READY;
 	}
 	if (!receiver->ifindex) {
+		if (receiver->flags & IPCACHE_NAT)
+			return NOT_OURS;
 		if (hook == HOOK_NODE || (receiver->flags & IPCACHE_LOCAL_BLOCK))
 			return DROP_STALE_OR_UNROUTABLE_IP;
 		return NOT_OURS;

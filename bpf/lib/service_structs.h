@@ -8,9 +8,9 @@
 /* Slots are stored sixteen to an element: an array's elements are multiples of 8 bytes. */
 #define SLOTS_PER_ELEMENT 16
 
-/* Ports of a node's own address behind which it translates for the cluster. The node's stack never picks from them
- * (net.ipv4.ip_local_reserved_ports), so a packet from a node's address with such a port speaks for somebody outside. */
-#define NAT_PORT_MIN 61000
+/* For clients outside, a node translates behind an address of its pod block that no pod has: all its ports are free for
+ * it, and nobody takes what comes from there for the node itself. */
+#define NAT_PORT_MIN 1024
 #define NAT_PORT_MAX 65535
 
 enum service_scope {
@@ -181,7 +181,7 @@ enum lb_config_flags {
 
 /* lb_config: one row. */
 struct lb_config {
-	__u8 nat4[16]; /* the node's addresses, behind which it translates; zeros: none */
+	__u8 nat4[16]; /* behind which the node translates; zeros: none */
 	__u8 nat6[16];
 	__u32 flags;
 	__u32 pad;

@@ -3,6 +3,7 @@
 import { reservedIdentities } from '../../core/identity.ts';
 import type { AddressRow, EndpointRow, NodeRow, RemoteEndpointRow } from '../../core/rows.ts';
 import type { Key, ReadTable, Table } from '../../core/table.ts';
+import { natAddress } from '../ipam/nat-address.ts';
 
 /** The tables that addresses come from. */
 export interface AddressSources {
@@ -45,13 +46,21 @@ function rowsOf(source: SourceName, row: unknown, thisNode: string): AddressRow[
     case 'nodes': {
       const node = row as NodeRow;
       const own = node.name === thisNode;
-      return node.addresses.map((address) => ({
+      const nodeRows = node.addresses.map((address) => ({
         ...plain,
         address,
         identity: own ? reservedIdentities.host : reservedIdentities['remote-node'],
         kind: own ? ('host' as const) : ('remote-node' as const),
         node: node.name,
       }));
+      // Who is behind such an address is somebody outside, whom the node speaks for.
+      const natRows = node.podCidrs.flatMap((cidr) => {
+        const address = natAddress(cidr);
+        if (address === undefined) return [];
+        const identity = reservedIdentities[address.includes(':') ? 'world-ipv6' : 'world-ipv4'];
+        return [{ ...plain, address, identity, kind: 'nat' as const, node: node.name, ...(own ? { here: true } : {}) }];
+      });
+      return [...nodeRows, ...natRows];
     }
     case 'endpoints': {
       const endpoint = row as EndpointRow;

@@ -1,6 +1,7 @@
 // The pod addresses of one node and family: hands them out in turn, lets a freed one rest before it is used again, so
 // that whoever still has it in a cache does not reach a stranger. Pure but for the clock that is passed in.
 import { formatAddress, parseAddress, parseCidr } from '../../core/ip.ts';
+import { natAddress } from './nat-address.ts';
 
 /** One address that is taken, or resting after it was freed. */
 export interface Lease {
@@ -39,7 +40,8 @@ export const defaultRestMs = 60_000;
 /** An IPv6 block is larger than any node: this many addresses of it are used. */
 const maxAddresses = 65_534;
 
-/** The pool of a block. In IPv4 the first and last address are left out, as networks have always used them. */
+/** The pool of a block. The first and last address are left out, as networks have always used them, and the one that the
+ * node keeps for translating. */
 export function createAddressPool(cidr: string, options: { nowMs: () => number; restMs?: number }): AddressPool {
   const parsed = parseCidr(cidr);
   if (!parsed.ok) throw new Error(`not a block: ${cidr}: ${parsed.reason}`);
@@ -47,7 +49,8 @@ export function createAddressPool(cidr: string, options: { nowMs: () => number; 
   const restMs = options.restMs ?? defaultRestMs;
   const hostBits = (family === 4 ? 32 : 128) - prefixBits;
   const size = hostBits >= 16 ? 65_536 : 2 ** hostBits;
-  const capacity = size <= 2 ? size : Math.min(size - 2, maxAddresses);
+  const kept = natAddress(cidr) === undefined ? 0 : 1;
+  const capacity = (size <= 2 ? size : Math.min(size - 2, maxAddresses)) - kept;
   const first = size <= 2 ? 0 : 1;
   const byAddress = new Map<string, { owner: string; freedAtMs?: number }>();
   const byOwner = new Map<string, string>();

@@ -2,8 +2,8 @@
 import type { NamedPort } from './named-port.ts';
 import type { Workload } from './pod.ts';
 
-/** What an address belongs to. */
-export type AddressKind = 'pod' | 'host' | 'remote-node' | 'kube-apiserver';
+/** What an address belongs to. `nat`: behind it a node translates for clients outside. */
+export type AddressKind = 'pod' | 'host' | 'remote-node' | 'kube-apiserver' | 'nat';
 
 /** One address in canonical text, without prefix length; other texts are left out. The primary key is `address`. */
 export interface AddressRow {
@@ -20,6 +20,8 @@ export interface AddressRow {
   readonly ifindex: number;
   /** The local endpoint; 0 for everything else. */
   readonly endpointId: number;
+  /** Of a `nat` address: it is this node's. */
+  readonly here?: boolean;
   /** The pod's identity is not known yet: it counts as a pod that no selector selects. */
   readonly pending?: boolean;
 }

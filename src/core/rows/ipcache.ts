@@ -6,6 +6,8 @@ export const ipcacheFlags = {
   thisNode: 1,
   /** A block from which this node's pods get their addresses. */
   localBlock: 2,
+  /** Of this node: what comes for it belongs to connections that the node translates. */
+  nat: 4,
 } as const;
 
 /** The primary key is `address`: canonical text, with a prefix length for blocks and without for exact addresses. */

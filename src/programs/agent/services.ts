@@ -1,6 +1,7 @@
 // Services of one node: follows them in the API, derives this node's frontends, writes them, and hooks the system calls.
 
 import { addressBytes } from '../../connect/datapath/address-keys.ts';
+import { natAddress } from '../../connect/ipam/nat-address.ts';
 import { anyAddress, frontendKey, type NodeContext } from '../../connect/services/derive-frontends.ts';
 import {
   type EndpointSliceObject,
@@ -31,7 +32,6 @@ import { createTable, type ReadTable } from '../../core/table.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { datapathMaps, LbConfigFlags } from '../../kernel/datapath.gen.ts';
 import { mmapArray } from '../../kernel/mmap-array.ts';
-import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
@@ -66,8 +66,6 @@ export interface ServiceInputs {
   readonly onState: (state: WatchState) => void;
 }
 
-/** The ports of nodes behind which packets are translated: the node's own sockets keep off them. */
-const natPorts = '61000-65535';
 const zoneLabel = 'topology.kubernetes.io/zone';
 
 /** Starts following and writing. */
@@ -83,7 +81,6 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     slots,
     backends,
   });
-  reserveNatPorts();
 
   const services = createTable<ServiceRow>({ name: 'services', key: (row) => row.key });
   const slices = createTable<ServiceSliceRow, 'service'>({
@@ -162,9 +159,11 @@ export function startServices(inputs: ServiceInputs): AgentServices {
 
   /** Behind which addresses the node translates, and how. */
   function updateConfig(): void {
-    const own = [...inputs.nodes.rows()].find((node) => node.name === settings.nodeName)?.addresses ?? [];
+    const blocks = inputs.nodes.get(settings.nodeName)?.podCidrs ?? [];
     const first = (family: 4 | 6) => {
-      const address = own.find((each) => each.includes(':') === (family === 6));
+      const address = blocks
+        .filter((cidr) => cidr.includes(':') === (family === 6))
+        .flatMap((cidr) => natAddress(cidr) ?? [])[0];
       return address === undefined ? new Uint8Array(16) : addressBytes(address);
     };
     const value = datapathMaps.lb_config.value.encode({
@@ -267,12 +266,4 @@ function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: readonly str
     }
   }
   return { owner: `pod ${pod.key}`, createdAt: new Date(endpoint.createdAtMs).toISOString(), frontends };
-}
-
-/** Sockets of the node must not be given ports behind which it translates for others. */
-function reserveNatPorts(): void {
-  const name = 'net.ipv4.ip_local_reserved_ports';
-  const now = readSysctl(name) ?? '';
-  if (now.split(',').includes(natPorts)) return;
-  writeSysctl(name, now === '' ? natPorts : `${now},${natPorts}`);
 }

@@ -276,7 +276,10 @@ export function isLocal(row: AddressRow | undefined): row is AddressRow {
 }
 
 function placeOf(row: AddressRow | undefined, localBlock: boolean): Place {
-  const flags = (row?.kind === 'host' ? ipcacheFlags.thisNode : 0) | (localBlock ? ipcacheFlags.localBlock : 0);
+  const flags =
+    (row?.kind === 'host' ? ipcacheFlags.thisNode : 0) |
+    (row?.kind === 'nat' && row.here ? ipcacheFlags.nat : 0) |
+    (localBlock ? ipcacheFlags.localBlock : 0);
   const { ifindex, endpointId } = row ?? elsewhere;
   return ifindex === 0 && endpointId === 0 && flags === 0 ? elsewhere : { ifindex, endpointId, flags };
 }
