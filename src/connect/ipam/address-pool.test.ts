@@ -8,7 +8,7 @@ function pool(cidr: string, restMs = 1000) {
   return { clock, pool: createAddressPool(cidr, { nowMs: () => clock.ms, restMs }) };
 }
 
-test('allocate() hands out every address but the first, the last and the node's own, then none', () => {
+test('allocate() hands out every address but the first, the last and the one of the node, then none', () => {
   const { pool: small } = pool('10.0.0.8/29');
   const given = Array.from({ length: 6 }, (_, i) => small.allocate(`pod${i}`));
   assert.deepEqual(given, ['10.0.0.9', '10.0.0.10', '10.0.0.11', '10.0.0.12', '10.0.0.13', undefined]);
