@@ -54,6 +54,11 @@ export function kubernetesServiceAddresses(family: IpFamily): string[] {
   return families(family).map((each) => (each === 'v4' ? '10.96.0.1' : 'fd00:10:96::1'));
 }
 
+/** The addresses of the cluster's name server: the tenth of each service block, as is the custom. */
+export function nameServerAddresses(family: IpFamily): string[] {
+  return families(family).map((each) => (each === 'v4' ? '10.96.0.10' : 'fd00:10:96::a'));
+}
+
 /** `https://HOST:PORT`, with brackets around an IPv6 address. */
 export function httpsUrl(address: string, port: number): string {
   return `https://${address.includes(':') ? `[${address}]` : address}:${port}`;

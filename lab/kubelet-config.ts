@@ -1,12 +1,7 @@
 // What kubelet is told on every node of the lab.
 import { join } from 'node:path';
-import { hostAddresses, nodeHostNumber } from './addresses.ts';
+import { nameServerAddresses } from './addresses.ts';
 import type { LabRecord, NodeSpec } from './state.ts';
-
-/** The addresses of the cluster's name server: it runs in the first node's own network. */
-function clusterDns(record: LabRecord): string[] {
-  return hostAddresses(nodeHostNumber(1), record.ipFamily);
-}
 
 /** A KubeletConfiguration (kubelet.config.k8s.io/v1beta1). `pki` is the folder of keys as the node sees it. */
 export function kubeletConfig(record: LabRecord, node: NodeSpec, pki: string): object {
@@ -22,7 +17,7 @@ export function kubeletConfig(record: LabRecord, node: NodeSpec, pki: string): o
     tlsCertFile: join(pki, `${node.name}.crt`),
     tlsPrivateKeyFile: join(pki, `${node.name}.key`),
     address: record.ipFamily === 'v4' ? '0.0.0.0' : '::',
-    clusterDNS: clusterDns(record),
+    clusterDNS: nameServerAddresses(record.ipFamily),
     clusterDomain: 'cluster.local',
     resolvConf: '/etc/resolv.conf',
     containerRuntimeEndpoint: 'unix:///run/containerd/containerd.sock',

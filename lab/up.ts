@@ -7,7 +7,7 @@ import { agentSockets, startAgent, startOperator, waitForAgent } from './agents.
 import { type Api, type ApiObject, connectApi } from './api.ts';
 import { removeAbandoned } from './cache.ts';
 import { cgroupLayout } from './cgroups.ts';
-import { ensureObjects, nameServer, weirRoles } from './cluster-objects.ts';
+import { ensureObjects, weirRoles } from './cluster-objects.ts';
 import { controlPlaneParts, freePort, requireAlive, startApiServer, startControllers } from './control-plane.ts';
 import { makeCredentials } from './credentials.ts';
 import { removeLab } from './down.ts';
@@ -17,6 +17,7 @@ import { checkInotify } from './inotify.ts';
 import { registerNode } from './kubeletless.ts';
 import { withLock } from './lock.ts';
 import { lastLines } from './logs.ts';
+import { nameServer, waitForNameServer } from './name-server.ts';
 import { makeBackbone, makeHost, networkHosts } from './network.ts';
 import { nodeInit, startNode, waitForImages } from './node.ts';
 import { installPrerequisites, unpackPackages } from './packages.ts';
@@ -163,19 +164,22 @@ async function start(record: LabRecord, runcFolder: string, progress: Progress):
       await Promise.all(record.nodes.map((node) => startAgent(lab, node.name)));
     }
     for (const node of record.nodes.filter((each) => !each.kubelet)) await registerNode(api, record, node);
-    const dnsNode = record.nodes.find((node) => node.kubelet);
-    if (dnsNode !== undefined) await ensureObjects(api, nameServer(record, dnsNode.name));
     await progress.phase('nodes registered', () => waitForNodes(api, record, () => true));
     if (record.agents) {
       writeContext(record);
       await progress.phase('agents answer', () =>
         Promise.all(record.nodes.map((node) => waitForAgent(lab, node.name, 60_000))),
       );
-      await progress.phase('nodes Ready', () => waitForNodes(api, record, isReady));
+      await progress.phase('nodes Ready', () =>
+        waitForNodes(api, record, (node) => isReady(node) && isUntainted(node)),
+      );
       await progress.phase('routes to the pods', () => routePods(api, record));
     }
+    // Not before: its pods would all be put on the node that is ready first.
+    const hasKubelet = record.nodes.some((node) => node.kubelet);
+    if (hasKubelet) await ensureObjects(api, nameServer(record));
     await progress.phase('images imported', () => Promise.all(record.nodes.map((node) => waitForImages(lab, node))));
-    if (dnsNode !== undefined) await progress.phase('name server', () => waitForNameServer(api));
+    if (hasKubelet && record.agents) await progress.phase('name server', () => waitForNameServer(api));
   } finally {
     api.close();
   }
@@ -189,6 +193,12 @@ async function start(record: LabRecord, runcFolder: string, progress: Progress):
 export function isReady(node: ApiObject): boolean {
   const conditions: { type: string; status: string }[] = node.status?.conditions ?? [];
   return conditions.some((each) => each.type === 'Ready' && each.status === 'True');
+}
+
+/** True when the scheduler no longer thinks that a node is not ready. */
+function isUntainted(node: ApiObject): boolean {
+  const taints: { key: string }[] = node.spec?.taints ?? [];
+  return taints.every((taint) => taint.key !== 'node.kubernetes.io/not-ready');
 }
 
 async function waitForNodes(api: Api, record: LabRecord, condition: (node: ApiObject) => boolean): Promise<void> {
@@ -207,18 +217,6 @@ async function waitForNodes(api: Api, record: LabRecord, condition: (node: ApiOb
       return true;
     },
     120_000,
-    100,
-  );
-}
-
-async function waitForNameServer(api: Api): Promise<void> {
-  await waitFor(
-    'the name server',
-    async () => {
-      const deployment = await api.get('/apis/apps/v1/namespaces/kube-system/deployments/coredns');
-      return deployment.status?.readyReplicas > 0;
-    },
-    60_000,
     100,
   );
 }
