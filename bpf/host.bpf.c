@@ -6,7 +6,18 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "lib/balance_tc.h"
 #include "lib/judge.h"
+
+/* Programs that others of this file go on with. Filled by the agent. */
+enum { NEXT_BALANCE = 0 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} host_programs SEC(".maps");
 
 static __noinline int device_ip4(struct __sk_buff *skb)
 {
@@ -21,16 +32,25 @@ static __noinline int device_ip6(struct __sk_buff *skb)
 SEC("tc")
 int device(struct __sk_buff *skb)
 {
+	int act;
+
 	if (skb->vlan_present && (skb->vlan_tci & 0xfff)) /* comes by again on the VLAN's own device */
 		return TC_ACT_OK;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		return device_ip4(skb);
+		act = device_ip4(skb);
+		break;
 	case bpf_htons(ETH_P_IPV6):
-		return device_ip6(skb);
+		act = device_ip6(skb);
+		break;
 	default:
 		return TC_ACT_OK;
 	}
+	if (act == TC_ACT_UNSPEC) {
+		bpf_tail_call(skb, &host_programs, NEXT_BALANCE);
+		return TC_ACT_OK;
+	}
+	return act;
 }
 
 static __noinline int node_ip4(struct __sk_buff *skb)
@@ -46,14 +66,30 @@ static __noinline int node_ip6(struct __sk_buff *skb)
 SEC("tc")
 int node(struct __sk_buff *skb)
 {
+	int act;
+
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		return node_ip4(skb);
+		act = node_ip4(skb);
+		break;
 	case bpf_htons(ETH_P_IPV6):
-		return node_ip6(skb);
+		act = node_ip6(skb);
+		break;
 	default:
 		return TC_ACT_SHOT; /* both ends have permanent neighbours: nothing else belongs here */
 	}
+	if (act == TC_ACT_UNSPEC) {
+		bpf_tail_call(skb, &host_programs, NEXT_BALANCE);
+		return TC_ACT_SHOT;
+	}
+	return act;
+}
+
+/* Goes on with what is for no pod of this node: for backends elsewhere, and their answers. */
+SEC("tc")
+int balance_host(struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IPV6) ? balance_skb(skb, 1) : balance_skb(skb, 0);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -163,6 +163,8 @@ struct scratch {
 	struct meant meant;
 	struct service_flow_key flow_key;
 	struct service_flow flow;
+	struct service_reply reply;
+	struct service_flow_key reply_key;
 };
 
 struct {

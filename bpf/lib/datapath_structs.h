@@ -227,6 +227,8 @@ enum counter {
 	COUNTER_REJUDGED = 6, /* an epoch had moved */
 	COUNTER_FORWARDED = 7, /* packets sent on by the slow path */
 	COUNTER_CT_FAILED = 8,
+	COUNTER_BALANCED = 9, /* packets between clients outside and backends elsewhere */
+	COUNTER_NAT_FAILED = 10, /* no port was free */
 	COUNTER_MAX = 16,
 };
 

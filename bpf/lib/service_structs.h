@@ -102,6 +102,7 @@ enum service_flow_flags {
 	FLOW_LOCAL = 4,	  /* the backend is a pod of this node: the connection table does the rest */
 	FLOW_REPLIED = 8,
 	FLOW_CLOSING = 16,
+	FLOW_STACK = 32,  /* the backend is a pod on this node's own network */
 };
 
 struct service_flow {
@@ -115,10 +116,10 @@ struct service_flow {
 	__u8 addr[16];	 /* the backend's */
 	__u8 nat_addr[16]; /* FLOW_SNAT: ours */
 	__u8 flags;
-	__u8 hop_known;
+	__u8 macs_known;
 	__u8 macs[12]; /* destination and source of the frame, as the routes say */
-	__u8 pad[2];
-	__u32 ifindex;
+	__u16 mtu;
+	__u32 ifindex;	   /* 0: the way was not looked up yet */
 	__u32 hop_checked; /* ticks */
 };
 
@@ -131,9 +132,9 @@ struct service_reply {
 	__u32 last_seen;
 	__u32 lifetime;
 	__u8 flags;
-	__u8 hop_known;
+	__u8 macs_known;
 	__u8 macs[12];
-	__u8 pad[2];
+	__u16 mtu;
 	__u32 ifindex;
 	__u32 hop_checked;
 };
@@ -183,6 +184,8 @@ enum lb_config_flags {
 struct lb_config {
 	__u8 nat4[16]; /* behind which the node translates; zeros: none */
 	__u8 nat6[16];
+	__u8 node4[16]; /* by which other nodes know it */
+	__u8 node6[16];
 	__u32 flags;
 	__u32 pad;
 };

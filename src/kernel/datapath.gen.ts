@@ -27,6 +27,8 @@ export const Counter = {
   COUNTER_REJUDGED: 6,
   COUNTER_FORWARDED: 7,
   COUNTER_CT_FAILED: 8,
+  COUNTER_BALANCED: 9,
+  COUNTER_NAT_FAILED: 10,
   COUNTER_MAX: 16,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
@@ -40,6 +42,8 @@ export const counterName: Readonly<Record<number, string>> = {
   6: 'COUNTER_REJUDGED',
   7: 'COUNTER_FORWARDED',
   8: 'COUNTER_CT_FAILED',
+  9: 'COUNTER_BALANCED',
+  10: 'COUNTER_NAT_FAILED',
   16: 'COUNTER_MAX',
 };
 
@@ -198,11 +202,13 @@ export const eventTypeName: Readonly<Record<number, string>> = {
 export const IpcacheFlags = {
   IPCACHE_THIS_NODE: 1,
   IPCACHE_LOCAL_BLOCK: 2,
+  IPCACHE_NAT: 4,
 } as const;
 export type IpcacheFlags = (typeof IpcacheFlags)[keyof typeof IpcacheFlags];
 export const ipcacheFlagsName: Readonly<Record<number, string>> = {
   1: 'IPCACHE_THIS_NODE',
   2: 'IPCACHE_LOCAL_BLOCK',
+  4: 'IPCACHE_NAT',
 };
 
 /** enum lb_config_flags */
@@ -257,6 +263,7 @@ export const ServiceFlowFlags = {
   FLOW_LOCAL: 4,
   FLOW_REPLIED: 8,
   FLOW_CLOSING: 16,
+  FLOW_STACK: 32,
 } as const;
 export type ServiceFlowFlags = (typeof ServiceFlowFlags)[keyof typeof ServiceFlowFlags];
 export const serviceFlowFlagsName: Readonly<Record<number, string>> = {
@@ -265,6 +272,7 @@ export const serviceFlowFlagsName: Readonly<Record<number, string>> = {
   4: 'FLOW_LOCAL',
   8: 'FLOW_REPLIED',
   16: 'FLOW_CLOSING',
+  32: 'FLOW_STACK',
 };
 
 /** enum service_scope */
@@ -1028,30 +1036,38 @@ export const judgement: Codec<Judgement> = makeCodec<Judgement>(
 export type LbConfig = {
   nat4: Uint8Array;
   nat6: Uint8Array;
+  node4: Uint8Array;
+  node6: Uint8Array;
   flags: number;
 };
 /** Bytes and byte offsets of struct lb_config. */
-export const LB_CONFIG_SIZE = 40;
+export const LB_CONFIG_SIZE = 72;
 export const LbConfigOffset = {
   nat4: 0,
   nat6: 16,
-  flags: 32,
+  node4: 32,
+  node6: 48,
+  flags: 64,
 } as const;
 export const lbConfig: Codec<LbConfig> = makeCodec<LbConfig>(
-  40,
+  72,
   (view, offset, row) => {
-    view.setUint8(offset + 36, 0);
-    view.setUint8(offset + 37, 0);
-    view.setUint8(offset + 38, 0);
-    view.setUint8(offset + 39, 0);
+    view.setUint8(offset + 68, 0);
+    view.setUint8(offset + 69, 0);
+    view.setUint8(offset + 70, 0);
+    view.setUint8(offset + 71, 0);
     writeBytes(view, offset + 0, 16, row.nat4, 'lb_config.nat4');
     writeBytes(view, offset + 16, 16, row.nat6, 'lb_config.nat6');
-    view.setUint32(offset + 32, row.flags, true);
+    writeBytes(view, offset + 32, 16, row.node4, 'lb_config.node4');
+    writeBytes(view, offset + 48, 16, row.node6, 'lb_config.node6');
+    view.setUint32(offset + 64, row.flags, true);
   },
   (view, offset) => ({
     nat4: readBytes(view, offset + 0, 16),
     nat6: readBytes(view, offset + 16, 16),
-    flags: view.getUint32(offset + 32, true),
+    node4: readBytes(view, offset + 32, 16),
+    node6: readBytes(view, offset + 48, 16),
+    flags: view.getUint32(offset + 64, true),
   }),
 );
 
@@ -1330,8 +1346,9 @@ export type ServiceFlow = {
   addr: Uint8Array;
   natAddr: Uint8Array;
   flags: number;
-  hopKnown: number;
+  macsKnown: number;
   macs: Uint8Array;
+  mtu: number;
   ifindex: number;
   hopChecked: number;
 };
@@ -1348,16 +1365,15 @@ export const ServiceFlowOffset = {
   addr: 24,
   natAddr: 40,
   flags: 56,
-  hopKnown: 57,
+  macsKnown: 57,
   macs: 58,
+  mtu: 70,
   ifindex: 72,
   hopChecked: 76,
 } as const;
 export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
   80,
   (view, offset, row) => {
-    view.setUint8(offset + 70, 0);
-    view.setUint8(offset + 71, 0);
     view.setUint32(offset + 0, row.backend, true);
     view.setUint32(offset + 4, row.generation, true);
     view.setUint32(offset + 8, row.service, true);
@@ -1368,8 +1384,9 @@ export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
     writeBytes(view, offset + 24, 16, row.addr, 'service_flow.addr');
     writeBytes(view, offset + 40, 16, row.natAddr, 'service_flow.nat_addr');
     view.setUint8(offset + 56, row.flags);
-    view.setUint8(offset + 57, row.hopKnown);
+    view.setUint8(offset + 57, row.macsKnown);
     writeBytes(view, offset + 58, 12, row.macs, 'service_flow.macs');
+    view.setUint16(offset + 70, row.mtu, true);
     view.setUint32(offset + 72, row.ifindex, true);
     view.setUint32(offset + 76, row.hopChecked, true);
   },
@@ -1384,10 +1401,78 @@ export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
     addr: readBytes(view, offset + 24, 16),
     natAddr: readBytes(view, offset + 40, 16),
     flags: view.getUint8(offset + 56),
-    hopKnown: view.getUint8(offset + 57),
+    macsKnown: view.getUint8(offset + 57),
     macs: readBytes(view, offset + 58, 12),
+    mtu: view.getUint16(offset + 70, true),
     ifindex: view.getUint32(offset + 72, true),
     hopChecked: view.getUint32(offset + 76, true),
+  }),
+);
+
+/** struct service_reply */
+export type ServiceReply = {
+  client: Uint8Array;
+  frontend: Uint8Array;
+  clientPort: number;
+  frontendPort: number;
+  service: number;
+  lastSeen: number;
+  lifetime: number;
+  flags: number;
+  macsKnown: number;
+  macs: Uint8Array;
+  mtu: number;
+  ifindex: number;
+  hopChecked: number;
+};
+/** Bytes and byte offsets of struct service_reply. */
+export const SERVICE_REPLY_SIZE = 72;
+export const ServiceReplyOffset = {
+  client: 0,
+  frontend: 16,
+  clientPort: 32,
+  frontendPort: 34,
+  service: 36,
+  lastSeen: 40,
+  lifetime: 44,
+  flags: 48,
+  macsKnown: 49,
+  macs: 50,
+  mtu: 62,
+  ifindex: 64,
+  hopChecked: 68,
+} as const;
+export const serviceReply: Codec<ServiceReply> = makeCodec<ServiceReply>(
+  72,
+  (view, offset, row) => {
+    writeBytes(view, offset + 0, 16, row.client, 'service_reply.client');
+    writeBytes(view, offset + 16, 16, row.frontend, 'service_reply.frontend');
+    view.setUint16(offset + 32, row.clientPort, false);
+    view.setUint16(offset + 34, row.frontendPort, false);
+    view.setUint32(offset + 36, row.service, true);
+    view.setUint32(offset + 40, row.lastSeen, true);
+    view.setUint32(offset + 44, row.lifetime, true);
+    view.setUint8(offset + 48, row.flags);
+    view.setUint8(offset + 49, row.macsKnown);
+    writeBytes(view, offset + 50, 12, row.macs, 'service_reply.macs');
+    view.setUint16(offset + 62, row.mtu, true);
+    view.setUint32(offset + 64, row.ifindex, true);
+    view.setUint32(offset + 68, row.hopChecked, true);
+  },
+  (view, offset) => ({
+    client: readBytes(view, offset + 0, 16),
+    frontend: readBytes(view, offset + 16, 16),
+    clientPort: view.getUint16(offset + 32, false),
+    frontendPort: view.getUint16(offset + 34, false),
+    service: view.getUint32(offset + 36, true),
+    lastSeen: view.getUint32(offset + 40, true),
+    lifetime: view.getUint32(offset + 44, true),
+    flags: view.getUint8(offset + 48),
+    macsKnown: view.getUint8(offset + 49),
+    macs: readBytes(view, offset + 50, 12),
+    mtu: view.getUint16(offset + 62, true),
+    ifindex: view.getUint32(offset + 64, true),
+    hopChecked: view.getUint32(offset + 68, true),
   }),
 );
 
@@ -1399,9 +1484,11 @@ export type Scratch = {
   meant: Meant;
   flowKey: ServiceFlowKey;
   flow: ServiceFlow;
+  reply: ServiceReply;
+  replyKey: ServiceFlowKey;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 480;
+export const SCRATCH_SIZE = 592;
 export const ScratchOffset = {
   inner: 0,
   entry: 64,
@@ -1409,9 +1496,11 @@ export const ScratchOffset = {
   meant: 336,
   flowKey: 360,
   flow: 400,
+  reply: 480,
+  replyKey: 552,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  480,
+  592,
   (view, offset, row) => {
     packet.encodeInto(view, offset + 0, row.inner);
     ctEntry.encodeInto(view, offset + 64, row.entry);
@@ -1419,6 +1508,8 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant.encodeInto(view, offset + 336, row.meant);
     serviceFlowKey.encodeInto(view, offset + 360, row.flowKey);
     serviceFlow.encodeInto(view, offset + 400, row.flow);
+    serviceReply.encodeInto(view, offset + 480, row.reply);
+    serviceFlowKey.encodeInto(view, offset + 552, row.replyKey);
   },
   (view, offset) => ({
     inner: packet.decodeFrom(view, offset + 0),
@@ -1427,6 +1518,8 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant: meant.decodeFrom(view, offset + 336),
     flowKey: serviceFlowKey.decodeFrom(view, offset + 360),
     flow: serviceFlow.decodeFrom(view, offset + 400),
+    reply: serviceReply.decodeFrom(view, offset + 480),
+    replyKey: serviceFlowKey.decodeFrom(view, offset + 552),
   }),
 );
 
@@ -1493,71 +1586,6 @@ export const serviceKey: Codec<ServiceKey> = makeCodec<ServiceKey>(
     port: view.getUint16(offset + 16, false),
     protocol: view.getUint8(offset + 18),
     scope: view.getUint8(offset + 19),
-  }),
-);
-
-/** struct service_reply */
-export type ServiceReply = {
-  client: Uint8Array;
-  frontend: Uint8Array;
-  clientPort: number;
-  frontendPort: number;
-  service: number;
-  lastSeen: number;
-  lifetime: number;
-  flags: number;
-  hopKnown: number;
-  macs: Uint8Array;
-  ifindex: number;
-  hopChecked: number;
-};
-/** Bytes and byte offsets of struct service_reply. */
-export const SERVICE_REPLY_SIZE = 72;
-export const ServiceReplyOffset = {
-  client: 0,
-  frontend: 16,
-  clientPort: 32,
-  frontendPort: 34,
-  service: 36,
-  lastSeen: 40,
-  lifetime: 44,
-  flags: 48,
-  hopKnown: 49,
-  macs: 50,
-  ifindex: 64,
-  hopChecked: 68,
-} as const;
-export const serviceReply: Codec<ServiceReply> = makeCodec<ServiceReply>(
-  72,
-  (view, offset, row) => {
-    view.setUint8(offset + 62, 0);
-    view.setUint8(offset + 63, 0);
-    writeBytes(view, offset + 0, 16, row.client, 'service_reply.client');
-    writeBytes(view, offset + 16, 16, row.frontend, 'service_reply.frontend');
-    view.setUint16(offset + 32, row.clientPort, false);
-    view.setUint16(offset + 34, row.frontendPort, false);
-    view.setUint32(offset + 36, row.service, true);
-    view.setUint32(offset + 40, row.lastSeen, true);
-    view.setUint32(offset + 44, row.lifetime, true);
-    view.setUint8(offset + 48, row.flags);
-    view.setUint8(offset + 49, row.hopKnown);
-    writeBytes(view, offset + 50, 12, row.macs, 'service_reply.macs');
-    view.setUint32(offset + 64, row.ifindex, true);
-    view.setUint32(offset + 68, row.hopChecked, true);
-  },
-  (view, offset) => ({
-    client: readBytes(view, offset + 0, 16),
-    frontend: readBytes(view, offset + 16, 16),
-    clientPort: view.getUint16(offset + 32, false),
-    frontendPort: view.getUint16(offset + 34, false),
-    service: view.getUint32(offset + 36, true),
-    lastSeen: view.getUint32(offset + 40, true),
-    lifetime: view.getUint32(offset + 44, true),
-    flags: view.getUint8(offset + 48),
-    hopKnown: view.getUint8(offset + 49),
-    macs: readBytes(view, offset + 50, 12),
-    ifindex: view.getUint32(offset + 64, true),
-    hopChecked: view.getUint32(offset + 68, true),
   }),
 );
 
@@ -1725,6 +1753,7 @@ export const datapathMaps = {
   endpoints: { name: 'endpoints', type: 1, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: endpoint } satisfies MapSpec<number, Endpoint>,
   epochs: { name: 'epochs', type: 2, maxEntries: 65536, flags: 1024, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   fragments: { name: 'fragments', type: 9, maxEntries: 8192, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
+  host_programs: { name: 'host_programs', type: 3, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   ipcache: { name: 'ipcache', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: ipcacheKey, value: ipcacheEntry } satisfies MapSpec<IpcacheKey, IpcacheEntry>,
   ipcache_prefix: { name: 'ipcache_prefix', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: ipcachePrefixKey, value: ipcacheEntry } satisfies MapSpec<IpcachePrefixKey, IpcacheEntry>,
   lb_config: { name: 'lb_config', type: 2, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: lbConfig } satisfies MapSpec<number, LbConfig>,

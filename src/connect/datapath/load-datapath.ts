@@ -49,6 +49,8 @@ export interface Datapath {
   close(): void;
 }
 
+const u32Bytes = (value: number) => new Uint8Array(Uint32Array.of(value).buffer);
+
 /** Loads the objects, adopting the maps that are pinned. */
 export function loadDatapath(options: DatapathOptions): Datapath {
   const mapDir = join(options.pinDir, 'maps');
@@ -66,6 +68,8 @@ export function loadDatapath(options: DatapathOptions): Datapath {
     for (const object of objects) if (object.maps.has(name)) return object.map(name);
     throw new Error(`the datapath has no map ${name}`);
   };
+  // What the hooks of the host go on with; adopted links run with the programs of this load from here on.
+  map('host_programs').update(u32Bytes(0), u32Bytes(host.program('balance_host').fd));
   const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'), options.onError ?? (() => {}));
   const epochs: MappedArray = mmapArray(map('epochs'));
   const ring = openRing(map('events'));

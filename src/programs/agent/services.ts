@@ -159,16 +159,17 @@ export function startServices(inputs: ServiceInputs): AgentServices {
 
   /** Behind which addresses the node translates, and how. */
   function updateConfig(): void {
-    const blocks = inputs.nodes.get(settings.nodeName)?.podCidrs ?? [];
-    const first = (family: 4 | 6) => {
-      const address = blocks
-        .filter((cidr) => cidr.includes(':') === (family === 6))
-        .flatMap((cidr) => natAddress(cidr) ?? [])[0];
+    const own = inputs.nodes.get(settings.nodeName);
+    const first = (list: readonly string[] | undefined, family: 4 | 6) => {
+      const address = list?.find((each) => each.includes(':') === (family === 6));
       return address === undefined ? new Uint8Array(16) : addressBytes(address);
     };
+    const nat = own?.podCidrs.flatMap((cidr) => natAddress(cidr) ?? []);
     const value = datapathMaps.lb_config.value.encode({
-      nat4: first(4),
-      nat6: first(6),
+      nat4: first(nat, 4),
+      nat6: first(nat, 6),
+      node4: first(own?.addresses, 4),
+      node6: first(own?.addresses, 6),
       flags: settings.dsrDispatch === 'tunnel' ? LbConfigFlags.LB_DSR_TUNNEL : 0,
     });
     hooks.map('lb_config').update(datapathMaps.lb_config.key.encode(0), value);

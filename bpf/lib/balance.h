@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packets from outside to backends on other nodes, and the way back: which backend, behind which port of ours. The same
+ * for XDP and for tc; how a packet is then changed and sent is each hook's own. */
+#pragma once
+
+#include "clock.h"
+#include "config.h"
+#include "datapath_maps.h"
+#include "drop_reasons.h"
+#include "events.h"
+#include "service.h"
+#include "translate.h"
+
+enum way {
+	WAY_NONE = 0,	  /* no service's packet */
+	WAY_HERE = 1,	  /* to a pod of this node, or to nobody: the connection table's matter */
+	WAY_BACKEND = 2,  /* to a backend elsewhere */
+	WAY_CLIENT = 3,	  /* a backend's answer, to the client */
+	WAY_STACK = 4,	  /* to a pod on this node's own network */
+};
+
+/* Ways are looked up anew this often, in ticks: about a second. */
+#define HOP_LIFETIME 954
+
+/* Ports tried for a connection before it is given up. */
+#define NAT_TRIES 16
+
+/* What was found: one of the two, in the map. */
+struct found {
+	struct service_flow *flow;
+	struct service_reply *reply;
+};
+
+static __always_inline struct lb_config *lb_config_read(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lb_config, &zero);
+}
+
+static __always_inline int balanced_protocol(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == PROTO_SCTP;
+}
+
+/* The key under which a backend's answers are found. */
+static __always_inline void reply_key_of(struct service_flow_key *k, const struct service_flow *f, __u8 protocol)
+{
+	addr_copy(k->src, f->addr);
+	addr_copy(k->dst, f->nat_addr);
+	k->sport = f->port;
+	k->dport = f->nat_port;
+	k->protocol = protocol;
+	k->pad[0] = k->pad[1] = k->pad[2] = 0;
+}
+
+/* A port of ours for a connection to a backend: none that another one has. 0, or the reason to drop. */
+static __noinline int take_nat_port(const struct packet *p, struct service_flow *f, struct service_reply *r, struct service_flow_key *k,
+				    __u32 hash)
+{
+	__u32 i, now = clock_ticks();
+
+	if (!p || !f || !r || !k)
+		return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+	addr_copy(r->client, p->src);
+	addr_copy(r->frontend, p->dst);
+	r->client_port = p->sport;
+	r->frontend_port = p->dport;
+	r->service = f->service;
+	r->last_seen = now;
+	r->lifetime = f->lifetime;
+	reply_key_of(k, f, p->protocol);
+	for (i = 0; i < NAT_TRIES; i++) {
+		struct service_reply *other;
+
+		/* Steps are odd, so that all ports are come by. */
+		k->dport = bpf_htons(NAT_PORT_MIN + (hash + i * ((hash >> 16) | 1)) % (NAT_PORT_MAX - NAT_PORT_MIN + 1));
+		if (!bpf_map_update_elem(&service_replies, k, r, BPF_NOEXIST)) {
+			f->nat_port = k->dport;
+			return 0;
+		}
+		other = bpf_map_lookup_elem(&service_replies, k);
+		if (other && now - other->last_seen > other->lifetime && now - other->last_seen < (__u32)-1000) {
+			bpf_map_update_elem(&service_replies, k, r, BPF_ANY);
+			f->nat_port = k->dport;
+			return 0;
+		}
+	}
+	count(COUNTER_NAT_FAILED);
+	return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+}
+
+/* A connection that is not known yet. */
+static __noinline int balance_new(const struct packet *p, const struct service *svc, struct scratch *s, struct found *found)
+{
+	struct affinity_key who __attribute__((aligned(8)));
+	struct service_reply *r;
+	__u32 number = 0, cause, hash;
+	struct service_flow *f;
+	struct lb_config *config;
+	struct backend *b;
+	int reason;
+
+	if (!p || !svc || !s || !found)
+		return WAY_NONE;
+	if (!service_admits(svc, p->src))
+		return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
+	hash = connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol);
+	affinity_key_of_client(&who, p->src);
+	b = service_pick(svc, hash, &who, &number, &cause);
+	if (!b || (b->flags & BACKEND_LOCAL))
+		return WAY_HERE;
+	f = &s->flow;
+	r = &s->reply;
+	__builtin_memset(f, 0, sizeof(*f));
+	f->backend = number;
+	f->generation = b->generation;
+	f->service = svc->id;
+	f->last_seen = clock_ticks();
+	f->lifetime = flow_lifetime(p->protocol);
+	f->port = b->port;
+	addr_copy(f->addr, b->addr);
+	if (b->flags & BACKEND_NODE)
+		f->flags = FLOW_STACK;
+	if ((svc->flags & SERVICE_DSR) && !(b->flags & BACKEND_NODE)) {
+		f->flags |= FLOW_DSR;
+	} else {
+		config = lb_config_read();
+		if (!config)
+			return WAY_NONE;
+		addr_copy(f->nat_addr, p->ipv6 ? config->nat6 : config->nat4);
+		f->flags |= FLOW_SNAT;
+		__builtin_memset(r, 0, sizeof(*r));
+		reason = take_nat_port(p, f, r, &s->reply_key, hash);
+		if (reason)
+			return -reason;
+	}
+	if (bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
+		return -DROP_CT_MAP_INSERTION_FAILED;
+	found->flow = bpf_map_lookup_elem(&service_flows, &s->flow_key);
+	if (!found->flow)
+		return -DROP_CT_MAP_INSERTION_FAILED;
+	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
+}
+
+/* Which way a packet from a device goes, or minus the reason to drop it. */
+static __always_inline int balance(const struct packet *p, struct scratch *s, struct found *found, __u32 now)
+{
+	struct service *svc = service_lookup(p->dst, p->dport, p->protocol, SCOPE_OUTSIDE);
+	struct service_flow *f;
+
+	if (!svc) {
+		struct service_reply *r;
+		struct lb_config *config;
+
+		if (bpf_ntohs(p->dport) < NAT_PORT_MIN)
+			return WAY_NONE;
+		config = lb_config_read();
+		if (!config || !addr_equal(p->dst, p->ipv6 ? config->nat6 : config->nat4))
+			return WAY_NONE;
+		flow_key_of(&s->flow_key, p);
+		r = bpf_map_lookup_elem(&service_replies, &s->flow_key);
+		if (!r)
+			return WAY_NONE;
+		r->last_seen = now;
+		found->reply = r;
+		return WAY_CLIENT;
+	}
+	flow_key_of(&s->flow_key, p);
+	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
+	if (!f || !flow_holds(f, p, now))
+		return balance_new(p, svc, s, found);
+	if (f->flags & FLOW_LOCAL)
+		return WAY_HERE;
+	f->last_seen = now;
+	found->flow = f;
+	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
+}
+
+/* FIN and RST: what is over frees its port soon. Each direction has its own entry. */
+static __noinline int balance_closing(const struct packet *p, struct service_flow *f, struct service_reply *r, struct scratch *s)
+{
+	__u8 *mine, *others = NULL;
+	struct service_flow_key *k;
+
+	if (!p || !s)
+		return 0;
+	k = &s->reply_key;
+	if (f) {
+		mine = &f->flags;
+		reply_key_of(k, f, p->protocol);
+		r = f->flags & FLOW_SNAT ? bpf_map_lookup_elem(&service_replies, k) : NULL;
+		if (r)
+			others = &r->flags;
+	} else if (r) {
+		mine = &r->flags;
+		addr_copy(k->src, r->client);
+		addr_copy(k->dst, r->frontend);
+		k->sport = r->client_port;
+		k->dport = r->frontend_port;
+		k->protocol = p->protocol;
+		k->pad[0] = k->pad[1] = k->pad[2] = 0;
+		f = bpf_map_lookup_elem(&service_flows, k);
+		if (f)
+			others = &f->flags;
+	} else {
+		return 0;
+	}
+	*mine |= FLOW_CLOSING;
+	if ((p->tcp_flags & TCP_RST) || (others && (*others & FLOW_CLOSING))) {
+		if (f)
+			f->lifetime = lifetime_tcp_closing;
+		if (r)
+			r->lifetime = lifetime_tcp_closing;
+	}
+	return 0;
+}
+
+/* Once a second a flow that is translated makes sure that its answers still find their way. */
+static __noinline int keep_reply(const struct packet *p, const struct service_flow *f, struct scratch *s)
+{
+	struct service_reply *r;
+
+	if (!p || !f || !s || !(f->flags & FLOW_SNAT))
+		return 0;
+	reply_key_of(&s->reply_key, f, p->protocol);
+	r = bpf_map_lookup_elem(&service_replies, &s->reply_key);
+	if (r) {
+		r->last_seen = f->last_seen;
+		return 0;
+	}
+	r = &s->reply;
+	__builtin_memset(r, 0, sizeof(*r));
+	addr_copy(r->client, p->src);
+	addr_copy(r->frontend, p->dst);
+	r->client_port = p->sport;
+	r->frontend_port = p->dport;
+	r->service = f->service;
+	r->last_seen = f->last_seen;
+	r->lifetime = f->lifetime;
+	bpf_map_update_elem(&service_replies, &s->reply_key, r, BPF_NOEXIST);
+	return 0;
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Carries out what the balancer decided, on hooks that have a socket buffer: for devices without XDP, and for packets that
+ * XDP leaves alone (fragments, options, what is too large). */
+#pragma once
+
+#include "balance.h"
+#include "deliver.h"
+#include "direct.h"
+#include "drop.h"
+#include "icmp_error.h"
+#include "nat.h"
+#include "refuse.h"
+
+/* The device towards an address, and the largest packet that goes there. 0, or the reason to drop. */
+static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src, const __u8 *dst, struct service_flow *way)
+{
+	struct bpf_fib_lookup fib = {};
+	long rc;
+
+	if (!src || !dst || !way)
+		return DROP_FIB_LOOKUP_FAILED;
+	fib.ifindex = skb->ifindex;
+	fib.tot_len = 1; /* so that the lookup tells the MTU */
+	if (ipv6) {
+		fib.family = AF_INET6;
+		addr_copy_by4((__u8 *)fib.ipv6_src, src);
+		addr_copy_by4((__u8 *)fib.ipv6_dst, dst);
+	} else {
+		fib.family = AF_INET;
+		fib.ipv4_src = *(const __u32 *)(src + 12);
+		fib.ipv4_dst = *(const __u32 *)(dst + 12);
+	}
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return DROP_FIB_LOOKUP_FAILED;
+	way->ifindex = fib.ifindex;
+	way->mtu = fib.mtu_result;
+	return 0;
+}
+
+/* The largest packet that will leave for this one, with `room` bytes more. */
+static __always_inline __u32 sent_len(struct __sk_buff *skb, const struct packet *p, __u32 room)
+{
+	if (!skb->gso_size)
+		return skb->len - ETH_HLEN + room;
+	return skb->gso_size + (skb->len - ETH_HLEN - p->payload_len) + room;
+}
+
+static __always_inline int add_option4(struct __sk_buff *skb, const struct packet *p)
+{
+	struct {
+		struct iphdr ip;
+		struct dsr_option4 option;
+	} h = {};
+
+	if (bpf_skb_adjust_room(skb, sizeof(h.option), BPF_ADJ_ROOM_NET, 0) < 0 ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, &h.ip, sizeof(h.ip)) < 0 || h.ip.ihl != 5)
+		return DROP_INVALID_PACKET_DROPPED;
+	h.option.type = DSR_OPTION4;
+	h.option.len = sizeof(h.option);
+	h.option.port = p->dport;
+	h.option.addr = *(const __u32 *)(p->dst + 12);
+	h.ip.ihl = sizeof(h) / 4;
+	h.ip.tot_len = bpf_htons(bpf_ntohs(h.ip.tot_len) + sizeof(h.option));
+	h.ip.check = 0;
+	h.ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&h, sizeof(h), 0));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &h, sizeof(h), 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+}
+
+static __always_inline int add_option6(struct __sk_buff *skb, const struct packet *p)
+{
+	struct dsr_option6 o = {};
+	struct {
+		__be16 payload_len;
+		__u8 next;
+	} __attribute__((packed)) h;
+
+	if (bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_NET, 0) < 0 || bpf_skb_load_bytes(skb, ETH_HLEN + 4, &h, sizeof(h)) < 0)
+		return DROP_INVALID_PACKET_DROPPED;
+	o.next = h.next;
+	o.len = sizeof(o) / 8 - 1;
+	o.type = DSR_OPTION6;
+	o.option_len = 18;
+	o.port = p->dport;
+	__builtin_memcpy(o.addr, p->dst, 16);
+	o.pad_type = 1;
+	h.payload_len = bpf_htons(bpf_ntohs(h.payload_len) + sizeof(o));
+	h.next = NEXT_DEST_OPTS;
+	if (bpf_skb_store_bytes(skb, ETH_HLEN + 4, &h, sizeof(h), 0) < 0 || bpf_skb_store_bytes(skb, ETH_HLEN + 40, &o, sizeof(o), 0) < 0)
+		return DROP_INVALID_PACKET_DROPPED;
+	return 0;
+}
+
+/* Puts the packet as it is inside another one to the backend, whose port travels in the outer header. */
+static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet *p, const struct service_flow *f, const struct lb_config *config)
+{
+	__u32 inner_len = skb->len - ETH_HLEN;
+
+	if (p->ipv6) {
+		struct ipv6hdr ip = {};
+
+		if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) < 0)
+			return DROP_INVALID_PACKET_DROPPED;
+		*(__be32 *)&ip = bpf_htonl(0x60000000 | bpf_ntohs(f->port));
+		ip.payload_len = bpf_htons(inner_len);
+		ip.nexthdr = IPPROTO_IPV6;
+		ip.hop_limit = 64;
+		__builtin_memcpy(&ip.saddr, config->node6, 16);
+		__builtin_memcpy(&ip.daddr, f->addr, 16);
+		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+	} else {
+		struct iphdr ip = {};
+
+		if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) < 0)
+			return DROP_INVALID_PACKET_DROPPED;
+		ip.version = 4;
+		ip.ihl = 5;
+		ip.tot_len = bpf_htons(inner_len + sizeof(ip));
+		ip.id = f->port;
+		ip.frag_off = bpf_htons(0x4000);
+		ip.ttl = 64;
+		ip.protocol = IPPROTO_IPIP;
+		ip.saddr = *(const __u32 *)(config->node4 + 12);
+		ip.daddr = *(const __u32 *)(f->addr + 12);
+		ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
+		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+	}
+}
+
+/* Does this packet have to say which frontend was meant? The backend's node remembers it for TCP. */
+static __always_inline int names_frontend(const struct packet *p)
+{
+	return p->protocol != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct service_flow *f, struct scratch *s)
+{
+	struct lb_config *config = lb_config_read();
+	__u32 now = clock_ticks(), room = 0;
+	struct drop_context c = {};
+	int reason = 0, tunnel;
+
+	if (!p || !f || !s || !config)
+		return TC_ACT_SHOT;
+	c.service = f->service;
+	tunnel = (f->flags & FLOW_DSR) && (config->flags & LB_DSR_TUNNEL);
+	if (tunnel)
+		room = p->ipv6 ? 40 : 20;
+	else if ((f->flags & FLOW_DSR) && names_frontend(p))
+		room = p->ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
+	if (!f->ifindex || now - f->hop_checked > HOP_LIFETIME) {
+		reason = find_way(skb, p->ipv6, f->flags & FLOW_SNAT ? f->nat_addr : p->src, f->addr, f);
+		if (reason)
+			return drop(skb, p, &c, reason);
+		f->hop_checked = now;
+		keep_reply(p, f, s);
+	}
+	if (f->mtu && sent_len(skb, p, room) > f->mtu)
+		return refuse_packet(skb, p, REFUSE_TOO_BIG, f->mtu - room);
+	reason = take_hop(skb, p->ipv6);
+	if (!reason && !tunnel)
+		reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	if (!reason && (f->flags & FLOW_SNAT))
+		reason = nat_rewrite(skb, p, END_SRC, f->nat_addr, f->nat_port);
+	if (!reason && tunnel)
+		reason = add_tunnel(skb, p, f, config);
+	else if (!reason && room)
+		reason = p->ipv6 ? add_option6(skb, p) : add_option4(skb, p);
+	if (reason)
+		return drop(skb, p, &c, reason);
+	count(COUNTER_BALANCED);
+	return bpf_redirect_neigh(f->ifindex, NULL, 0, 0);
+}
+
+static __noinline int to_client(struct __sk_buff *skb, struct packet *p, struct service_reply *r, struct scratch *s)
+{
+	__u32 now = clock_ticks();
+	struct drop_context c = {};
+	int reason = 0;
+
+	if (!p || !r || !s)
+		return TC_ACT_SHOT;
+	c.service = r->service;
+	c.flags = EVENT_REPLY_PACKET;
+	if (!r->ifindex || now - r->hop_checked > HOP_LIFETIME) {
+		reason = find_way(skb, p->ipv6, r->frontend, r->client, &s->flow);
+		if (reason)
+			return drop(skb, p, &c, reason);
+		r->ifindex = s->flow.ifindex;
+		r->mtu = s->flow.mtu;
+		r->hop_checked = now;
+	}
+	if (r->mtu && sent_len(skb, p, 0) > r->mtu)
+		return refuse_packet(skb, p, REFUSE_TOO_BIG, r->mtu);
+	reason = take_hop(skb, p->ipv6);
+	if (!reason)
+		reason = nat_rewrite(skb, p, END_SRC, r->frontend, r->frontend_port);
+	if (!reason)
+		reason = nat_rewrite(skb, p, END_DST, r->client, r->client_port);
+	if (reason)
+		return drop(skb, p, &c, reason);
+	count(COUNTER_BALANCED);
+	return bpf_redirect_neigh(r->ifindex, NULL, 0, 0);
+}
+
+/* A backend on this node's own network: the node's stack answers to our address, which leads back here. */
+static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct service_flow *f)
+{
+	struct drop_context c = {};
+	int reason;
+
+	if (!p || !f)
+		return TC_ACT_SHOT;
+	c.service = f->service;
+	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	if (!reason)
+		reason = nat_rewrite(skb, p, END_SRC, f->nat_addr, f->nat_port);
+	if (reason)
+		return drop(skb, p, &c, reason);
+	count(COUNTER_BALANCED);
+	if (write_pod_macs(skb, net_ifindex) < 0)
+		return TC_ACT_SHOT;
+	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
+}
+
+/* ICMP errors about what was translated here. */
+static __noinline int balance_error(struct __sk_buff *skb, struct packet *p, struct scratch *s)
+{
+	struct packet *inner;
+	struct lb_config *config = lb_config_read();
+	struct service_reply *r;
+	struct service_flow *f;
+	struct drop_context c = {};
+	int reason;
+
+	if (!p || !s || !config)
+		return TC_ACT_OK;
+	inner = &s->inner;
+	if (read_inner(skb, p, inner) || !addr_equal(inner->src, p->dst))
+		return TC_ACT_OK;
+	addr_copy(s->flow_key.src, inner->dst);
+	addr_copy(s->flow_key.dst, inner->src);
+	s->flow_key.sport = inner->dport;
+	s->flow_key.dport = inner->sport;
+	s->flow_key.protocol = inner->protocol;
+	s->flow_key.pad[0] = s->flow_key.pad[1] = s->flow_key.pad[2] = 0;
+	if (addr_equal(p->dst, p->ipv6 ? config->nat6 : config->nat4)) {
+		/* About a packet to a backend: for the client. */
+		r = bpf_map_lookup_elem(&service_replies, &s->flow_key);
+		if (!r || find_way(skb, p->ipv6, r->frontend, r->client, &s->flow))
+			return TC_ACT_OK;
+		reason = take_hop(skb, p->ipv6);
+		if (!reason)
+			reason = nat_rewrite_inner(skb, p, inner, END_SRC << 16 | r->client_port, r->client);
+		addr_copy(inner->src, r->client);
+		if (!reason)
+			reason = nat_rewrite_inner(skb, p, inner, END_DST << 16 | r->frontend_port, r->frontend);
+		if (!reason)
+			reason = nat_rewrite(skb, p, END_DST, r->client, p->dport);
+		if (!reason && addr_equal(p->src, s->flow_key.src))
+			reason = nat_rewrite(skb, p, END_SRC, r->frontend, p->sport);
+		return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(s->flow.ifindex, NULL, 0, 0);
+	}
+	/* About an answer to a client: for the backend. */
+	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
+	if (!f || (f->flags & FLOW_LOCAL))
+		return TC_ACT_OK;
+	__builtin_memcpy(&s->flow, f, sizeof(s->flow));
+	f = &s->flow;
+	if (find_way(skb, p->ipv6, p->src, f->addr, f))
+		return TC_ACT_OK;
+	reason = take_hop(skb, p->ipv6);
+	if (!reason)
+		reason = nat_rewrite_inner(skb, p, inner, END_SRC << 16 | f->port, f->addr);
+	addr_copy(inner->src, f->addr);
+	if (!reason && (f->flags & FLOW_SNAT))
+		reason = nat_rewrite_inner(skb, p, inner, END_DST << 16 | f->nat_port, f->nat_addr);
+	if (!reason)
+		reason = nat_rewrite(skb, p, END_DST, f->addr, p->dport);
+	return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(f->ifindex, NULL, 0, 0);
+}
+
+/* One packet that is not for a pod of this node. */
+static __noinline int balance_skb(struct __sk_buff *skb, int ipv6)
+{
+	struct drop_context c = {};
+	struct found found = {};
+	struct packet p = {};
+	struct scratch *s;
+	__u32 zero = 0;
+	int way, act;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	if (!s || (ipv6 ? packet_read_ip6(skb, &p) : packet_read_ip4(skb, &p)))
+		return TC_ACT_OK;
+	if (p.icmp_error)
+		return balance_error(skb, &p, s);
+	if (!balanced_protocol(p.protocol))
+		return TC_ACT_OK;
+	way = balance(&p, s, &found, clock_ticks());
+	if (way == WAY_NONE || way == WAY_HERE)
+		return TC_ACT_OK;
+	if (way < 0)
+		return drop(skb, &p, &c, -way);
+	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)))
+		balance_closing(&p, found.flow, found.reply, s);
+	if (way == WAY_CLIENT)
+		act = to_client(skb, &p, found.reply, s);
+	else if (way == WAY_STACK)
+		act = to_stack(skb, &p, found.flow);
+	else
+		act = to_backend(skb, &p, found.flow, s);
+	return act;
+}
