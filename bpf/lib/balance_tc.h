@@ -15,12 +15,12 @@
 static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src, const __u8 *dst, struct service_flow *way)
 {
 	struct bpf_fib_lookup fib = {};
+	__u32 mtu = 0;
 	long rc;
 
 	if (!src || !dst || !way)
 		return DROP_FIB_LOOKUP_FAILED;
 	fib.ifindex = skb->ifindex;
-	fib.tot_len = 1; /* so that the lookup tells the MTU */
 	if (ipv6) {
 		fib.family = AF_INET6;
 		addr_copy_by4((__u8 *)fib.ipv6_src, src);
@@ -34,7 +34,8 @@ static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src,
 	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_FIB_LOOKUP_FAILED;
 	way->ifindex = fib.ifindex;
-	way->mtu = fib.mtu_result;
+	bpf_check_mtu(skb, fib.ifindex, &mtu, 0, 0); /* whatever it answers, it tells the MTU */
+	way->mtu = mtu;
 	return 0;
 }
 

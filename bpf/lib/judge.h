@@ -287,8 +287,11 @@ static __always_inline void look_at_ends(struct judgement *j, const struct packe
 	judge_ends(j);
 }
 
-/* What is known of the packet's ends when no connection is: asks for services on the way. Answers 0 to go on, 1 when the
- * packet goes to somebody else now, or minus the hook's verdict less one. */
+/* What consult_services() answers beside a hook's verdict. */
+#define GO_ON -100	/* the packet is as it was */
+#define GO_TO_BACKEND -101 /* it goes to somebody else now */
+
+/* Asks whether a packet without a connection is for a service, and sees to it. */
 static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
 {
 	struct drop_context c = {};
@@ -296,27 +299,27 @@ static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, 
 	int r;
 
 	if (!p || !s)
-		return 0;
+		return GO_ON;
 	j = &s->judgement;
 	if (j->to.ifindex) {
 		if (hook != HOOK_DEVICE || p->l4_off == (p->ipv6 ? 54 : 34))
-			return 0;
+			return GO_ON;
 		r = read_direct(skb, p, &s->meant);
-		return r ? -1 - drop(skb, p, &c, r) : 0;
+		return r ? drop(skb, p, &c, r) : GO_ON;
 	}
 	if (hook == HOOK_NODE || j->to.identity >= IDENTITY_FIRST_POD)
-		return 0;
+		return GO_ON;
 	r = translate(skb, p, hook, s);
 	if (r == FOR_BALANCER)
-		return -1 - TC_ACT_UNSPEC;
+		return TC_ACT_UNSPEC;
 	if (r >= 0)
-		return r;
+		return r == TRANSLATED ? GO_TO_BACKEND : GO_ON;
 	c.service = s->meant.service;
 	c.identity[0] = j->from.identity;
 	drop(skb, p, &c, -r);
 	if (-r == DROP_SERVICE_BACKEND_NOT_FOUND)
-		return -1 - refuse_packet(skb, p, REFUSE_PORT, 0);
-	return -1 - TC_ACT_SHOT;
+		return refuse_packet(skb, p, REFUSE_PORT, 0);
+	return TC_ACT_SHOT;
 }
 
 /* Everything but a packet of a known connection of which nothing changed. */
@@ -342,9 +345,9 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 			return r < 0 ? drop(skb, p, &c, -r) : r;
 		}
 		r = consult_services(skb, p, hook, s);
-		if (r < 0)
-			return -1 - r;
-		if (r) {
+		if (r != GO_ON && r != GO_TO_BACKEND)
+			return r;
+		if (r == GO_TO_BACKEND) {
 			e = ct_lookup(p, &hi);
 			if (e)
 				dh = hook << 1 | ((hi ^ e->flags) & CT_ORIGINATOR_HI);
