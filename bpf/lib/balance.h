@@ -9,7 +9,7 @@
 #include "drop_reasons.h"
 #include "events.h"
 #include "service.h"
-#include "translate.h"
+#include "service_flow.h"
 
 enum way {
 	WAY_NONE = 0,	  /* no service's packet */

@@ -128,12 +128,6 @@ static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet
 	}
 }
 
-/* Does this packet have to say which frontend was meant? The backend's node remembers it for TCP. */
-static __always_inline int names_frontend(const struct packet *p)
-{
-	return p->protocol != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-}
-
 static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct service_flow *f, struct scratch *s)
 {
 	struct lb_config *config = lb_config_read();

@@ -6,27 +6,10 @@
 #pragma once
 
 #include "datapath_maps.h"
+#include "dsr_options.h"
 #include "sender.h"
 #include "service.h"
 #include "translate.h"
-
-/* Both are numbers for experiments (RFC 4727); stacks that do not know them pass over them. */
-#define DSR_OPTION4 0x9e
-#define DSR_OPTION6 0x1e
-
-struct dsr_option4 {
-	__u8 type, len;
-	__be16 port;
-	__be32 addr;
-} __attribute__((packed));
-
-struct dsr_option6 {
-	__u8 next, len;
-	__u8 type, option_len;
-	__be16 port;
-	__u8 addr[16];
-	__u8 pad_type, pad_len;
-} __attribute__((packed));
 
 /* The frontend as this node knows it: an address of its own row, or a node port of another node. */
 static __always_inline struct service *frontend_elsewhere(const __u8 *addr, __be16 port, __u8 protocol)

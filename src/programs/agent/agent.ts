@@ -12,6 +12,7 @@ import { createPodInterfaces } from '../../connect/endpoints/pod-interface.ts';
 import { type RouteRow, routesFor } from '../../connect/routing/derive-routes.ts';
 import { ensureNodeDevices } from '../../connect/routing/node-devices.ts';
 import { createRouteTarget } from '../../connect/routing/route-target.ts';
+import { createXdpBalancer } from '../../connect/services/xdp-balancer.ts';
 import { createSliceDerivation, type SliceRow } from '../../connect/slices/own-slices.ts';
 import { createSliceTarget } from '../../connect/slices/slice-target.ts';
 import { errorText, WeirError } from '../../core/errors.ts';
@@ -85,8 +86,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const netlink = openNetlink();
   const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
   const devices = ensureNodeDevices(netlink, mtu);
-  const datapath = await loadOrExplain({
-    netlink,
+  const objects = {
     objects: settings.objects,
     pinDir: join(settings.bpffs, 'weir'),
     constants: {
@@ -96,11 +96,16 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       drop_reports_per_second: settings.dropReportsPerSecond,
     },
     maxEntries: settings.mapEntries,
+  };
+  const datapath = await loadOrExplain({
+    netlink,
+    ...objects,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
   });
   for (const { map, why } of datapath.replaced)
     log.warn('a map of an earlier version was replaced by an empty one', { map, why });
   datapath.attachNode(devices.netIfindex);
+  const xdp = createXdpBalancer({ ...objects, choice: settings.xdp });
 
   const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
     name: 'endpoints',
@@ -235,6 +240,8 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
         log.error('could not attach to a device', { device: name, error: errorText(error) });
       }
     }
+    for (const { device, error } of xdp.follow(trafficDevices(netlink, settings.devices)))
+      log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
   }
   function updateHostAddresses(): void {
     const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
@@ -467,6 +474,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       pools.save();
       client.close();
       interfaces.close();
+      xdp.close();
       datapath.close();
       netlink.close();
       lock.close();

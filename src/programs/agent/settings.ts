@@ -27,6 +27,9 @@ export interface AgentSettings {
   readonly lbMode: 'snat' | 'dsr' | 'hybrid';
   /** How a packet carries the frontend to the backend's node with dsr: an option of the IP header, or inside another packet. */
   readonly dsrDispatch: 'option' | 'tunnel';
+  /** Where services are balanced before the kernel's stack sees a packet: in the driver of physical devices (auto), of all
+   * devices (native), behind the driver (generic), or nowhere. */
+  readonly xdp: 'auto' | 'native' | 'generic' | 'off';
   /** Entries of the datapath's maps that differ from what they were compiled with. */
   readonly mapEntries: Readonly<Record<string, number>>;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

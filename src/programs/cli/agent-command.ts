@@ -73,6 +73,14 @@ export function agentCommand(): Command {
         .choices(['option', 'tunnel'])
         .default('option'),
     )
+    .addOption(
+      new Option(
+        '--xdp <where>',
+        'balance services in XDP: in the driver of physical devices, of all, behind it, or not',
+      )
+        .choices(['auto', 'native', 'generic', 'off'])
+        .default('auto'),
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -102,6 +110,7 @@ Examples:
         ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
         reportIntervalMs: options.reportInterval * 1000,
         dropReportsPerSecond: options.dropReports,
+        xdp: options.xdp,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
         flowCapacity: options.flows,
