@@ -36,14 +36,17 @@ export function agentProcess(lab: string, node: string): ProcessIdentity | undef
   return isAlive(found) ? found : undefined;
 }
 
-/** Starts a node's agent; returns when it runs, not when it is ready. An agent that runs already is left alone. */
-export async function startAgent(lab: string, node: string): Promise<void> {
+/** Starts a node's agent, with these options beyond the lab's own; returns when it runs, not when it is ready. An agent
+ * that runs already is left alone. */
+export async function startAgent(lab: string, node: string, options: readonly string[] = []): Promise<void> {
   if (agentProcess(lab, node) !== undefined) return;
   const argv = [
     join(insideNode.repository, 'bin/weir'),
     'agent',
     `--node-name=${node}`,
     `--kubeconfig=${join(insideNode.state, 'pki', `agent-${node}.kubeconfig`)}`,
+    ...(readRecord(lab)?.agentOptions ?? []),
+    ...options,
   ];
   const log = paths.log(lab, `${node}-agent`);
   const entering = startDetached(inNode(lab, node, argv), { logFile: log });

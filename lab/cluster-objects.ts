@@ -34,7 +34,11 @@ const agentRules = [
   rule('weir.dev', ['weirendpointslices'], ['create', 'patch', 'delete']),
 ];
 const operatorRules = [
-  rule('', ['nodes', 'pods'], read),
+  rule('', ['nodes', 'pods', 'services'], read),
+  rule('', ['services/status'], ['patch']),
+  rule('', ['events'], ['create']),
+  rule('cilium.io', ['ciliumloadbalancerippools'], read),
+  rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),
   rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
   rule('weir.dev', ['weirendpointslices'], [...read, 'delete']),
   rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update']),

@@ -1,36 +1,12 @@
 // `weir lab image build|list|import`: container images without a registry.
-import { copyFileSync, existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { statSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { WeirError } from '../src/core/errors.ts';
+import { importImage } from './image-import.ts';
 import { buildOwnImage, listImages } from './images.ts';
-import { nodeExec } from './node.ts';
 import { printAs } from './output.ts';
 import { terminalProgress } from './progress.ts';
-import { type LabRecord, labNames, paths, readRecord, requireLab } from './state.ts';
-
-/** Imports an image archive into the nodes of a running lab. */
-async function importImage(record: LabRecord, archive: string, nodes?: readonly string[]): Promise<string[]> {
-  if (!existsSync(archive)) throw new WeirError('LAB_ARGUMENT_INVALID', `there is no file ${archive}`);
-  const into = record.nodes.filter((node) => node.kubelet && (nodes === undefined || nodes.includes(node.name)));
-  for (const node of into) {
-    // By way of the node's own folder: wherever the archive is, the node may have something else mounted there.
-    const name = `import-${process.pid}.tar`;
-    const folder = paths.node(record.name, node.name);
-    mkdirSync(folder, { recursive: true });
-    copyFileSync(archive, join(folder, name));
-    try {
-      const inside = join('/run/lab/state/nodes', node.name, name);
-      const programs =
-        'PATH=$(for d in /run/lab/*/; do printf %s: "$d"; done)$PATH; exec ctr -n k8s.io image import --local "$0"';
-      const done = await nodeExec(record.name, node.name, ['sh', '-c', programs, inside]);
-      if (done.status !== 0) throw new WeirError('LAB_COMMAND_FAILED', `${node.name}: ${done.stderr.trim()}`);
-    } finally {
-      rmSync(join(folder, name), { force: true });
-    }
-  }
-  return into.map((node) => node.name);
-}
+import { labNames, readRecord, requireLab } from './state.ts';
 
 /** Adds `image build|list|import`. */
 export function addImageCommands(program: Command, nameOption: () => Option): void {

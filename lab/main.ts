@@ -48,10 +48,15 @@ program
   .option('--kubeletless <n>', 'further nodes with an agent only, for pods without containers', wholeNumber, 0)
   .addOption(new Option('--ip-family <family>', 'address families').choices(['dual', 'v4', 'v6']).default('dual'))
   .option('--port <port>', 'port on 127.0.0.1 for the API server (default: a free one from 16443)', wholeNumber)
+  .option(
+    '--agent-option <option>',
+    'what agents are started with beyond the lab’s own, such as --agent-option=--lb-mode=dsr (repeat)',
+    (value: string, before: readonly string[] = []) => [...before, value],
+  )
   .option('--no-agents', 'without Weir: nodes wait for another network')
-  .action(async (options: UpOptions) => {
+  .action(async (options: UpOptions & { agentOption?: string[] }) => {
     const progress = terminalProgress();
-    const record = await upLab({ ...options, progress });
+    const record = await upLab({ ...options, agentOptions: options.agentOption, progress });
     const name = record.name === 'lab' ? '' : ` --name ${record.name}`;
     progress.note(`next: export KUBECONFIG=$(bin/weir lab kubeconfig${name})`);
   });

@@ -10,9 +10,12 @@ const rbac = 'rbac.authorization.k8s.io';
 const namespace = 'kube-system';
 const labels = { 'k8s-app': 'kube-dns' };
 
+// A pod that is to end answers on for as long as it may take until nobody asks it any more (lameduck).
 const corefile = `cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
   errors
-  health :8080
+  health :8080 {
+    lameduck 3s
+  }
   ready :8181
   kubernetes cluster.local in-addr.arpa ip6.arpa {
     pods insecure

@@ -29,15 +29,16 @@ Actions:
   exec -- COMMAND   run a command in the node's namespaces, as root of the node
   kill-agent        end the agent with SIGKILL; it stays dead
   stop-agent        ask the agent to end; it stays ended
-  start-agent       start the agent
-  restart-agent     ask the agent to end, and start it
+  start-agent       start the agent; with options after --, if any
+  restart-agent     ask the agent to end, and start it; options as with start-agent
   stop              end the node like a machine whose power fails
   start             start a stopped node
 
 Examples:
   weir lab node node1 exec -- ip route
   weir lab node node1 exec -- ctr -n k8s.io container list
-  weir lab node node2 kill-agent`,
+  weir lab node node2 kill-agent
+  weir lab node node2 restart-agent -- --lb-mode dsr`,
     )
     .action(async (node: string, action: string, rest: string[], options: { name: string }) => {
       const { lab, command } = splitRest(rest, options.name);
@@ -59,7 +60,7 @@ Examples:
         case 'start-agent':
           if (action === 'restart-agent') await stopAgent(lab, node, 'ask');
           await progress.phase(`the agent of ${node} answers`, async () => {
-            await startAgent(lab, node);
+            await startAgent(lab, node, command);
             await waitForAgent(lab, node);
           });
           return;

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } f
 import { join } from 'node:path';
 import { WeirError } from '../src/core/errors.ts';
 import { cacheDir, inputHash, partialName } from './cache.ts';
-import { attempt } from './command.ts';
+import { attempt, run } from './command.ts';
 import { findGo } from './go-toolchain.ts';
 import type { Progress } from './progress.ts';
 import { repository } from './state.ts';
@@ -68,7 +68,7 @@ const flowClient: GoProgram = {
   aliases: [],
 };
 
-/** Kubernetes' own tests, what runs several of them at once, and the program in their pods. No lab needs them either. */
+/** Kubernetes' own tests, what runs several of them at once, and programs of their pods. No lab needs them either. */
 const conformancePrograms: readonly GoProgram[] = [
   {
     name: 'e2e.test',
@@ -78,20 +78,11 @@ const conformancePrograms: readonly GoProgram[] = [
     aliases: [],
     tests: true,
   },
-  {
-    name: 'ginkgo',
-    module: 'e2e',
-    package: 'github.com/onsi/ginkgo/v2/ginkgo',
-    linkerFlags: '-s -w',
-    aliases: [],
-  },
-  {
-    name: 'agnhost',
-    module: 'e2e',
-    package: 'k8s.io/kubernetes/test/images/agnhost',
-    linkerFlags: '-s -w',
-    aliases: [],
-  },
+  ...[
+    ['ginkgo', 'github.com/onsi/ginkgo/v2/ginkgo'],
+    ['agnhost', 'k8s.io/kubernetes/test/images/agnhost'],
+    ['regression-issue-74839', 'k8s.io/kubernetes/test/images/regression-issue-74839'],
+  ].map(([name = '', path = '']) => ({ name, module: 'e2e', package: path, linkerFlags: '-s -w', aliases: [] })),
 ];
 
 function moduleDir(program: GoProgram): string {
@@ -148,34 +139,44 @@ export async function buildFlowClient(progress: Progress): Promise<string> {
   return join(programDir(flowClient), flowClient.name);
 }
 
-/** The paths of what conformance is tested with. */
+/** What conformance is tested with: paths of programs, and the sources that their images take files from. */
 export interface ConformancePrograms {
   readonly tests: string;
   readonly ginkgo: string;
   readonly agnhost: string;
+  readonly invalidPackets: string;
+  /** The folder of Kubernetes' sources. */
+  readonly sources: string;
 }
 
 /** Builds what conformance is tested with unless it is in the cache, about 4 minutes on two cores. */
 export async function buildConformancePrograms(progress: Progress): Promise<ConformancePrograms> {
-  const missing = conformancePrograms.filter((program) => !isBuilt(program));
-  if (missing.length > 0) {
-    const go = await findGo(progress);
-    for (const program of missing)
-      await progress.phase(`built ${program.name}`, () => buildProgram(go, program, progress));
-  }
-  const [tests = '', ginkgo = '', agnhost = ''] = conformancePrograms.map((each) => join(programDir(each), each.name));
-  return { tests, ginkgo, agnhost };
+  const go = await findGo(progress);
+  for (const program of conformancePrograms.filter((each) => !isBuilt(each)))
+    await progress.phase(`built ${program.name}`, () => buildProgram(go, program, progress));
+  const [tests = '', ginkgo = '', agnhost = '', invalidPackets = ''] = conformancePrograms.map((each) =>
+    join(programDir(each), each.name),
+  );
+  const sources = await run([go, 'list', '-m', '-f', '{{.Dir}}', 'k8s.io/kubernetes'], {
+    cwd: join(repository, 'lab/e2e'),
+    env: goEnvironment,
+  });
+  return { tests, ginkgo, agnhost, invalidPackets, sources: sources.trim() };
 }
+
+const goEnvironment = {
+  CGO_ENABLED: '0',
+  GOTOOLCHAIN: 'local',
+  GOFLAGS: '-buildvcs=false -mod=readonly',
+  GOWORK: 'off',
+};
 
 async function buildProgram(go: string, program: GoProgram, progress: Progress): Promise<void> {
   const folder = programDir(program);
   mkdirSync(folder, { recursive: true });
   // Only a whole program gets its name: an interrupted build leaves a file that nobody runs.
   const partial = partialName(join(folder, program.name));
-  const options = {
-    cwd: moduleDir(program),
-    env: { CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-buildvcs=false -mod=readonly', GOWORK: 'off' },
-  };
+  const options = { cwd: moduleDir(program), env: goEnvironment };
   const nice = ['nice', '-n', '5', go];
   progress.tick(`${program.name}: fetching its modules`);
   const tests = program.tests ? ['-test'] : [];

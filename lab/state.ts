@@ -25,6 +25,8 @@ export interface LabRecord {
   readonly agents: boolean;
   /** What Weir's operator is started with beyond what the lab itself says. */
   readonly operatorOptions?: readonly string[];
+  /** The same of the agents. */
+  readonly agentOptions?: readonly string[];
   /** The port on 127.0.0.1 of the machine that leads to the API server. */
   readonly port: number;
   readonly createdAt: string;

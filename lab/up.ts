@@ -50,6 +50,7 @@ export interface UpOptions {
   readonly agents?: boolean;
   /** Further options of Weir's operator, such as the size of the nodes' blocks. */
   readonly operatorOptions?: readonly string[];
+  readonly agentOptions?: readonly string[];
   /** The port of 127.0.0.1 that leads to the API server; a free one when not given. */
   readonly port?: number;
   readonly progress?: Progress;
@@ -99,6 +100,7 @@ export async function upLab(options: UpOptions = {}): Promise<LabRecord> {
       nodes,
       agents: options.agents ?? true,
       operatorOptions: options.operatorOptions ?? [],
+      agentOptions: options.agentOptions ?? [],
       port: await choosePort(options.port),
       createdAt: new Date().toISOString(),
     };

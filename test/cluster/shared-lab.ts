@@ -4,6 +4,7 @@ import * as http from 'node:http';
 import {
   type Api,
   connectApi,
+  kubeconfigFile,
   kubectl,
   type LabRecord,
   type LabStatus,
@@ -21,6 +22,8 @@ export const labName = process.env.WEIR_TEST_LAB ?? 'test';
 export interface SharedLab {
   readonly record: LabRecord;
   readonly api: Api;
+  /** The administrator's. */
+  readonly kubeconfig: string;
   status(): Promise<LabStatus>;
   /** GET on a node's agent. */
   agent<T>(node: string, path: string): Promise<T>;
@@ -53,6 +56,7 @@ export async function openLab(name: string): Promise<SharedLab> {
   const lab: SharedLab = {
     record,
     api: connectApi(record),
+    kubeconfig: kubeconfigFile(name),
     status: () => labStatus(name),
     agent: (node, path) => getJson(sockets.get(node) ?? '', path),
     async kubectl(args, stdin) {

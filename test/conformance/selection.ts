@@ -1,0 +1,116 @@
+// Which of Kubernetes' own tests are run, in groups, and which are left out and why. Every number is asserted: a pattern
+// that no longer finds what it was written for fails the run before it begins.
+
+/** Tests that are left out. */
+export interface LeftOut {
+  readonly tests: RegExp;
+  readonly count: number;
+  readonly reason: string;
+}
+
+/** Tests that are run together in one lab. */
+export interface Group {
+  readonly name: string;
+  readonly title: string;
+  readonly selects: RegExp;
+  /** How many are run: what `selects` finds without what is left out. */
+  readonly count: number;
+  readonly leftOut: readonly LeftOut[];
+  /** Nodes of the lab, in three zones by turns. */
+  readonly nodes: number;
+}
+
+/** What came of a group's patterns. */
+export interface Choice {
+  readonly chosen: readonly string[];
+  readonly leftOut: readonly { readonly name: string; readonly reason: string }[];
+}
+
+const noSctp = 'needs SCTP sockets, which the kernel that we test on does not have';
+const noInternet = 'needs the Internet, which a lab never reaches';
+const kubeProxyOnly = 'is about kube-proxy itself: its addresses, its rules or its netfilter entries';
+const needsLoadBalancer = 'needs something that gives LoadBalancer services their addresses';
+
+/** All groups, in the order in which they are run. */
+export const groups: readonly Group[] = [
+  {
+    name: 'conformance',
+    title: 'what every Kubernetes cluster must do: [sig-network] ... [Conformance]',
+    selects: /^\[sig-network\] .*\[Conformance\]/,
+    count: 45,
+    leftOut: [],
+    nodes: 3,
+  },
+  {
+    name: 'policy',
+    title: 'the whole NetworkPolicy suite',
+    selects: /^\[sig-network\] Netpol /,
+    count: 47,
+    leftOut: [{ tests: /\[Feature:SCTPConnectivity\]/, count: 3, reason: noSctp }],
+    nodes: 3,
+  },
+  {
+    name: 'network',
+    title: 'all other tests of [sig-network]',
+    selects: /^\[sig-network\] (?!Netpol |.*\[Conformance\]|Traffic Distribution )/,
+    count: 106,
+    leftOut: [
+      { tests: /\[Feature:SCTPConnectivity\]/, count: 6, reason: noSctp },
+      { tests: /\[Feature:LoadBalancer\]/, count: 17, reason: needsLoadBalancer },
+      { tests: /(provide|provider) Internet connection/, count: 3, reason: noInternet },
+      {
+        tests: /KubeProxy should set|KubeProxyNFAcct|check kube-proxy urls|recreate its iptables/,
+        count: 4,
+        reason: kubeProxyOnly,
+      },
+      { tests: /kube-proxy migration|after restarting kube-proxy/, count: 3, reason: kubeProxyOnly },
+      {
+        tests: /after restarting apiserver/,
+        count: 1,
+        reason: 'wants to end the API server as a pod, which it is not in a lab',
+      },
+      { tests: /\[Provider:GCE\]/, count: 1, reason: 'runs in one cloud only' },
+      { tests: /\[Alpha\]/, count: 1, reason: 'needs a feature that Kubernetes has off by default' },
+      {
+        tests: /\[Feature:PerformanceDNS\]/,
+        count: 1,
+        reason: 'measures the name server, with 10 000 services, for up to an hour',
+      },
+    ],
+    nodes: 3,
+  },
+  {
+    name: 'zones',
+    title: 'traffic that stays in a zone or on a node',
+    selects: /^\[sig-network\] Traffic Distribution /,
+    count: 6,
+    leftOut: [],
+    nodes: 6,
+  },
+];
+
+/** Applies a group's patterns to the names of all tests; an error when one of its numbers is not right. */
+export function choose(group: Group, names: readonly string[]): Choice {
+  const candidates = names.filter((name) => group.selects.test(name));
+  const leftOut: { name: string; reason: string }[] = [];
+  for (const { tests, count, reason } of group.leftOut) {
+    const found = candidates.filter((name) => tests.test(name) && !leftOut.some((each) => each.name === name));
+    if (found.length !== count)
+      throw new Error(`group ${group.name}: ${tests} leaves out ${found.length} tests, not ${count} as it says`);
+    leftOut.push(...found.map((name) => ({ name, reason })));
+  }
+  const chosen = candidates.filter((name) => !leftOut.some((each) => each.name === name));
+  if (chosen.length !== group.count)
+    throw new Error(`group ${group.name} selects ${chosen.length} tests, not ${group.count} as it says`);
+  return { chosen, leftOut };
+}
+
+/** The names in what `e2e.test --list-tests` prints: one `    file:line: name` on each line. */
+export function listedNames(text: string): string[] {
+  return [...text.matchAll(/^\s+\S+\.go:\d+: (.+)$/gm)].map((match) => match[1]!);
+}
+
+/** The pattern by which exactly these tests are run. */
+export function focusOf(names: readonly string[]): string {
+  return names.map((name) => `${name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}$`).join('|');
+}
