@@ -55,13 +55,17 @@ export function customResourceDefinition(kind: WeirKind): KubeObject & { spec: u
   };
 }
 
-/** Installs or updates all definitions and waits until the API server serves them. */
-export async function installCustomResources(client: KubeClient, signal?: AbortSignal): Promise<void> {
-  for (const kind of Object.values(weirResources)) {
+/** Installs or updates the definitions of these kinds and waits until the API server serves them. */
+export async function installCustomResources(
+  client: KubeClient,
+  signal?: AbortSignal,
+  kinds: readonly WeirKind[] = Object.values(weirResources),
+): Promise<void> {
+  for (const kind of kinds) {
     await client.apply(kubernetesResources.customResourceDefinitions, customResourceDefinition(kind));
   }
   const deadlineMs = Date.now() + 30_000;
-  for (const kind of Object.values(weirResources)) {
+  for (const kind of kinds) {
     for (;;) {
       signal?.throwIfAborted();
       try {

@@ -73,7 +73,7 @@ export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;
 /** A column that kubectl prints. */
 export interface PrinterColumn {
   readonly name: string;
-  readonly type: 'string' | 'integer' | 'date';
+  readonly type: 'string' | 'integer' | 'date' | 'boolean';
   readonly jsonPath: string;
 }
 

@@ -20,7 +20,9 @@ import {
 } from '../../kube/weir/schemas.ts';
 import type { Log } from '../log.ts';
 import { whileLeading } from './leadership.ts';
+import { startLoadBalancers } from './load-balancers.ts';
 import { createNodeBlocks, type Named, type OperatorNode } from './node-blocks.ts';
+import { serialize } from './serialize.ts';
 
 /** Settings of the operator. */
 export interface OperatorOptions {
@@ -235,6 +237,9 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   nodes.subscribe(reconcileNodes);
   weirNodes.subscribe(reconcileNodes);
   blocks.subscribe(reconcileNodes);
+  void startLoadBalancers({ client, log, mayAct, onState }, signal).catch((error: Error) => {
+    if (!signal.aborted) log.error('services get no addresses', { error: error.message });
+  });
   const checkBlocks = setInterval(reconcileNodes, Math.min(blockCheckMs, Math.max(200, options.blockRestMs / 4)));
 
   const collect = setInterval(
@@ -320,31 +325,4 @@ async function waitForApi(client: KubeClient, log: Log, signal: AbortSignal): Pr
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
   }
-}
-
-/** Runs `work` after each call, one at a time; calls while it runs are one more run. Failures are retried. */
-function serialize(work: () => Promise<void>, signal: AbortSignal, onError: (error: Error) => void): () => void {
-  let running = false;
-  let again = false;
-  const run = async () => {
-    if (signal.aborted) return;
-    if (running) {
-      again = true;
-      return;
-    }
-    running = true;
-    do {
-      again = false;
-      try {
-        await work();
-      } catch (error) {
-        if (signal.aborted) break;
-        onError(error as Error);
-        await new Promise((resolve) => setTimeout(resolve, 500));
-        again = true;
-      }
-    } while (again && !signal.aborted);
-    running = false;
-  };
-  return () => void run();
 }
