@@ -30,7 +30,7 @@ export interface NodeContext {
 export interface ServiceFrontends {
   readonly frontends: readonly FrontendRow[];
   readonly problems: readonly string[];
-  /** Ready endpoints on this node, for the health check port. */
+  /** Ready endpoints on this node in the family that has more, for the health check port. */
   readonly localReady: number;
 }
 
@@ -58,7 +58,7 @@ export function frontendsOf(
 ): ServiceFrontends {
   const problems = [...service.problems, ...slices.flatMap((slice) => slice.problems)];
   const rows: FrontendRow[] = [];
-  let localReady = 0;
+  const localReady = { 4: new Set<string>(), 6: new Set<string>() };
   const claims = (list: readonly string[], what: string) =>
     list.filter((address) => {
       const reason = node.refuseClaim(address, service);
@@ -75,7 +75,7 @@ export function frontendsOf(
       const everywhere = forNewConnections(here);
       const nearby = byTopology(everywhere, node);
       const local = forNewConnections(here.filter((each) => each.node === node.name));
-      localReady += here.filter((each) => each.node === node.name && each.ready).length;
+      for (const each of here) if (each.node === node.name && each.ready) localReady[family].add(each.address);
       const row = (scope: FrontendScope, address: string, number: number, kind: FrontendKind): FrontendRow => {
         const outside = kind !== 'ClusterIP';
         const onlyLocal = outside ? service.externalLocal : service.internalLocal;
@@ -116,7 +116,7 @@ export function frontendsOf(
       }
     }
   }
-  return { frontends: rows, problems, localReady };
+  return { frontends: rows, problems, localReady: Math.max(localReady[4].size, localReady[6].size) };
 }
 
 /** The endpoints behind a port, once each, without those that the Service may not have. */

@@ -3,6 +3,7 @@
 import { addressBytes } from '../../connect/datapath/address-keys.ts';
 import { natAddress } from '../../connect/ipam/nat-address.ts';
 import { anyAddress, frontendKey, type NodeContext } from '../../connect/services/derive-frontends.ts';
+import { createHealthChecks } from '../../connect/services/health-checks.ts';
 import {
   type EndpointSliceObject,
   parseService,
@@ -82,7 +83,11 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     backends,
   });
 
-  const services = createTable<ServiceRow>({ name: 'services', key: (row) => row.key });
+  const services = createTable<ServiceRow, 'health-check'>({
+    name: 'services',
+    key: (row) => row.key,
+    indexes: { 'health-check': (row) => (row.externalLocal && row.healthCheckNodePort ? 'yes' : undefined) },
+  });
   const slices = createTable<ServiceSliceRow, 'service'>({
     name: 'service-slices',
     key: (row) => row.key,
@@ -175,6 +180,20 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     hooks.map('lb_config').update(datapathMaps.lb_config.key.encode(0), value);
   }
 
+  const healthChecks = createHealthChecks((port, error) =>
+    log.error('a health check port is not served', { port, error: error.message }),
+  );
+  function updateHealthChecks(): void {
+    if (!services.initialized || !slices.initialized) return;
+    healthChecks.update(
+      services.by('health-check', 'yes').map(({ key, healthCheckNodePort }) => ({
+        service: key,
+        port: healthCheckNodePort!,
+        localReady: derivation.status(key)?.localReady ?? 0,
+      })),
+    );
+  }
+
   let scheduled = false;
   let all = false;
   const run = () => {
@@ -185,6 +204,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
       if (all) derivation.nodeChanged();
       else derivation.run();
       all = false;
+      updateHealthChecks();
     } catch (error) {
       log.error('services could not be derived', { error: errorText(error), stack: (error as Error).stack });
     }
@@ -221,6 +241,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     watches: () => watches.map((each) => each.state()),
     async stop() {
       for (const each of watches) each.stop();
+      await healthChecks.stop();
       await reconciler.stop();
       slots.close();
       backends.close();
