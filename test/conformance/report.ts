@@ -55,7 +55,8 @@ export function followOutput(onEnd: (test: Ended) => void): (line: string) => vo
       return;
     }
     // Suites' own steps begin with [Synchronized...] and [Report...], tests with their group's name.
-    if (ended !== undefined && line.startsWith('[sig-')) onEnd({ name: line.replace(/ \[[^\]]*\]$/, '').replace(' [It] ', ' '), ...ended });
+    if (ended !== undefined && line.startsWith('[sig-'))
+      onEnd({ name: line.replace(/ \[[^\]]*\]$/, '').replace(' [It] ', ' '), ...ended });
     ended = undefined;
   };
 }
