@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "lib/balance_tc.h"
+#include "lib/announce.h"
 #include "lib/judge.h"
 
 /* Programs that others of this file go on with. Filled by the agent. */
@@ -26,6 +27,10 @@ static __noinline int device_ip4(struct __sk_buff *skb)
 
 static __noinline int device_ip6(struct __sk_buff *skb)
 {
+	int act = may_be_solicitation(skb) ? announce_ndp(skb) : TC_ACT_OK;
+
+	if (act != TC_ACT_OK)
+		return act;
 	return handle(skb, 1, HOOK_DEVICE);
 }
 
@@ -43,6 +48,8 @@ int device(struct __sk_buff *skb)
 	case bpf_htons(ETH_P_IPV6):
 		act = device_ip6(skb);
 		break;
+	case bpf_htons(ETH_P_ARP):
+		return announce_arp(skb);
 	default:
 		return TC_ACT_OK;
 	}

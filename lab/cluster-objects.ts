@@ -8,6 +8,9 @@ const collections: Record<string, { group: string; plural: string; namespaced: b
   ConfigMap: { group: 'api/v1', plural: 'configmaps', namespaced: true },
   Deployment: { group: 'apis/apps/v1', plural: 'deployments', namespaced: true },
   Service: { group: 'api/v1', plural: 'services', namespaced: true },
+  Namespace: { group: 'api/v1', plural: 'namespaces', namespaced: false },
+  Role: { group: 'apis/rbac.authorization.k8s.io/v1', plural: 'roles', namespaced: true },
+  RoleBinding: { group: 'apis/rbac.authorization.k8s.io/v1', plural: 'rolebindings', namespaced: true },
   ServiceAccount: { group: 'api/v1', plural: 'serviceaccounts', namespaced: true },
 };
 
@@ -68,9 +71,34 @@ function role(name: string, group: string, rules: readonly object[]): ApiObject[
   ];
 }
 
+/** Agents decide by leases who announces an address. In a namespace of its own: they may not touch the leases of others. */
+function announcementLeases(): ApiObject[] {
+  const metadata = { name: 'weir-announce', namespace: 'weir-announce' };
+  return [
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: metadata.namespace } },
+    {
+      apiVersion: `${rbac}/v1`,
+      kind: 'Role',
+      metadata,
+      rules: [rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update'])],
+    },
+    {
+      apiVersion: `${rbac}/v1`,
+      kind: 'RoleBinding',
+      metadata,
+      roleRef: { apiGroup: rbac, kind: 'Role', name: metadata.name },
+      subjects: [
+        { kind: 'ServiceAccount', name: 'weir-agent', namespace: 'kube-system' },
+        { apiGroup: rbac, kind: 'Group', name: weirGroups.agents },
+      ],
+    },
+  ];
+}
+
 /** What Weir's agents and its operator may do in the cluster. */
 export function weirRoles(): ApiObject[] {
   return [
+    ...announcementLeases(),
     ...role('weir-agent', weirGroups.agents, agentRules),
     ...role('weir-operator', weirGroups.operators, operatorRules),
   ];

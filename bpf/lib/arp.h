@@ -2,19 +2,10 @@
 /* Answers a pod's ARP request for its gateway, 169.254.1.1, in the program: nothing else is on its link. */
 #pragma once
 
+#include "arp_message.h"
 #include "ndp.h"
 
 #define GATEWAY_IP4 bpf_htonl(0xa9fe0101)
-
-struct arp_message {
-	__be16 hardware, protocol;
-	__u8 hardware_len, protocol_len;
-	__be16 operation;
-	__u8 sender_mac[6];
-	__be32 sender_ip;
-	__u8 target_mac[6];
-	__be32 target_ip;
-} __attribute__((packed));
 
 static __noinline int answer_arp(struct __sk_buff *skb)
 {

@@ -344,6 +344,54 @@ export const affinityKey: Codec<AffinityKey> = makeCodec<AffinityKey>(
   }),
 );
 
+/** struct announced */
+export type Announced = {
+  untilNs: bigint;
+  mac: Uint8Array;
+};
+/** Bytes and byte offsets of struct announced. */
+export const ANNOUNCED_SIZE = 16;
+export const AnnouncedOffset = {
+  untilNs: 0,
+  mac: 8,
+} as const;
+export const announced: Codec<Announced> = makeCodec<Announced>(
+  16,
+  (view, offset, row) => {
+    view.setUint8(offset + 14, 0);
+    view.setUint8(offset + 15, 0);
+    view.setBigUint64(offset + 0, row.untilNs, true);
+    writeBytes(view, offset + 8, 6, row.mac, 'announced.mac');
+  },
+  (view, offset) => ({
+    untilNs: view.getBigUint64(offset + 0, true),
+    mac: readBytes(view, offset + 8, 6),
+  }),
+);
+
+/** struct announced_key */
+export type AnnouncedKey = {
+  addr: Uint8Array;
+  ifindex: number;
+};
+/** Bytes and byte offsets of struct announced_key. */
+export const ANNOUNCED_KEY_SIZE = 20;
+export const AnnouncedKeyOffset = {
+  addr: 0,
+  ifindex: 16,
+} as const;
+export const announcedKey: Codec<AnnouncedKey> = makeCodec<AnnouncedKey>(
+  20,
+  (view, offset, row) => {
+    writeBytes(view, offset + 0, 16, row.addr, 'announced_key.addr');
+    view.setUint32(offset + 16, row.ifindex, true);
+  },
+  (view, offset) => ({
+    addr: readBytes(view, offset + 0, 16),
+    ifindex: view.getUint32(offset + 16, true),
+  }),
+);
+
 /** struct backend */
 export type Backend = {
   addr: Uint8Array;
@@ -1743,6 +1791,7 @@ export const sourceRangeKey: Codec<SourceRangeKey> = makeCodec<SourceRangeKey>(
 
 /** Maps with typed keys and values. */
 export const datapathMaps = {
+  announced: { name: 'announced', type: 1, maxEntries: 16384, flags: 1, perCpu: false, key: announcedKey, value: announced } satisfies MapSpec<AnnouncedKey, Announced>,
   backends: { name: 'backends', type: 2, maxEntries: 262144, flags: 1024, perCpu: false, key: u32Codec, value: backend } satisfies MapSpec<number, Backend>,
   counters: { name: 'counters', type: 6, maxEntries: 16, flags: 0, perCpu: true, key: u32Codec, value: u64Codec } satisfies MapSpec<number, bigint>,
   ct4: { name: 'ct4', type: 9, maxEntries: 131072, flags: 0, perCpu: false, key: ct4Key, value: ctEntry } satisfies MapSpec<Ct4Key, CtEntry>,

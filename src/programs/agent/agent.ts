@@ -32,6 +32,7 @@ import type { WatchState } from '../../kube/watch.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
 import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts';
 import type { Log } from '../log.ts';
+import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
@@ -56,6 +57,8 @@ export interface Agent {
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
   readonly services: AgentServices;
+  /** Undefined when this node is not to announce. */
+  readonly announcing: Announcing | undefined;
   readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
   readonly sync: KernelSync;
   readonly pools: NodePools;
@@ -333,6 +336,20 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     onState,
   });
   reconcilers.push(services.reconciler);
+  const announcing =
+    settings.announce === 'none'
+      ? undefined
+      : startAnnouncing({
+          client,
+          settings,
+          log,
+          netlink,
+          map: datapath.map('announced'),
+          frontends: services.frontends,
+          nodes: sources.nodes,
+          hostAddresses,
+          onState,
+        });
 
   for (const table of [
     endpoints,
@@ -437,6 +454,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     compiler,
     datapath,
     services,
+    announcing,
     writerStatus: writer.status,
     sync,
     pools,
@@ -467,6 +485,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     async stop() {
       for (const timer of timers) clearInterval(timer);
       networkWatch.close();
+      await announcing?.stop();
       sources.stop();
       await services.stop();
       for (const each of reconcilers) await each.stop();

@@ -37,6 +37,7 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     '/v1/nodes': () => [...sources.nodes.rows()],
     '/v1/addresses': () =>
       [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),
+    '/v1/announcements': () => agent.announcing?.status() ?? [],
     '/v1/conntrack': (query) => conntrackEntries(datapath, connectionQuery(query)),
     '/v1/drops': () =>
       drops

@@ -81,6 +81,11 @@ export function agentCommand(): Command {
         .choices(['auto', 'native', 'generic', 'off'])
         .default('auto'),
     )
+    .addOption(
+      new Option('--announce <how>', 'answer ARP and NDP for addresses of services on this node’s subnets, or not')
+        .choices(['l2', 'none'])
+        .default('l2'),
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -113,6 +118,7 @@ Examples:
         xdp: options.xdp,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
+        announce: options.announce,
         flowCapacity: options.flows,
         mapEntries: options.mapEntries ?? {},
         logLevel: options.logLevel,

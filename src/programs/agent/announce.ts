@@ -1,0 +1,167 @@
+// Announces the addresses of services on the networks that this node is on: what has to be announced follows from the
+// frontends, and who does it is decided by leases that all agents want.
+import { createAnnouncementPort } from '../../connect/announce/announcement-port.ts';
+import { type AnnouncementStatus, createAnnouncer } from '../../connect/announce/announcer.ts';
+import { type Claim, claimsOf, isAnnounced, type OnLink } from '../../connect/announce/claims.ts';
+import { systemClock } from '../../core/clock.ts';
+import { deepEqual } from '../../core/equal.ts';
+import { errorText } from '../../core/errors.ts';
+import { canonicalIp } from '../../core/ip.ts';
+import type { FrontendRow, NodeRow } from '../../core/rows.ts';
+import type { ReadTable } from '../../core/table.ts';
+import { listAddresses } from '../../kernel/addresses.ts';
+import type { BpfMap } from '../../kernel/bpf-map.ts';
+import { listLinks } from '../../kernel/links.ts';
+import type { Netlink } from '../../kernel/netlink.ts';
+import type { KubeClient } from '../../kube/client.ts';
+import { wantLease } from '../../kube/lease.ts';
+import { followLeases, type LeaseFeed } from '../../kube/lease-feed.ts';
+import type { WatchState } from '../../kube/watch.ts';
+import type { Log } from '../log.ts';
+import type { AgentSettings } from './settings.ts';
+import { trafficDevices } from './traffic-devices.ts';
+
+/** Announcing as the agent runs it. */
+export interface Announcing {
+  status(): AnnouncementStatus[];
+  stop(): Promise<void>;
+}
+
+/** What it needs of the rest of the agent. */
+export interface AnnounceInputs {
+  readonly client: KubeClient;
+  readonly settings: AgentSettings;
+  readonly log: Log;
+  readonly netlink: Netlink;
+  /** The datapath's map `announced`. */
+  readonly map: BpfMap;
+  readonly frontends: ReadTable<FrontendRow>;
+  readonly nodes: ReadTable<NodeRow>;
+  readonly hostAddresses: ReadTable<{ address: string }>;
+  readonly onState: (state: WatchState) => void;
+}
+
+/** Where the leases are: agents may write leases there and nowhere else. */
+const leaseNamespace = 'weir-announce';
+const leaseLabel = 'weir.dev/announce';
+/** The shortest that a lease can be written. Another node answers in less than two seconds. */
+const terms = { durationMs: 1_000, renewMs: 333 };
+
+/** Starts announcing. */
+export function startAnnouncing(inputs: AnnounceInputs): Announcing {
+  const { client, settings, log, netlink, frontends, nodes, hostAddresses } = inputs;
+  const port = createAnnouncementPort(inputs.map);
+  let feed: LeaseFeed | undefined;
+  const troubled = new Map<string, string>();
+
+  const announcer = createAnnouncer({
+    node: settings.nodeName,
+    nodes: () => [...nodes.rows()].map((row) => row.name),
+    devices() {
+      const wanted = new Set(trafficDevices(netlink, settings.devices).values());
+      return listLinks(netlink).filter((link) => wanted.has(link.ifindex) && link.up);
+    },
+    port,
+    wantLease(name, onChange) {
+      // Only who has something to announce follows the leases.
+      feed ??= followLeases(client, leaseNamespace, {
+        labelSelector: leaseLabel,
+        onState: inputs.onState,
+      });
+      return wantLease({
+        client,
+        namespace: leaseNamespace,
+        name,
+        holder: settings.nodeName,
+        labels: { [leaseLabel]: 'l2' },
+        terms,
+        feed,
+        onChange(state) {
+          if (state.error === undefined) troubled.delete(name);
+          else if (!troubled.has(name)) {
+            troubled.set(name, state.error);
+            if (troubled.size === 1)
+              log.warn('who announces addresses cannot be decided', { lease: name, error: state.error });
+          }
+          onChange();
+        },
+      });
+    },
+    clock: systemClock,
+    onError: (message, error) => log.warn(message, { error: errorText(error) }),
+    onChange: (address, stands) =>
+      log.info(stands ? 'this node announces an address' : 'this node does not announce an address any more', {
+        address,
+      }),
+  });
+
+  /** Subnets of the devices, without what is ours. */
+  function onLink(): OnLink[] {
+    const wanted = new Set(trafficDevices(netlink, settings.devices).values());
+    return listAddresses(netlink).flatMap(({ ifindex, address, prefixBits, scope }) => {
+      const cidr = wanted.has(ifindex) && scope === 'global' ? canonicalIp(`${address}/${prefixBits}`) : undefined;
+      return cidr === undefined ? [] : [{ ifindex, cidr }];
+    });
+  }
+
+  /** Frontends that have to do with it, kept by what changes: there may be very many others. */
+  const relevant = new Map<string, FrontendRow>();
+  let seen = 0;
+  function takeChanges(): boolean {
+    const set = frontends.changesSince(seen);
+    seen = set.revision;
+    if (set.resync) relevant.clear();
+    let changed = set.resync;
+    for (const { key, after } of set.changes) {
+      const is = after !== undefined && isAnnounced(after);
+      changed ||= is || relevant.has(String(key));
+      if (is) relevant.set(after.key, after);
+      else relevant.delete(String(key));
+    }
+    return changed;
+  }
+
+  let links: readonly OnLink[] = [];
+  let claims: readonly Claim[] | undefined;
+  let scheduled = false;
+  let linksChanged = true;
+  const schedule = () => {
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(() => {
+      scheduled = false;
+      // Before everything is known absence means nothing: what an earlier run announced goes on.
+      if (!frontends.initialized || !nodes.initialized) return;
+      try {
+        if (!takeChanges() && claims !== undefined && !linksChanged) return;
+        if (linksChanged) links = onLink();
+        const now = claimsOf(relevant.values(), links);
+        if (claims === undefined || !deepEqual(now, claims)) announcer.update(now);
+        claims = now;
+        if (linksChanged) announcer.devicesChanged();
+        linksChanged = false;
+      } catch (error) {
+        log.error('could not announce addresses', { error: errorText(error) });
+      }
+    });
+  };
+  const unsubscribe = [
+    frontends.subscribe(schedule),
+    nodes.subscribe(schedule),
+    hostAddresses.subscribe(() => {
+      linksChanged = true;
+      schedule();
+    }),
+  ];
+  schedule();
+
+  return {
+    status: announcer.status,
+    async stop() {
+      for (const each of unsubscribe) each();
+      await announcer.stop();
+      feed?.stop();
+      port.close();
+    },
+  };
+}
