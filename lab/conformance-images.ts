@@ -12,7 +12,7 @@ import type { Progress } from './progress.ts';
 import { repository } from './state.ts';
 
 /** Raise it when the way an image is made changes. */
-const recipe = '1';
+const recipe = '2';
 
 /** An image, and the names, without registry and tag, that it stands for. */
 interface TestImage {
@@ -26,7 +26,6 @@ const images: readonly TestImage[] = [
     names: ['agnhost', 'jessie-dnsutils'],
     config: { entrypoint: ['/agnhost'], command: ['pause'] },
     async layers(folder, programs, progress) {
-      const iperf = await unpackPackages(['iperf'], progress, { closure: true });
       const libc = await unpackPackages(['libc-bin'], progress, { closure: false });
       mkdirSync(join(folder, 'usr/bin'), { recursive: true });
       mkdirSync(join(folder, 'uploads'));
@@ -36,7 +35,7 @@ const images: readonly TestImage[] = [
       symlinkSync('agnhost', join(folder, 'agnhost-2'));
       for (const file of ['localhost.crt', 'localhost.key'])
         copyFileSync(join(programs.sources, 'test/images/agnhost/porter', file), join(folder, file));
-      return [await toolboxRoot(progress), iperf, folder];
+      return [await toolboxRoot(progress), folder];
     },
   },
   {
@@ -70,12 +69,13 @@ const images: readonly TestImage[] = [
 
 /** The archives of the images for Kubernetes' own tests; those that are not in the cache yet are made. */
 export async function buildConformanceImages(programs: ConformancePrograms, progress: Progress): Promise<string[]> {
-  const asked = (await run([programs.tests, '--list-images'])).split('\n').filter(Boolean);
+  const asked = (await run([programs.tests, '--list-images'])).split('\n').filter(Boolean).sort();
   const archives: string[] = [];
+  const toolbox = basename(await toolboxRoot(progress));
   for (const image of images) {
     const names = asked.filter((name) => image.names.includes(basename(name).replace(/:.*/, '')));
     if (names.length === 0) throw new Error(`the tests ask for no image ${image.names.join(' or ')}`);
-    const made = inputHash([], [recipe, dirname(programs.agnhost), programFile('coredns'), ...names]);
+    const made = inputHash([], [recipe, dirname(programs.agnhost), programFile('coredns'), toolbox, ...names]);
     const archive = join(cacheDir(), 'images', `conformance-${image.names[0]}-${made}.tar`);
     archives.push(archive);
     if (existsSync(archive)) continue;

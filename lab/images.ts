@@ -46,6 +46,7 @@ const toolboxPackages = [
   'python3-minimal',
   'libpython3-stdlib',
   'socat',
+  'wget', // busybox's own cannot look up names with a C library that it was not built with
 ];
 
 /** How one image is made: `fill` puts the files of its only layer into an empty folder. */
