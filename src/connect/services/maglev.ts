@@ -9,48 +9,51 @@ export interface WeightedBackend {
   readonly weight: number;
 }
 
+/** Where a backend begins, and how it goes on. */
+const offsetSeed = 0x2545f491;
+const skipSeed = 0x9e3779b1;
+
 /** Slots per backend, at least. */
 export const slotsPerBackend = 100;
 
-/** The smallest prime that gives each backend its slots. */
+/** A prime that gives each backend its slots. It changes only when the count passes a power of two: with another size
+ * every slot is another backend's. */
 export function maglevSize(backends: number): number {
-  return nextPrime(Math.max(1, backends) * slotsPerBackend);
+  return nextPrime(2 ** Math.ceil(Math.log2(Math.max(1, backends))) * slotsPerBackend);
 }
 
-/** For each slot the index of its backend in `backends`; empty when no backend has a weight. */
+/** For each slot the index of its backend in `backends`, whose order does not matter; empty when none has a weight. */
 export function maglevTable(backends: readonly WeightedBackend[], size: number): Uint32Array {
-  const taking = backends
-    .map((backend, index) => ({ index, weight: backend.weight, ...preference(backend.name, size) }))
-    .filter((each) => each.weight > 0);
-  if (taking.length === 0) return new Uint32Array(0);
+  const order = [...backends.keys()]
+    .filter((index) => backends[index]!.weight > 0)
+    .sort((a, b) => (backends[a]!.name < backends[b]!.name ? -1 : 1));
+  if (order.length === 0) return new Uint32Array(0);
   const free = 0xffffffff;
   const table = new Uint32Array(size).fill(free);
-  const heaviest = Math.max(...taking.map((each) => each.weight));
-  const at = taking.map((each) => each.offset);
-  const credit = new Float64Array(taking.length);
+  const at = Uint32Array.from(order, (index) => hash32(backends[index]!.name, offsetSeed) % size);
+  // The size is prime: with any step a backend comes by every slot.
+  const skips = Uint32Array.from(order, (index) => (hash32(backends[index]!.name, skipSeed) % Math.max(1, size - 1)) + 1);
+  const weights = Uint32Array.from(order, (index) => backends[index]!.weight);
+  const heaviest = weights.reduce((most, weight) => Math.max(most, weight));
+  const credit = new Uint32Array(order.length);
   for (let filled = 0; ; ) {
-    for (let i = 0; i < taking.length; i++) {
-      const { index, weight, skip } = taking[i]!;
+    for (let i = 0; i < order.length; i++) {
       // A backend of half the heaviest one's weight takes a slot every second turn.
-      credit[i] = credit[i]! + weight;
-      if (credit[i]! < heaviest) continue;
-      credit[i] = credit[i]! - heaviest;
+      const saved = credit[i]! + weights[i]!;
+      credit[i] = saved < heaviest ? saved : saved - heaviest;
+      if (saved < heaviest) continue;
+      const skip = skips[i]!;
       let slot = at[i]!;
       while (table[slot] !== free) {
         slot += skip;
         if (slot >= size) slot -= size;
       }
-      table[slot] = index;
+      table[slot] = order[i]!;
       slot += skip;
       at[i] = slot >= size ? slot - size : slot;
       if (++filled === size) return table;
     }
   }
-}
-
-/** Where a backend begins and how it goes on; the size is prime, so it comes by every slot. */
-function preference(name: string, size: number): { offset: number; skip: number } {
-  return { offset: hash32(name, 0x2545f491) % size, skip: (hash32(name, 0x9e3779b1) % Math.max(1, size - 1)) + 1 };
 }
 
 /** FNV-1a with a final mix: a text's hash, the same everywhere. */
