@@ -66,11 +66,11 @@ export function parseService(object: ServiceObject): ServiceRow | undefined {
   const labels = metadata.labels ?? {};
   const clusterIp = spec.clusterIP ?? '';
   if (spec.type === 'ExternalName' || clusterIp === 'None' || clusterIp === '') return undefined;
-  if (proxyNameLabel in labels || headlessLabel in labels) return undefined;
+  if (Object.hasOwn(labels, proxyNameLabel) || Object.hasOwn(labels, headlessLabel)) return undefined;
   const problems: string[] = [];
   const addresses = (list: readonly string[] | undefined, what: string) =>
     (list ?? []).flatMap((text) => {
-      const reason = unusableFrontend(text);
+      const reason = unusable(text);
       if (reason === undefined) return canonicalIp(text) ?? [];
       problems.push(`${what} ${text} is ignored: ${reason}`);
       return [];
@@ -86,7 +86,7 @@ export function parseService(object: ServiceObject): ServiceRow | undefined {
     uid: metadata.uid ?? '',
     createdAt: metadata.creationTimestamp ?? '',
     type,
-    clusterIps: (spec.clusterIPs ?? [clusterIp]).flatMap((ip) => canonicalIp(ip) ?? []),
+    clusterIps: (spec.clusterIPs?.length ? spec.clusterIPs : [clusterIp]).flatMap((ip) => canonicalIp(ip) ?? []),
     externalIps: addresses(spec.externalIPs, 'external IP'),
     loadBalancerIps: type === 'LoadBalancer' ? addresses(vips, 'load balancer address') : [],
     ports: (spec.ports ?? []).flatMap((port) => servicePort(port, problems)),
@@ -97,7 +97,7 @@ export function parseService(object: ServiceObject): ServiceRow | undefined {
     internalLocal: spec.internalTrafficPolicy === 'Local',
     externalLocal: type !== 'ClusterIP' && spec.externalTrafficPolicy === 'Local',
     healthCheckNodePort: spec.healthCheckNodePort || undefined,
-    sourceRanges: type === 'LoadBalancer' ? sourceRanges(spec.loadBalancerSourceRanges, problems) : [],
+    sourceRanges: type === 'LoadBalancer' ? sourceRanges(spec.loadBalancerSourceRanges, problems) : undefined,
     algorithm: algorithmOf(metadata.annotations?.['weir.dev/lb-algorithm'], problems),
     problems,
   };
@@ -162,8 +162,10 @@ function servicePort(
 
 const isProtocol = (text: string): text is PortProtocol => text === 'TCP' || text === 'UDP' || text === 'SCTP';
 
-function sourceRanges(list: readonly string[] | undefined, problems: string[]): string[] {
-  return (list ?? []).flatMap((text) => {
+/** Where none of the ranges can be read nobody is let in: who wrote them wanted to keep somebody out. */
+function sourceRanges(list: readonly string[] | undefined, problems: string[]): string[] | undefined {
+  if (list === undefined || list.length === 0) return undefined;
+  return list.flatMap((text) => {
     const cidr = canonicalIp(text.trim());
     if (cidr?.includes('/')) return cidr;
     problems.push(`source range ${text} is ignored: not a block`);
@@ -185,17 +187,13 @@ function weightOf(text: string | undefined, problems: string[]): number {
   return 1;
 }
 
-/** Addresses that mean something else on every host, and so cannot be anybody's frontend. */
-function unusableFrontend(text: string): string | undefined {
-  return unusable(text) ?? undefined;
-}
-
 function unusableBackend(text: string, family: 4 | 6): string | undefined {
   const parsed = parseAddress(text);
   if (parsed.ok && parsed.value.family !== family) return 'it is not of the family that the slice says';
   return unusable(text);
 }
 
+/** Why an address cannot be a frontend or a backend: it means something else on every host, or nothing. */
 function unusable(text: string): string | undefined {
   const parsed = parseAddress(text);
   if (!parsed.ok) return parsed.reason;
@@ -212,5 +210,6 @@ function unusable(text: string): string | undefined {
   if (bytes[15] === 1 && bytes.subarray(0, 15).every((byte) => byte === 0)) return 'the loopback address';
   if (first === 0xfe && (bytes[1]! & 0xc0) === 0x80) return 'a link-local address';
   if (first === 0xff) return 'a multicast address';
+  if (canonicalIp(text) === 'fd00:ec2::254') return 'an address of cloud metadata';
   return undefined;
 }

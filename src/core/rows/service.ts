@@ -33,7 +33,8 @@ export interface ServiceRow {
   readonly internalLocal: boolean;
   readonly externalLocal: boolean;
   readonly healthCheckNodePort?: number;
-  readonly sourceRanges: readonly string[];
+  /** Who may use the load balancer's addresses; undefined: everybody. */
+  readonly sourceRanges?: readonly string[];
   /** From the annotation `weir.dev/lb-algorithm`. */
   readonly algorithm?: LbAlgorithm;
   /** What was ignored, and why. */
