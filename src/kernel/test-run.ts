@@ -24,18 +24,19 @@ export type TestRunResult = {
 };
 
 const skbBytes = 192;
+const xdpBytes = 24;
 const at = { mark: 8, priority: 32, ingressIfindex: 36, ifindex: 40, cb: 48, wireLen: 160, gsoSegs: 164, gsoSize: 176 };
 // Room for headers that a program pushes.
 const growthBytes = 1024;
 
 /**
  * Runs a program on `packet` (from the Ethernet header on, at least 14 bytes) and returns its verdict.
- * A redirect is only visible as the return value: the kernel does not say where to. `cpu` works for tracing programs only.
+ * `xdpIfindex`: for XDP programs, the device by which the packet came. A redirect is only visible as the return value: the kernel does not say where to. `cpu` works for tracing programs only.
  */
 export function testRun(
   programFd: number,
   packet: Uint8Array,
-  options: { ctxSkb?: SkbContext; repeat?: number } = {},
+  options: { ctxSkb?: SkbContext; xdpIfindex?: number; repeat?: number } = {},
 ): TestRunResult {
   const output = new Uint8Array(packet.length + growthBytes);
   const attr = new BpfAttr(80)
@@ -50,6 +51,11 @@ export function testRun(
   if (ctx) {
     fillSkb(ctx, options.ctxSkb!);
     attr.u32(40, skbBytes).u32(44, skbBytes).pointer(48, ctx.bytes).pointer(56, ctxOut.bytes);
+  }
+  if (options.xdpIfindex !== undefined) {
+    // struct xdp_md: the packet's end, and the device it came by.
+    const md = new BpfAttr(xdpBytes).u32(4, packet.length).u32(12, options.xdpIfindex);
+    attr.u32(40, xdpBytes).pointer(48, md.bytes);
   }
   bpf(BpfCommand.progTestRun, attr, 'PROG_TEST_RUN', `${packet.length} bytes`);
   return {

@@ -1,0 +1,488 @@
+// Services on packets: what pods send to frontends, what comes from outside for pods of this node and of others, and the
+// way back, each in every mode and family, in tc and in XDP.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { getLink } from '../../src/kernel/links.ts';
+import { setNeighbour } from '../../src/kernel/neighbours.ts';
+import { withNetns } from '../../src/kernel/netns.ts';
+import { testRun } from '../../src/kernel/test-run.ts';
+import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
+import { icmpErrorPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
+import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
+import { type BedFrontend, type BedServices, createBedServices, natEnd } from '../../test/bed/services.ts';
+import { counter, fromPod, fromWire } from './probe.ts';
+
+const skip = process.getuid?.() === 0 ? false : 'needs root';
+const families = [
+  { name: 'IPv4', six: false, key: 'ipv4' },
+  { name: 'IPv6', six: true, key: 'ipv6' },
+] as const;
+
+const client: PacketEnd = { ipv4: '10.9.0.200', ipv6: 'fd09::200' };
+const stranger: PacketEnd = { ipv4: '10.9.0.201', ipv6: 'fd09::201' };
+let lastPort = 20_000;
+const nextPort = () => ++lastPort;
+
+/** A frontend with an address of its own. */
+let frontends = 0;
+function frontend(backends: readonly BedPod[], more: Partial<BedFrontend> = {}): BedFrontend {
+  const number = ++frontends;
+  return {
+    ipv4: `192.0.2.${number}`,
+    ipv6: `2001:db8::${number.toString(16)}`,
+    port: 80,
+    targetPort: 8080,
+    backends,
+    ...more,
+  };
+}
+
+function syn(
+  from: PacketEnd,
+  to: PacketEnd,
+  six: boolean,
+  sourcePort: number,
+  destinationPort: number,
+  mac?: string,
+): Uint8Array {
+  const mine = mac === undefined ? {} : { sourceMac: mac };
+  return withChecksum(tcpPacket({ from, to, six, sourcePort, destinationPort, flags: ['SYN'], ...mine }));
+}
+
+describe('services on packets', { skip }, () => {
+  let bed: Bed;
+  let services: BedServices;
+  const pod = (name: string) => bed.pod(name);
+  const added: BedFrontend[] = [];
+  const add = (made: BedFrontend) => {
+    services.add(made);
+    added.push(made);
+    return made;
+  };
+
+  before(async () => {
+    bed = await createBed({
+      pods: [
+        { name: 'client', node: 0 },
+        { name: 'near', node: 0 },
+        { name: 'far', node: 1 },
+      ],
+    });
+    services = createBedServices(bed);
+    // XDP leaves packets whose next hop nobody knows yet to tc: here both know each other, and the client.
+    for (const [index, node] of bed.nodes.entries()) {
+      const other = bed.nodes[1 - index]!;
+      const mac = getLink(other.netlink, 'eth0')!.mac;
+      for (const end of [other, client])
+        for (const address of [end.ipv4, end.ipv6])
+          setNeighbour(node.netlink, { ifindex: node.deviceIfindex, address, mac });
+    }
+  });
+  after(() => {
+    services?.close();
+    bed?.close();
+  });
+
+  /** The same packet through the balancer in XDP. */
+  function throughXdp(node: number, packet: Uint8Array): { action: 'pass' | 'sent' | 'dropped'; data: Uint8Array } {
+    const { retval, data } = withNetns(bed.nodes[node]!.netnsFd, () =>
+      testRun(services.xdp[node]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[node]!.deviceIfindex }),
+    );
+    const action = ({ 1: 'dropped', 2: 'pass', 3: 'sent', 4: 'sent' } as const)[retval];
+    assert.ok(action !== undefined, `XDP answered ${retval}`);
+    return { action, data };
+  }
+
+  for (const { name, six, key } of families) {
+    test(`a pod's packet to a frontend goes to a backend, and the answer comes from the frontend (${name})`, () => {
+      const front = add(frontend([pod('near')]));
+      const port = nextPort();
+      const sent = fromPod(bed, pod('client'), syn(pod('client'), front, six, port, 80, podMac(pod('client').ifindex)));
+      assertSentOn(sent);
+      const forward = readPacket(sent.data);
+      assert.deepEqual([forward.destination, forward.destinationPort], [pod('near')[key], 8080]);
+      assert.ok(checksumsHold(sent.data), 'checksums of the packet');
+      assert.ok(
+        sent.events.some((event) => event.type === 1 && event.service > 0),
+        'the event names the frontend',
+      );
+
+      const answer = withChecksum(
+        tcpPacket({
+          from: pod('near'),
+          to: pod('client'),
+          six,
+          sourceMac: podMac(pod('near').ifindex),
+          sourcePort: 8080,
+          destinationPort: port,
+          flags: ['SYN', 'ACK'],
+        }),
+      );
+      const back = fromPod(bed, pod('near'), answer);
+      assertSentOn(back);
+      const seen = readPacket(back.data);
+      assert.deepEqual([seen.source, seen.sourcePort], [front[key], 80]);
+      assert.deepEqual([seen.destination, seen.destinationPort], [pod('client')[key], port]);
+      assert.ok(checksumsHold(back.data), 'checksums of the answer');
+    });
+
+    test(`a connection keeps its backend when others come, and packets find it (${name})`, () => {
+      const front = add(frontend([pod('near')]));
+      const port = nextPort();
+      const mac = podMac(pod('client').ifindex);
+      fromPod(bed, pod('client'), syn(pod('client'), front, six, port, 80, mac));
+      services.add({ ...front, backends: [pod('near'), pod('far')] });
+      for (let i = 0; i < 5; i++) {
+        const packet = withChecksum(
+          tcpPacket({
+            from: pod('client'),
+            to: front,
+            six,
+            sourceMac: mac,
+            sourcePort: port,
+            destinationPort: 80,
+            flags: ['ACK'],
+          }),
+        );
+        const sent = fromPod(bed, pod('client'), packet);
+        assertSentOn(sent);
+        assert.equal(readPacket(sent.data).destination, pod('near')[key]);
+      }
+    });
+
+    test(`a pod that reaches itself sees its gateway as the client (${name})`, () => {
+      const front = add(frontend([pod('client')]));
+      const port = nextPort();
+      const mac = podMac(pod('client').ifindex);
+      const sent = fromPod(bed, pod('client'), syn(pod('client'), front, six, port, 80, mac));
+      assertSentOn(sent);
+      const seen = readPacket(sent.data);
+      const gateway = six ? 'fe80::1' : '169.254.1.1';
+      assert.deepEqual([seen.source, seen.destination], [gateway, pod('client')[key]]);
+      assert.ok(checksumsHold(sent.data));
+      const answer = withChecksum(
+        tcpPacket({
+          from: pod('client'),
+          to: { ipv4: '169.254.1.1', ipv6: 'fe80::1' },
+          six,
+          sourceMac: mac,
+          sourcePort: 8080,
+          destinationPort: port,
+          flags: ['SYN', 'ACK'],
+        }),
+      );
+      const back = fromPod(bed, pod('client'), answer);
+      assertSentOn(back);
+      const answered = readPacket(back.data);
+      assert.deepEqual([answered.source, answered.destination], [front[key], pod('client')[key]]);
+      assert.ok(checksumsHold(back.data));
+    });
+
+    test(`a frontend without backends refuses at once, from pods and from outside, and says which (${name})`, () => {
+      const front = add(frontend([]));
+      const mac = podMac(pod('client').ifindex);
+      const inside = fromPod(bed, pod('client'), syn(pod('client'), front, six, nextPort(), 80, mac));
+      const outside = fromWire(bed, 0, syn(client, front, six, nextPort(), 80));
+      for (const [who, result, sender] of [
+        ['pod', inside, pod('client')],
+        ['outside', outside, client],
+      ] as const) {
+        assert.equal(result.outcome, 'sent on', who);
+        assert.equal(result.reason, 'SERVICE_BACKEND_NOT_FOUND', who);
+        assert.ok(
+          result.events.some((event) => event.service > 0),
+          who,
+        );
+        const seen = readPacket(result.data);
+        assert.deepEqual([seen.source, seen.destination], [front[key], sender[key]], who);
+        assert.deepEqual([seen.protocol, ...seen.body.slice(0, 2)], six ? [58, 1, 4] : [1, 3, 3], who);
+        assert.ok(checksumsHold(result.data), who);
+      }
+    });
+
+    test(`a client outside reaches a pod of this node, keeps its address and gets its answer from the frontend (${name})`, () => {
+      const front = add(frontend([pod('near')]));
+      const port = nextPort();
+      const sent = fromWire(bed, 0, syn(client, front, six, port, 80));
+      assertSentOn(sent);
+      const seen = readPacket(sent.data);
+      assert.deepEqual([seen.source, seen.destination, seen.destinationPort], [client[key], pod('near')[key], 8080]);
+      assert.ok(checksumsHold(sent.data));
+      const answer = withChecksum(
+        tcpPacket({
+          from: pod('near'),
+          to: client,
+          six,
+          sourceMac: podMac(pod('near').ifindex),
+          sourcePort: 8080,
+          destinationPort: port,
+          flags: ['SYN', 'ACK'],
+        }),
+      );
+      const back = fromPod(bed, pod('near'), answer);
+      assertSentOn(back);
+      assert.deepEqual([readPacket(back.data).source, readPacket(back.data).sourcePort], [front[key], 80]);
+      assert.ok(checksumsHold(back.data));
+    });
+
+    test(`source ranges admit and refuse (${name})`, () => {
+      const front = add(frontend([pod('near')], { sourceRanges: ['10.9.0.200/32', 'fd09::200/128'] }));
+      assert.equal(fromWire(bed, 0, syn(client, front, six, nextPort(), 80)).outcome, 'sent on');
+      const refused = fromWire(bed, 0, syn(stranger, front, six, nextPort(), 80));
+      assert.deepEqual([refused.outcome, refused.reason], ['dropped', 'DENIED_BY_LB_SRC_RANGE_CHECK']);
+    });
+
+    for (const hook of ['tc', 'XDP'] as const) {
+      test(`a backend elsewhere is reached behind an address of this node, and its answer returns, in ${hook} (${name})`, () => {
+        const front = add(frontend([pod('far')]));
+        const port = nextPort();
+        const balanced = counter(bed.nodes[0]!, 'COUNTER_BALANCED');
+        const packet = syn(client, front, six, port, 80);
+        fromWire(bed, 0, packet); // finds out the way, so that XDP knows it
+        let data: Uint8Array;
+        if (hook === 'tc') {
+          const sent = fromWire(bed, 0, packet);
+          assertSentOn(sent);
+          data = sent.data;
+        } else {
+          const sent = throughXdp(0, packet);
+          assert.equal(sent.action, 'sent');
+          data = sent.data;
+        }
+        const seen = readPacket(data);
+        assert.deepEqual(
+          [seen.source, seen.destination, seen.destinationPort],
+          [natEnd(0)[key], pod('far')[key], 8080],
+        );
+        assert.equal(seen.ttl, 63);
+        assert.ok(checksumsHold(data), 'checksums on the way there');
+        assert.ok(counter(bed.nodes[0]!, 'COUNTER_BALANCED') > balanced);
+
+        const arrived = fromWire(bed, 1, data);
+        assertSentOn(arrived);
+        const answer = withChecksum(
+          tcpPacket({
+            from: pod('far'),
+            to: natEnd(0),
+            six,
+            sourcePort: 8080,
+            destinationPort: seen.sourcePort,
+            flags: ['SYN', 'ACK'],
+          }),
+        );
+        const back = fromWire(bed, 0, answer);
+        assertSentOn(back);
+        const returned = readPacket(back.data);
+        assert.deepEqual([returned.source, returned.sourcePort], [front[key], 80]);
+        assert.deepEqual([returned.destination, returned.destinationPort], [client[key], port]);
+        assert.ok(checksumsHold(back.data), 'checksums on the way back');
+      });
+
+      test(`with direct return the packet names the frontend, and the backend's node answers for it, in ${hook} (${name})`, () => {
+        const front = add(frontend([pod('far')], { directReturn: true }));
+        const port = nextPort();
+        const packet = syn(client, front, six, port, 80);
+        fromWire(bed, 0, packet);
+        const sent = hook === 'tc' ? fromWire(bed, 0, packet) : throughXdp(0, packet);
+        if ('action' in sent) assert.equal(sent.action, 'sent');
+        const seen = readPacket(sent.data);
+        assert.deepEqual([seen.source, seen.destination, seen.destinationPort], [client[key], pod('far')[key], 8080]);
+        assert.ok(seen.options.length > 0, 'an option');
+        assert.ok(checksumsHold(sent.data), 'checksums');
+
+        const arrived = fromWire(bed, 1, sent.data);
+        assertSentOn(arrived);
+        const answer = withChecksum(
+          tcpPacket({
+            from: pod('far'),
+            to: client,
+            six,
+            sourceMac: podMac(pod('far').ifindex),
+            sourcePort: 8080,
+            destinationPort: port,
+            flags: ['SYN', 'ACK'],
+          }),
+        );
+        const back = fromPod(bed, pod('far'), answer);
+        assertSentOn(back);
+        assert.deepEqual([readPacket(back.data).source, readPacket(back.data).sourcePort], [front[key], 80]);
+
+        // Nobody is believed who names a service that this pod is no backend of.
+        const other = add(frontend([pod('near')], { directReturn: true }));
+        const forged = Uint8Array.from(sent.data);
+        const at = six ? 14 + 40 + 6 : 14 + 20 + 4;
+        forged.set(readPacket(syn(other, other, six, 1, 1)).source === other[key] ? bytesOf(other, six) : [], at);
+        const view = new DataView(forged.buffer);
+        view.setUint16(six ? 14 + 40 + 24 : 14 + 28, nextPort());
+        const refused = fromWire(bed, 1, forged);
+        assert.deepEqual([refused.outcome, refused.reason], ['dropped', 'DIRECT_RETURN_NOT_BELIEVED']);
+      });
+    }
+
+    test(`with direct return a connection outlives the node that took it: another one finds the same backend (${name})`, () => {
+      const front = add(frontend([pod('far')], { directReturn: true }));
+      const port = nextPort();
+      const first = fromWire(bed, 0, syn(client, front, six, port, 80));
+      assertSentOn(fromWire(bed, 1, first.data));
+      // The first node is gone: the next packet comes to the other, which never saw the connection as a balancer.
+      const next = withChecksum(
+        tcpPacket({ from: client, to: front, six, sourcePort: port, destinationPort: 80, flags: ['ACK'] }),
+      );
+      const sent = fromWire(bed, 1, next);
+      assertSentOn(sent);
+      assert.equal(readPacket(sent.data).destination, pod('far')[key]);
+      assert.ok(!sent.events.some((event) => event.type === 1), 'no new connection: it is the one that was there');
+    });
+
+    test(`an ICMP error about a translated packet finds the client, about an answer the backend (${name})`, () => {
+      const front = add(frontend([pod('near')]));
+      const port = nextPort();
+      fromWire(bed, 0, syn(client, front, six, port, 80));
+      const answer = tcpPacket({
+        from: front,
+        to: client,
+        six,
+        sourcePort: 80,
+        destinationPort: port,
+        flags: ['ACK'],
+        payload: new Uint8Array(64),
+      });
+      const error = withChecksum(
+        icmpErrorPacket({ from: stranger, to: front, six, type: six ? 2 : 3, code: six ? 0 : 4, about: answer }),
+      );
+      const sent = fromWire(bed, 0, error);
+      assertSentOn(sent);
+      assert.equal(readPacket(sent.data).destination, pod('near')[key]);
+      const inner = readPacket(sent.data, six ? 14 + 40 + 8 : 14 + 20 + 8);
+      assert.deepEqual([inner.source, inner.sourcePort], [pod('near')[key], 8080]);
+      assert.ok(checksumsHold(sent.data));
+    });
+
+    test(`UDP to a frontend is answered by it, in fragments too (${name})`, () => {
+      const front = add(frontend([pod('near')], { protocol: 'UDP' }));
+      const port = nextPort();
+      const mac = podMac(pod('client').ifindex);
+      const id = port;
+      const whole = { from: pod('client'), to: front, six, sourceMac: mac, sourcePort: port, destinationPort: 80 };
+      const first = udpPacket({ ...whole, payload: new Uint8Array(24), fragment: { id, offset: 0, more: true } });
+      const sent = fromPod(bed, pod('client'), first);
+      assertSentOn(sent);
+      const later = udpPacket({ ...whole, payload: new Uint8Array(24), fragment: { id, offset: 32, more: false } });
+      const rest = fromPod(bed, pod('client'), later);
+      assertSentOn(rest);
+      assert.equal(readPacket(rest.data).destination, pod('near')[key]);
+    });
+  }
+});
+
+describe('services on packets, inside other packets', { skip }, () => {
+  let bed: Bed;
+  let services: BedServices;
+  before(async () => {
+    bed = await createBed({
+      pods: [
+        { name: 'near', node: 0 },
+        { name: 'far', node: 1 },
+        { name: 'idle', node: 1 },
+      ],
+    });
+    services = createBedServices(bed, { tunnel: true });
+    const [here, there] = [bed.nodes[0]!, bed.nodes[1]!];
+    const mac = getLink(there.netlink, 'eth0')!.mac;
+    for (const address of [there.ipv4, there.ipv6])
+      setNeighbour(here.netlink, { ifindex: here.deviceIfindex, address, mac });
+  });
+  after(() => {
+    services?.close();
+    bed?.close();
+  });
+
+  for (const { name, six, key } of families) {
+    const protocol = six ? 41 : 4;
+    for (const hook of ['tc', 'XDP'] as const) {
+      test(`the packet travels as it was, and the backend's node takes it out, in ${hook} (${name})`, () => {
+        const front = frontend([bed.pod('far')], { directReturn: true });
+        services.add(front);
+        const port = nextPort();
+        const packet = syn(client, front, six, port, 80);
+        let data = fromWire(bed, 0, packet).data;
+        if (hook === 'XDP') {
+          const run = withNetns(bed.nodes[0]!.netnsFd, () =>
+            testRun(services.xdp[0]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[0]!.deviceIfindex }),
+          );
+          assert.ok(run.retval === 3 || run.retval === 4, `XDP answered ${run.retval}`);
+          data = run.data;
+        }
+        const outer = readPacket(data);
+        assert.deepEqual(
+          [outer.source, outer.destination, outer.protocol],
+          [bed.nodes[0]![key], bed.pod('far')[key], protocol],
+        );
+        const inner = readPacket(data, six ? 54 : 34);
+        assert.deepEqual(
+          [inner.source, inner.destination, inner.destinationPort, inner.ttl],
+          [client[key], front[key], 80, 63],
+        );
+
+        const unpacked = fromWire(bed, 1, data);
+        assertSentOn(unpacked); // comes in once more
+        const arrived = fromWire(bed, 1, unpacked.data);
+        assertSentOn(arrived);
+        const seen = readPacket(arrived.data);
+        assert.deepEqual(
+          [seen.source, seen.destination, seen.destinationPort],
+          [client[key], bed.pod('far')[key], 8080],
+        );
+        assert.ok(checksumsHold(arrived.data));
+      });
+    }
+
+    test(`a packet inside another one is believed from nodes only, and only for a backend (${name})`, () => {
+      const front = frontend([bed.pod('far')], { directReturn: true });
+      services.add(front);
+      const data = fromWire(bed, 0, syn(client, front, six, nextPort(), 80)).data;
+      const strangers = Uint8Array.from(data);
+      strangers.set(bytesOf(stranger, six), six ? 14 + 8 : 14 + 12);
+      const fromStranger = fromWire(bed, 1, strangers);
+      assert.deepEqual([fromStranger.outcome, fromStranger.reason], ['dropped', 'ENCAPSULATION_TRAFFIC_IS_PROHIBITED']);
+      const misdirected = Uint8Array.from(data);
+      misdirected.set(bytesOf(bed.pod('idle'), six), six ? 14 + 24 : 14 + 16);
+      const toAnother = fromWire(bed, 1, misdirected);
+      assert.deepEqual([toAnother.outcome, toAnother.reason], ['dropped', 'DIRECT_RETURN_NOT_BELIEVED']);
+    });
+
+    test(`what does not fit with the outer header is refused with the size that does (${name})`, () => {
+      const front = frontend([bed.pod('far')], { directReturn: true });
+      services.add(front);
+      const port = nextPort();
+      fromWire(bed, 0, syn(client, front, six, port, 80));
+      const headers = six ? 60 : 40;
+      const large = tcpPacket({
+        from: client,
+        to: front,
+        six,
+        sourcePort: port,
+        destinationPort: 80,
+        flags: ['ACK'],
+        payload: new Uint8Array(1500 - headers),
+      });
+      const refused = fromWire(bed, 0, withChecksum(large));
+      assertSentOn(refused);
+      const seen = readPacket(refused.data);
+      assert.deepEqual([seen.source, seen.destination, seen.protocol], [front[key], client[key], six ? 58 : 1]);
+      const mtu = new DataView(seen.body.buffer, seen.body.byteOffset).getUint32(4);
+      assert.equal(mtu, six ? 1460 : 1480);
+      assert.ok(checksumsHold(refused.data));
+    });
+  }
+});
+
+function assertSentOn(result: { outcome: string; reason?: string }): void {
+  assert.deepEqual([result.outcome, result.reason], ['sent on', undefined]);
+}
+
+function bytesOf(end: PacketEnd, six: boolean): Uint8Array {
+  const frame = tcpPacket({ from: end, to: end, six, sourcePort: 1, destinationPort: 1, flags: [] });
+  return six ? frame.slice(22, 38) : frame.slice(26, 30);
+}
