@@ -1,6 +1,7 @@
 // Which frontends a Service has on this node and who serves them: a pure function of the Service, its slices and the node.
 // Semantics are kube-proxy's, so that a cluster behaves the same: traffic policies, terminating endpoints, topology hints.
 import type {
+  BackendState,
   FrontendBackend,
   FrontendKind,
   FrontendRow,
@@ -17,11 +18,13 @@ export interface NodeContext {
   readonly name: string;
   readonly zone?: string;
   /** Its own addresses: node ports are served on each. */
-  readonly addresses: readonly string[];
+  readonly addresses: ReadonlySet<string>;
   /** Answers of remote backends go straight to the client, for these protocols. */
   readonly directReturn: readonly PortProtocol[];
   /** The namespace of a pod's address; undefined for what is no pod. */
   readonly namespaceOf: (address: string) => string | undefined;
+  /** Taken out by hand: gets no new connections. */
+  readonly inMaintenance: (address: string, port: number) => boolean;
   /** Why a Service may not claim this address from outside; undefined when it may. */
   readonly refuseClaim: (address: string, service: ServiceRow) => string | undefined;
 }
@@ -39,6 +42,7 @@ export const anyAddress = { 4: '0.0.0.0', 6: '::' } as const;
 
 interface Candidate extends SliceEndpoint {
   readonly port: number;
+  readonly maintenance: boolean;
 }
 
 type Family = 4 | 6;
@@ -56,8 +60,10 @@ export function frontendsOf(
   slices: readonly ServiceSliceRow[],
   node: NodeContext,
 ): ServiceFrontends {
-  const problems = [...service.problems, ...slices.flatMap((slice) => slice.problems)];
-  const rows: FrontendRow[] = [];
+  const ordered = [...slices].sort((a, b) => (a.key < b.key ? -1 : 1));
+  const problems = [...service.problems, ...ordered.flatMap((slice) => slice.problems)];
+  // An address that is claimed twice by one Service: as the load balancer's it may be for some clients only.
+  const rows = new Map<string, FrontendRow>();
   const localReady = { 4: new Set<string>(), 6: new Set<string>() };
   const claims = (list: readonly string[], what: string) =>
     list.filter((address) => {
@@ -69,13 +75,14 @@ export function frontendsOf(
   const loadBalancerIps = claims(service.loadBalancerIps, 'load balancer address');
 
   for (const port of service.ports) {
-    const candidates = endpointsOf(service, port, slices, node, problems);
+    const candidates = endpointsOf(service, port, ordered, node, problems);
     for (const family of families) {
       const here = candidates.filter((each) => familyOf(each.address) === family);
       const everywhere = forNewConnections(here);
       const nearby = byTopology(everywhere, node);
       const local = forNewConnections(here.filter((each) => each.node === node.name));
-      for (const each of here) if (each.node === node.name && each.ready) localReady[family].add(each.address);
+      for (const each of here)
+        if (each.node === node.name && each.ready && !each.maintenance) localReady[family].add(each.address);
       const row = (scope: FrontendScope, address: string, number: number, kind: FrontendKind): FrontendRow => {
         const outside = kind !== 'ClusterIP';
         const onlyLocal = outside ? service.externalLocal : service.internalLocal;
@@ -96,27 +103,32 @@ export function frontendsOf(
           onlyLocal,
           directReturn: outside && node.directReturn.includes(port.protocol),
           sourceRanges:
-            kind === 'LoadBalancer' && service.sourceRanges.length > 0
+            kind === 'LoadBalancer' && service.sourceRanges !== undefined
               ? service.sourceRanges.filter((cidr) => familyOf(cidr) === family)
               : undefined,
           backends: backendsOf(chosen, atHome ? here.filter((each) => each.node === node.name) : here, node),
         };
       };
+      const put = (made: FrontendRow) => rows.set(made.key, made);
       const add = (list: readonly string[], kind: FrontendKind, scopes: readonly FrontendScope[]) => {
         for (const address of list)
-          if (familyOf(address) === family) for (const scope of scopes) rows.push(row(scope, address, port.port, kind));
+          if (familyOf(address) === family) for (const scope of scopes) put(row(scope, address, port.port, kind));
       };
       add(service.clusterIps, 'ClusterIP', ['inside']);
       add(externalIps, 'ExternalIP', ['inside', 'outside']);
       add(loadBalancerIps, 'LoadBalancer', ['inside', 'outside']);
       if (port.nodePort !== undefined && service.clusterIps.some((address) => familyOf(address) === family)) {
-        rows.push(row('inside', anyAddress[family], port.nodePort, 'NodePort'));
+        put(row('inside', anyAddress[family], port.nodePort, 'NodePort'));
         for (const address of node.addresses)
-          if (familyOf(address) === family) rows.push(row('outside', address, port.nodePort, 'NodePort'));
+          if (familyOf(address) === family) put(row('outside', address, port.nodePort, 'NodePort'));
       }
     }
   }
-  return { frontends: rows, problems, localReady: Math.max(localReady[4].size, localReady[6].size) };
+  return {
+    frontends: [...rows.values()],
+    problems: [...new Set(problems)],
+    localReady: Math.max(localReady[4].size, localReady[6].size),
+  };
 }
 
 /** The endpoints behind a port, once each, without those that the Service may not have. */
@@ -132,29 +144,38 @@ function endpointsOf(
     for (const target of slice.ports) {
       if (target.name !== port.name || target.protocol !== port.protocol) continue;
       for (const endpoint of slice.endpoints) {
-        if (slice.handWritten) {
-          const owner = node.namespaceOf(endpoint.address);
-          if (owner !== undefined && owner !== service.namespace) {
-            problems.push(
-              `endpoint ${endpoint.address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}, and the slice was not written by Kubernetes`,
-            );
-            continue;
-          }
+        // Who may write slices may write any address into them, and any label on them.
+        const owner = node.namespaceOf(endpoint.address);
+        if (owner !== undefined && owner !== service.namespace) {
+          problems.push(
+            `endpoint ${endpoint.address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}`,
+          );
+          continue;
         }
         const key = `${endpoint.address} ${target.port}`;
         const known = found.get(key);
         // While an endpoint moves from one slice to another it is in both: the better news counts.
-        if (known === undefined || (!known.ready && endpoint.ready)) found.set(key, { ...endpoint, port: target.port });
+        if (known === undefined || health(endpoint) > health(known))
+          found.set(key, {
+            ...endpoint,
+            port: target.port,
+            maintenance: node.inMaintenance(endpoint.address, target.port),
+          });
       }
     }
   }
   return [...found.values()].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port));
 }
 
-/** The ready ones; when there are none, those that still serve while they end. */
+function health(endpoint: SliceEndpoint): number {
+  return (endpoint.ready ? 4 : 0) + (endpoint.serving ? 2 : 0) + (endpoint.terminating ? 0 : 1);
+}
+
+/** The ready ones; when there are none, those that still serve while they end. Those in maintenance are neither. */
 function forNewConnections(endpoints: readonly Candidate[]): Candidate[] {
   const ready = endpoints.filter((each) => each.ready);
-  return ready.length > 0 ? ready : endpoints.filter((each) => each.serving && each.terminating);
+  const chosen = ready.length > 0 ? ready : endpoints.filter((each) => each.serving && each.terminating);
+  return chosen.filter((each) => !each.maintenance);
 }
 
 /** Those that the hints give to this node or zone, when every endpoint has a hint and any is meant for it. */
@@ -169,17 +190,21 @@ function byTopology(endpoints: readonly Candidate[], node: NodeContext): Candida
   return sameZone.length > 0 ? sameZone : [...endpoints];
 }
 
-/** Serving ones first come into the slots; what else is known to serve keeps its connections. */
+/** All that are known: who gets no new connections keeps those it has for as long as it is there. */
 function backendsOf(chosen: readonly Candidate[], all: readonly Candidate[], node: NodeContext): FrontendBackend[] {
   const serving = new Set(chosen);
-  return all
-    .filter((each) => serving.has(each) || each.serving)
-    .map((each) => ({
-      address: each.address,
-      port: each.port,
-      state: serving.has(each) ? 'serving' : 'draining',
-      where: node.addresses.includes(each.address) ? 'node' : each.node === node.name ? 'pod' : 'remote',
-      ...(each.node === undefined ? {} : { nodeName: each.node }),
-      weight: each.weight,
-    }));
+  return all.map((each) => ({
+    address: each.address,
+    port: each.port,
+    state: serving.has(each) ? 'serving' : idleState(each),
+    where: node.addresses.has(each.address) ? 'node' : each.node === node.name ? 'pod' : 'remote',
+    ...(each.node === undefined ? {} : { nodeName: each.node }),
+    weight: each.weight,
+  }));
+}
+
+function idleState(endpoint: Candidate): BackendState {
+  if (endpoint.maintenance) return 'maintenance';
+  if (endpoint.ready) return 'standby';
+  return endpoint.terminating ? 'draining' : 'unready';
 }

@@ -32,7 +32,10 @@ export function maglevTable(backends: readonly WeightedBackend[], size: number):
   const table = new Uint32Array(size).fill(free);
   const at = Uint32Array.from(order, (index) => hash32(backends[index]!.name, offsetSeed) % size);
   // The size is prime: with any step a backend comes by every slot.
-  const skips = Uint32Array.from(order, (index) => (hash32(backends[index]!.name, skipSeed) % Math.max(1, size - 1)) + 1);
+  const skips = Uint32Array.from(
+    order,
+    (index) => (hash32(backends[index]!.name, skipSeed) % Math.max(1, size - 1)) + 1,
+  );
   const weights = Uint32Array.from(order, (index) => backends[index]!.weight);
   const heaviest = weights.reduce((most, weight) => Math.max(most, weight));
   const credit = new Uint32Array(order.length);

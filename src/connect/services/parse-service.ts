@@ -57,8 +57,6 @@ const maxWeight = 256;
 const proxyNameLabel = 'service.kubernetes.io/service-proxy-name';
 const headlessLabel = 'service.kubernetes.io/headless';
 const serviceNameLabel = 'kubernetes.io/service-name';
-const managedByLabel = 'endpointslice.kubernetes.io/managed-by';
-const kubernetesManagers = new Set(['endpointslice-controller.k8s.io', 'endpointslicemirroring-controller.k8s.io']);
 
 /** The row of a Service; undefined for one without frontends of ours. */
 export function parseService(object: ServiceObject): ServiceRow | undefined {
@@ -143,7 +141,6 @@ export function parseServiceSlice(object: EndpointSliceObject): ServiceSliceRow 
         },
       ];
     }),
-    handWritten: !kubernetesManagers.has(metadata.labels?.[managedByLabel] ?? ''),
     problems,
   };
 }

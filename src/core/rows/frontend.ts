@@ -8,8 +8,9 @@ export type FrontendKind = 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'External
 /** Who asks: sockets and pods of the cluster, or packets that come in on a device. */
 export type FrontendScope = 'inside' | 'outside';
 
-/** How far a backend takes part: serving gets new connections; draining keeps those it has. */
-export type BackendState = 'serving' | 'draining';
+/** How far a backend takes part. `serving`: gets new connections. All others keep those they have: `draining` is about to
+ * go, `unready` says so itself, `standby` is ready but others are nearer, `maintenance` was taken out by hand. */
+export type BackendState = 'serving' | 'draining' | 'unready' | 'standby' | 'maintenance';
 
 /** One backend of a frontend. */
 export interface FrontendBackend {

@@ -62,7 +62,5 @@ export interface ServiceSliceRow {
   readonly namespace: string;
   readonly ports: readonly { readonly name: string; readonly protocol: PortProtocol; readonly port: number }[];
   readonly endpoints: readonly SliceEndpoint[];
-  /** Written by hand rather than by Kubernetes: may not name pods of other namespaces. */
-  readonly handWritten: boolean;
   readonly problems: readonly string[];
 }

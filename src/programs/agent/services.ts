@@ -2,7 +2,7 @@
 
 import { addressBytes } from '../../connect/datapath/address-keys.ts';
 import { natAddress } from '../../connect/ipam/nat-address.ts';
-import { anyAddress, frontendKey, type NodeContext } from '../../connect/services/derive-frontends.ts';
+import { anyAddress, frontendKey } from '../../connect/services/derive-frontends.ts';
 import { createHealthChecks } from '../../connect/services/health-checks.ts';
 import {
   type EndpointSliceObject,
@@ -13,6 +13,7 @@ import {
 import {
   createServiceDerivation,
   type ExtraFrontends,
+  type NodeFacts,
   type ServiceDerivation,
 } from '../../connect/services/service-derivation.ts';
 import { createServiceTarget, type ServiceTarget } from '../../connect/services/service-target.ts';
@@ -83,10 +84,13 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     backends,
   });
 
-  const services = createTable<ServiceRow, 'health-check'>({
+  const services = createTable<ServiceRow, 'clusterIp' | 'health-check'>({
     name: 'services',
     key: (row) => row.key,
-    indexes: { 'health-check': (row) => (row.externalLocal && row.healthCheckNodePort ? 'yes' : undefined) },
+    indexes: {
+      clusterIp: (row) => row.clusterIps,
+      'health-check': (row) => (row.externalLocal && row.healthCheckNodePort ? 'yes' : undefined),
+    },
   });
   const slices = createTable<ServiceSliceRow, 'service'>({
     name: 'service-slices',
@@ -121,33 +125,27 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     ),
   ];
 
-  const clusterIps = new Map<string, string>();
-  const nodeContext = (): NodeContext => {
+  const nodeFacts = (): NodeFacts => {
     const own = new Set([...inputs.hostAddresses.rows()].map((row) => row.address));
     const nodeAddresses = new Map<string, string>();
     for (const node of inputs.nodes.rows()) for (const address of node.addresses) nodeAddresses.set(address, node.name);
-    clusterIps.clear();
-    for (const service of services.rows()) for (const ip of service.clusterIps) clusterIps.set(ip, service.key);
     return {
       name: settings.nodeName,
       zone: ownNode.get(settings.nodeName)?.zone,
-      addresses: [...own],
+      addresses: own,
       directReturn: directReturn(settings),
-      namespaceOf: (address) => {
-        const row = inputs.addresses.get(address);
-        return row?.kind === 'pod' ? row.namespace : undefined;
-      },
-      refuseClaim(address, service) {
-        const holder = clusterIps.get(address);
-        if (holder !== undefined && holder !== service.key) return `it is the cluster IP of ${holder}`;
-        const node = nodeAddresses.get(address) ?? (own.has(address) ? settings.nodeName : undefined);
-        if (node !== undefined) return `it is an address of node ${node}`;
-        const pod = inputs.addresses.get(address);
-        return pod?.kind === 'pod' ? `it is the address of pod ${pod.namespace}/${pod.pod}` : undefined;
-      },
+      inMaintenance: () => false,
+      nodeOf: (address) => nodeAddresses.get(address) ?? (own.has(address) ? settings.nodeName : undefined),
     };
   };
-  const derivation = createServiceDerivation({ services, slices, extras: hostPorts, to: frontends, node: nodeContext });
+  const derivation = createServiceDerivation({
+    services,
+    slices,
+    extras: hostPorts,
+    addresses: inputs.addresses,
+    to: frontends,
+    node: nodeFacts,
+  });
 
   function updateHostPorts(): void {
     if (!pods.initialized) return;
@@ -215,7 +213,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     scheduled = true;
     setImmediate(run);
   };
-  for (const table of [services, slices, pods, endpoints] as ReadTable<unknown>[])
+  for (const table of [services, slices, pods, endpoints, inputs.addresses] as ReadTable<unknown>[])
     table.subscribe(() => schedule(false));
   for (const table of [inputs.hostAddresses, inputs.nodes, ownNode] as ReadTable<unknown>[])
     table.subscribe(() => schedule(true));
@@ -266,6 +264,8 @@ function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: readonly str
     for (const port of pod.hostPorts ?? []) {
       const only = port.hostIp;
       if (only !== undefined && only.includes(':') !== (family === 6)) continue;
+      // Any address may stand here: one that is not the node's would take somebody else's traffic.
+      if (only !== undefined && !own.includes(only) && !isLoopback(only)) continue;
       const isFamily = (text: string) => text.includes(':') === (family === 6);
       const outside = only === undefined ? own.filter(isFamily) : [only];
       const inside = only ?? anyAddress[family];
@@ -289,3 +289,5 @@ function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: readonly str
   }
   return { owner: `pod ${pod.key}`, createdAt: new Date(endpoint.createdAtMs).toISOString(), frontends };
 }
+
+const isLoopback = (address: string) => address === '::1' || address.startsWith('127.');
