@@ -29,7 +29,7 @@ import { type Choice, choose, focusOf, type Group, groups, listedNames } from '.
 interface Options {
   readonly group?: string[];
   readonly only?: string;
-  readonly procs: number;
+  readonly procs?: number;
   readonly lab?: string;
   readonly keep?: boolean;
   readonly dryRun?: boolean;
@@ -44,7 +44,7 @@ const options: Options = new Command('make conformance --')
   .description("Runs Kubernetes' own network tests against a lab without kube-proxy.")
   .addOption(new Option('--group <name...>', 'only these groups').choices(groups.map((group) => group.name)))
   .option('--only <pattern>', 'only tests whose name matches this regular expression')
-  .option('--procs <n>', 'tests at the same time', Number, 3)
+  .option('--procs <n>', 'tests at the same time, in place of what each group says', Number)
   .option('--lab <name>', 'use this lab, which is up, and leave it up')
   .option('--keep', `leave the lab "${ownLab}" up`)
   .option('--dry-run', 'say which tests are run and which are left out, and run none')
@@ -147,7 +147,13 @@ async function runTests(
   const report = `${group.name}.json`;
   const log = join(folder, `${group.name}.log`);
   const ginkgo = [
-    ...[programs.ginkgo, `--procs=${Math.min(options.procs, names.length)}`, '-v', '--no-color', '--silence-skips'],
+    ...[
+      programs.ginkgo,
+      `--procs=${Math.min(options.procs ?? group.procs, names.length)}`,
+      '-v',
+      '--no-color',
+      '--silence-skips',
+    ],
     ...['--timeout=3h', `--output-dir=${folder}`, `--json-report=${report}`, `--focus=${focusOf(names)}`],
   ];
   const suite = [

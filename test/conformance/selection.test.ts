@@ -9,6 +9,7 @@ const group: Group = {
   count: 2,
   leftOut: [{ tests: /\[Slow\]/, count: 1, reason: 'slow' }],
   nodes: 3,
+  procs: 1,
 };
 const names = ['[sig-network] a (b)', '[sig-network] a (b) c', '[sig-network] d [Slow]', '[sig-node] e'];
 

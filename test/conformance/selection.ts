@@ -18,6 +18,8 @@ export interface Group {
   readonly leftOut: readonly LeftOut[];
   /** Nodes of the lab, in three zones by turns. */
   readonly nodes: number;
+  /** Tests at the same time: some work, others mostly wait. */
+  readonly procs: number;
 }
 
 /** What came of a group's patterns. */
@@ -40,6 +42,7 @@ export const groups: readonly Group[] = [
     count: 45,
     leftOut: [],
     nodes: 3,
+    procs: 3,
   },
   {
     name: 'policy',
@@ -48,6 +51,7 @@ export const groups: readonly Group[] = [
     count: 47,
     leftOut: [{ tests: /\[Feature:SCTPConnectivity\]/, count: 3, reason: noSctp }],
     nodes: 3,
+    procs: 3,
   },
   {
     name: 'network',
@@ -84,6 +88,7 @@ export const groups: readonly Group[] = [
       },
     ],
     nodes: 3,
+    procs: 6,
   },
   {
     name: 'zones',
@@ -92,6 +97,7 @@ export const groups: readonly Group[] = [
     count: 6,
     leftOut: [],
     nodes: 6,
+    procs: 3,
   },
 ];
 
