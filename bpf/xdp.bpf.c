@@ -318,9 +318,10 @@ static __always_inline int add_tunnel(struct xdp_md *ctx, const struct service_f
 	return 1;
 }
 
-static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, struct service_flow *f, struct scratch *s, __u32 now, int ipv6)
+static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, struct found *found, struct scratch *s, __u32 now, int ipv6)
 {
 	__u32 room = 0, len = (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN;
+	struct service_flow *f = found->flow;
 	struct lb_config *config = NULL;
 	int what = 2;
 
@@ -341,9 +342,13 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 		if (!look_up_way(ctx, f->flags & FLOW_SNAT ? f->nat_addr : p->src, f->addr, f, ipv6))
 			return XDP_PASS;
 		f->hop_checked = now;
-		keep_reply(p, f, s);
+		way_remember(f);
+		if (!found->fresh)
+			keep_reply(p, f, s);
 	}
 	if (f->mtu && len + room > f->mtu)
+		return XDP_PASS;
+	if (found->fresh && balance_begin(p, s))
 		return XDP_PASS;
 	if (!rewrite(ctx, p, what, f->nat_addr, f->nat_port, f->addr, f->port, ipv6))
 		return XDP_PASS;
@@ -391,11 +396,11 @@ static __always_inline int handle(struct xdp_md *ctx, int ipv6)
 	way = balance(&p, s, &found, now);
 	if (way != WAY_BACKEND && way != WAY_CLIENT)
 		return XDP_PASS; /* of what is to be dropped, too, tc tells the reason */
-	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)))
+	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)) && !found.fresh)
 		balance_closing(&p, found.flow, found.reply, s);
 	if (found.reply)
 		return to_client(ctx, &p, found.reply, s, now, ipv6);
-	return found.flow ? to_backend(ctx, &p, found.flow, s, now, ipv6) : XDP_PASS;
+	return found.flow ? to_backend(ctx, &p, &found, s, now, ipv6) : XDP_PASS;
 }
 
 static __noinline int handle4(struct xdp_md *ctx)

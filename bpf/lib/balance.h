@@ -25,10 +25,11 @@ enum way {
 /* Ports tried for a connection before it is given up. */
 #define NAT_TRIES 16
 
-/* What was found: one of the two, in the map. */
+/* What was found: one of the two. */
 struct found {
 	struct service_flow *flow;
 	struct service_reply *reply;
+	int fresh; /* the flow is not in the map yet: balance_begin() puts it there */
 };
 
 static __always_inline struct lb_config *lb_config_read(void)
@@ -90,28 +91,57 @@ static __noinline int take_nat_port(const struct packet *p, struct service_flow 
 	return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 }
 
-/* A connection that is not known yet. */
+/* The way to a backend as another connection to it found it a moment ago. */
+static __always_inline void way_recall(struct service_flow *f)
+{
+	__u32 index = f->backend & (BACKEND_WAYS - 1);
+	struct backend_way *w = bpf_map_lookup_elem(&backend_ways, &index);
+
+	if (!w || w->backend != f->backend || w->generation != f->generation || f->last_seen - w->checked > HOP_LIFETIME)
+		return;
+	__builtin_memcpy(f->macs, w->macs, 12);
+	f->macs_known = 1;
+	f->mtu = w->mtu;
+	f->hop_checked = w->checked;
+	f->ifindex = w->ifindex;
+}
+
+static __always_inline void way_remember(const struct service_flow *f)
+{
+	__u32 index = f->backend & (BACKEND_WAYS - 1);
+	struct backend_way *w = bpf_map_lookup_elem(&backend_ways, &index);
+
+	if (!w || !f->macs_known)
+		return;
+	w->backend = 0; /* who reads meanwhile finds nobody's */
+	asm volatile("" ::: "memory");
+	__builtin_memcpy(w->macs, f->macs, 12);
+	w->generation = f->generation;
+	w->mtu = f->mtu;
+	w->ifindex = f->ifindex;
+	w->checked = f->hop_checked;
+	asm volatile("" ::: "memory");
+	w->backend = f->backend;
+}
+
+/* A connection that is not known yet: picks its backend. */
 static __noinline int balance_new(const struct packet *p, const struct service *svc, struct scratch *s, struct found *found)
 {
 	struct affinity_key who __attribute__((aligned(8)));
-	struct service_reply *r;
-	__u32 number = 0, cause, hash;
+	__u32 number = 0, cause;
 	struct service_flow *f;
 	struct lb_config *config;
 	struct backend *b;
-	int reason;
 
 	if (!p || !svc || !s || !found)
 		return WAY_NONE;
 	if (!service_admits(svc, p->src))
 		return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
-	hash = connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol);
 	affinity_key_of_client(&who, p->src);
-	b = service_pick(svc, hash, &who, &number, &cause);
+	b = service_pick(svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &who, &number, &cause);
 	if (!b || (b->flags & BACKEND_LOCAL))
 		return WAY_HERE;
 	f = &s->flow;
-	r = &s->reply;
 	__builtin_memset(f, 0, sizeof(*f));
 	f->backend = number;
 	f->generation = b->generation;
@@ -130,17 +160,29 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 			return WAY_NONE;
 		addr_copy(f->nat_addr, p->ipv6 ? config->nat6 : config->nat4);
 		f->flags |= FLOW_SNAT;
-		__builtin_memset(r, 0, sizeof(*r));
-		reason = take_nat_port(p, f, r, &s->reply_key, hash);
-		if (reason)
-			return -reason;
 	}
-	if (bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
-		return -DROP_CT_MAP_INSERTION_FAILED;
-	found->flow = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (!found->flow)
-		return -DROP_CT_MAP_INSERTION_FAILED;
+	way_recall(f);
+	found->flow = f;
+	found->fresh = 1;
 	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
+}
+
+/* Makes the connection that balance_new() thought of: with a port of ours, and in the table. 0, or the reason to drop. */
+static __noinline int balance_begin(const struct packet *p, struct scratch *s)
+{
+	struct service_flow *f;
+	int reason;
+
+	if (!p || !s)
+		return DROP_CT_MAP_INSERTION_FAILED;
+	f = &s->flow;
+	if (f->flags & FLOW_SNAT) {
+		__builtin_memset(&s->reply, 0, sizeof(s->reply));
+		reason = take_nat_port(p, f, &s->reply, &s->reply_key, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol));
+		if (reason)
+			return reason;
+	}
+	return bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY) ? DROP_CT_MAP_INSERTION_FAILED : 0;
 }
 
 /* Which way a packet from a device goes, or minus the reason to drop it. */

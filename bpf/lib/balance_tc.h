@@ -280,30 +280,36 @@ static __noinline int balance_skb(struct __sk_buff *skb, int ipv6)
 {
 	struct drop_context c = {};
 	struct found found = {};
-	struct packet p = {};
+	struct packet *p;
 	struct scratch *s;
 	__u32 zero = 0;
-	int way, act;
+	int way;
 
 	s = bpf_map_lookup_elem(&scratch, &zero);
-	if (!s || (ipv6 ? packet_read_ip6(skb, &p) : packet_read_ip4(skb, &p)))
+	if (!s)
 		return TC_ACT_OK;
-	if (p.icmp_error)
-		return balance_error(skb, &p, s);
-	if (!balanced_protocol(p.protocol))
+	p = &s->packet;
+	__builtin_memset(p, 0, sizeof(*p));
+	if (ipv6 ? packet_read_ip6(skb, p) : packet_read_ip4(skb, p))
 		return TC_ACT_OK;
-	way = balance(&p, s, &found, clock_ticks());
+	if (p->icmp_error)
+		return balance_error(skb, p, s);
+	if (!balanced_protocol(p->protocol))
+		return TC_ACT_OK;
+	way = balance(p, s, &found, clock_ticks());
 	if (way == WAY_NONE || way == WAY_HERE)
 		return TC_ACT_OK;
 	if (way < 0)
-		return drop(skb, &p, &c, -way);
-	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)))
-		balance_closing(&p, found.flow, found.reply, s);
+		return drop(skb, p, &c, -way);
+	if (found.fresh) {
+		int reason = balance_begin(p, s);
+
+		if (reason)
+			return drop(skb, p, &c, reason);
+	} else if (p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST))) {
+		balance_closing(p, found.flow, found.reply, s);
+	}
 	if (way == WAY_CLIENT)
-		act = to_client(skb, &p, found.reply, s);
-	else if (way == WAY_STACK)
-		act = to_stack(skb, &p, found.flow);
-	else
-		act = to_backend(skb, &p, found.flow, s);
-	return act;
+		return to_client(skb, p, found.reply, s);
+	return way == WAY_STACK ? to_stack(skb, p, found.flow) : to_backend(skb, p, found.flow, s);
 }

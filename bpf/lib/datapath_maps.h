@@ -157,6 +157,7 @@ struct meant {
 };
 
 struct scratch {
+	struct packet packet; /* of the balancer, whose stack is full */
 	struct packet inner; /* the packet that an ICMP error speaks of */
 	struct ct_entry entry;
 	struct judgement judgement;

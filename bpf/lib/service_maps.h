@@ -83,6 +83,13 @@ struct {
 } service_replies SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, BACKEND_WAYS);
+	__type(key, __u32);
+	__type(value, struct backend_way);
+} backend_ways SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct socket_peer_key);

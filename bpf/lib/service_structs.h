@@ -139,6 +139,19 @@ struct service_reply {
 	__u32 hop_checked;
 };
 
+/* backend_ways: the next hop of backends, found by one connection and used by others for a moment. */
+#define BACKEND_WAYS 4096
+
+struct backend_way {
+	__u32 backend;
+	__u32 generation;
+	__u32 checked; /* ticks */
+	__u32 ifindex;
+	__u16 mtu;
+	__u8 macs[12];
+	__u8 pad[2];
+};
+
 /* socket_peers: what a socket that talks to a backend believes to talk to. */
 struct socket_peer_key {
 	__u64 cookie;

@@ -427,6 +427,47 @@ export const backend: Codec<Backend> = makeCodec<Backend>(
   }),
 );
 
+/** struct backend_way */
+export type BackendWay = {
+  backend: number;
+  generation: number;
+  checked: number;
+  ifindex: number;
+  mtu: number;
+  macs: Uint8Array;
+};
+/** Bytes and byte offsets of struct backend_way. */
+export const BACKEND_WAY_SIZE = 32;
+export const BackendWayOffset = {
+  backend: 0,
+  generation: 4,
+  checked: 8,
+  ifindex: 12,
+  mtu: 16,
+  macs: 18,
+} as const;
+export const backendWay: Codec<BackendWay> = makeCodec<BackendWay>(
+  32,
+  (view, offset, row) => {
+    view.setUint8(offset + 30, 0);
+    view.setUint8(offset + 31, 0);
+    view.setUint32(offset + 0, row.backend, true);
+    view.setUint32(offset + 4, row.generation, true);
+    view.setUint32(offset + 8, row.checked, true);
+    view.setUint32(offset + 12, row.ifindex, true);
+    view.setUint16(offset + 16, row.mtu, true);
+    writeBytes(view, offset + 18, 12, row.macs, 'backend_way.macs');
+  },
+  (view, offset) => ({
+    backend: view.getUint32(offset + 0, true),
+    generation: view.getUint32(offset + 4, true),
+    checked: view.getUint32(offset + 8, true),
+    ifindex: view.getUint32(offset + 12, true),
+    mtu: view.getUint16(offset + 16, true),
+    macs: readBytes(view, offset + 18, 12),
+  }),
+);
+
 /** struct ct4_key */
 export type Ct4Key = {
   loAddr: number;
@@ -1526,6 +1567,7 @@ export const serviceReply: Codec<ServiceReply> = makeCodec<ServiceReply>(
 
 /** struct scratch */
 export type Scratch = {
+  packet: Packet;
   inner: Packet;
   entry: CtEntry;
   judgement: Judgement;
@@ -1536,38 +1578,41 @@ export type Scratch = {
   replyKey: ServiceFlowKey;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 592;
+export const SCRATCH_SIZE = 656;
 export const ScratchOffset = {
-  inner: 0,
-  entry: 64,
-  judgement: 240,
-  meant: 336,
-  flowKey: 360,
-  flow: 400,
-  reply: 480,
-  replyKey: 552,
+  packet: 0,
+  inner: 64,
+  entry: 128,
+  judgement: 304,
+  meant: 400,
+  flowKey: 424,
+  flow: 464,
+  reply: 544,
+  replyKey: 616,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  592,
+  656,
   (view, offset, row) => {
-    packet.encodeInto(view, offset + 0, row.inner);
-    ctEntry.encodeInto(view, offset + 64, row.entry);
-    judgement.encodeInto(view, offset + 240, row.judgement);
-    meant.encodeInto(view, offset + 336, row.meant);
-    serviceFlowKey.encodeInto(view, offset + 360, row.flowKey);
-    serviceFlow.encodeInto(view, offset + 400, row.flow);
-    serviceReply.encodeInto(view, offset + 480, row.reply);
-    serviceFlowKey.encodeInto(view, offset + 552, row.replyKey);
+    packet.encodeInto(view, offset + 0, row.packet);
+    packet.encodeInto(view, offset + 64, row.inner);
+    ctEntry.encodeInto(view, offset + 128, row.entry);
+    judgement.encodeInto(view, offset + 304, row.judgement);
+    meant.encodeInto(view, offset + 400, row.meant);
+    serviceFlowKey.encodeInto(view, offset + 424, row.flowKey);
+    serviceFlow.encodeInto(view, offset + 464, row.flow);
+    serviceReply.encodeInto(view, offset + 544, row.reply);
+    serviceFlowKey.encodeInto(view, offset + 616, row.replyKey);
   },
   (view, offset) => ({
-    inner: packet.decodeFrom(view, offset + 0),
-    entry: ctEntry.decodeFrom(view, offset + 64),
-    judgement: judgement.decodeFrom(view, offset + 240),
-    meant: meant.decodeFrom(view, offset + 336),
-    flowKey: serviceFlowKey.decodeFrom(view, offset + 360),
-    flow: serviceFlow.decodeFrom(view, offset + 400),
-    reply: serviceReply.decodeFrom(view, offset + 480),
-    replyKey: serviceFlowKey.decodeFrom(view, offset + 552),
+    packet: packet.decodeFrom(view, offset + 0),
+    inner: packet.decodeFrom(view, offset + 64),
+    entry: ctEntry.decodeFrom(view, offset + 128),
+    judgement: judgement.decodeFrom(view, offset + 304),
+    meant: meant.decodeFrom(view, offset + 400),
+    flowKey: serviceFlowKey.decodeFrom(view, offset + 424),
+    flow: serviceFlow.decodeFrom(view, offset + 464),
+    reply: serviceReply.decodeFrom(view, offset + 544),
+    replyKey: serviceFlowKey.decodeFrom(view, offset + 616),
   }),
 );
 
@@ -1792,6 +1837,7 @@ export const sourceRangeKey: Codec<SourceRangeKey> = makeCodec<SourceRangeKey>(
 /** Maps with typed keys and values. */
 export const datapathMaps = {
   announced: { name: 'announced', type: 1, maxEntries: 16384, flags: 1, perCpu: false, key: announcedKey, value: announced } satisfies MapSpec<AnnouncedKey, Announced>,
+  backend_ways: { name: 'backend_ways', type: 6, maxEntries: 4096, flags: 0, perCpu: true, key: u32Codec, value: backendWay } satisfies MapSpec<number, BackendWay>,
   backends: { name: 'backends', type: 2, maxEntries: 262144, flags: 1024, perCpu: false, key: u32Codec, value: backend } satisfies MapSpec<number, Backend>,
   counters: { name: 'counters', type: 6, maxEntries: 16, flags: 0, perCpu: true, key: u32Codec, value: u64Codec } satisfies MapSpec<number, bigint>,
   ct4: { name: 'ct4', type: 9, maxEntries: 131072, flags: 0, perCpu: false, key: ct4Key, value: ctEntry } satisfies MapSpec<Ct4Key, CtEntry>,
