@@ -9,6 +9,7 @@
 #include "drop.h"
 #include "events.h"
 #include "icmp_error.h"
+#include "nat.h"
 #include "ndp.h"
 #include "packet.h"
 #include "policy.h"
@@ -82,6 +83,27 @@ static __always_inline int drop_judged(struct __sk_buff *skb, struct packet *p, 
 	p->sport = j->sport;
 	p->dport = j->protocol == IPPROTO_ICMP || j->protocol == IPPROTO_ICMPV6 ? p->dport : j->dport;
 	return drop(skb, p, &c, reason);
+}
+
+/* A packet of the originator's that policy denies: in silence, or with an answer where the operator wants one. */
+static __noinline int deny(struct __sk_buff *skb, struct packet *p, struct scratch *s, int reason)
+{
+	struct judgement *j;
+	struct lb_config *config;
+	__u32 zero = 0;
+	int act;
+
+	if (!p || !s)
+		return TC_ACT_SHOT;
+	j = &s->judgement;
+	act = drop_judged(skb, p, j, 0, reason);
+	config = bpf_map_lookup_elem(&lb_config, &zero);
+	if (reason != DROP_POLICY_DENIED || !config || !(config->flags & LB_DENY_ICMP))
+		return act;
+	/* The sender knows the frontend: the answer speaks of it. */
+	if (s->meant.service && nat_rewrite(skb, p, END_DST, s->meant.addr, s->meant.port))
+		return act;
+	return refuse_packet(skb, p, REFUSE_PORT, 0);
 }
 
 /* Policy sees ICMP by its type, where other protocols have the port. */
@@ -231,7 +253,7 @@ static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, in
 		}
 	}
 	if (reason)
-		return drop_judged(skb, p, j, d, reason);
+		return deny(skb, p, s, reason);
 
 	__builtin_memset(e, 0, sizeof(*e));
 	e->flags = (p->ipv6 ? CT_IPV6 : 0) | (midstream ? CT_MIDSTREAM : 0) | (ct_source_is_hi(p) != d ? CT_ORIGINATOR_HI : 0);

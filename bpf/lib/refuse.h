@@ -6,7 +6,7 @@
 #include "deliver.h"
 #include "packet.h"
 
-enum refusal { REFUSE_PORT = 1, REFUSE_TOO_BIG = 2 };
+enum refusal_kind { REFUSE_PORT = 1, REFUSE_TOO_BIG = 2 };
 
 /* Of the packet complained of: what RFC 792 asks for, and enough for every stack. */
 #define REFUSED_BYTES4 28
@@ -35,60 +35,71 @@ static __always_inline __sum16 fold(__u32 sum)
 	return (__sum16)~sum;
 }
 
-static __always_inline int refuse_ip4(struct __sk_buff *skb, int kind, __u16 mtu)
-{
-	struct refusal4 r = {};
-	struct iphdr old;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, r.packet, REFUSED_BYTES4) < 0)
-		return 0;
-	__builtin_memcpy(&old, r.packet, sizeof(old));
-	if (old.ihl != 5 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0) < 0)
-		return 0;
-	r.ip.version = 4;
-	r.ip.ihl = 5;
-	r.ip.tot_len = bpf_htons(sizeof(r));
-	r.ip.ttl = 64;
-	r.ip.protocol = IPPROTO_ICMP;
-	r.ip.saddr = old.daddr;
-	r.ip.daddr = old.saddr;
-	r.ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.ip, sizeof(r.ip), 0));
-	r.type = ICMP_DEST_UNREACH;
-	r.code = kind == REFUSE_TOO_BIG ? 4 : 3;
-	r.mtu = bpf_htons(mtu);
-	r.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.type, sizeof(r) - sizeof(r.ip), 0));
-	return bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0) == 0;
-}
-
-static __always_inline int refuse_ip6(struct __sk_buff *skb, int kind, __u16 mtu)
-{
-	struct refusal6 r = {};
+/* What is built, on the per-CPU scratch: it is too large for the stack. */
+struct refusal {
+	union {
+		struct refusal4 four;
+		struct refusal6 six;
+	};
 	struct {
 		__u8 src[16], dst[16];
 		__be32 len, next;
-	} pseudo = {};
-	struct ipv6hdr old;
+	} pseudo;
+};
+_Static_assert(sizeof(struct refusal) <= sizeof(((struct scratch *)0)->refusal), "a refusal fits its room");
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, r.packet, REFUSED_BYTES6) < 0)
+static __noinline int refuse_ip4(struct __sk_buff *skb, struct refusal4 *r, int kind, __u16 mtu)
+{
+	if (!r)
 		return 0;
-	__builtin_memcpy(&old, r.packet, sizeof(old));
-	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0) < 0)
+	__builtin_memset(r, 0, sizeof(*r));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, REFUSED_BYTES4) < 0)
 		return 0;
-	r.ip.version = 6;
-	r.ip.payload_len = bpf_htons(sizeof(r) - sizeof(r.ip));
-	r.ip.nexthdr = IPPROTO_ICMPV6;
-	r.ip.hop_limit = 64;
-	r.ip.saddr = old.daddr;
-	r.ip.daddr = old.saddr;
-	r.type = kind == REFUSE_TOO_BIG ? 2 : 1;
-	r.code = kind == REFUSE_TOO_BIG ? 0 : 4;
-	r.mtu = kind == REFUSE_TOO_BIG ? bpf_htonl(mtu) : 0;
-	__builtin_memcpy(pseudo.src, &r.ip.saddr, 32);
-	pseudo.len = bpf_htonl(sizeof(r) - sizeof(r.ip));
-	pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
-	r.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r.type, sizeof(r) - sizeof(r.ip),
-				     bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0)));
-	return bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0) == 0;
+	if (((struct iphdr *)r->packet)->ihl != 5 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+		return 0;
+	r->ip.version = 4;
+	r->ip.ihl = 5;
+	r->ip.tot_len = bpf_htons(sizeof(*r));
+	r->ip.ttl = 64;
+	r->ip.protocol = IPPROTO_ICMP;
+	r->ip.saddr = ((struct iphdr *)r->packet)->daddr;
+	r->ip.daddr = ((struct iphdr *)r->packet)->saddr;
+	r->ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->ip, sizeof(r->ip), 0));
+	r->type = ICMP_DEST_UNREACH;
+	r->code = kind == REFUSE_TOO_BIG ? 4 : 3;
+	r->mtu = bpf_htons(mtu);
+	r->check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->type, sizeof(*r) - sizeof(r->ip), 0));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
+}
+
+static __noinline int refuse_ip6(struct __sk_buff *skb, struct refusal *room, int kind, __u16 mtu)
+{
+	struct refusal6 *r;
+
+	if (!room)
+		return 0;
+	r = &room->six;
+	__builtin_memset(r, 0, sizeof(*r));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, REFUSED_BYTES6) < 0)
+		return 0;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+		return 0;
+	r->ip.version = 6;
+	r->ip.payload_len = bpf_htons(sizeof(*r) - sizeof(r->ip));
+	r->ip.nexthdr = IPPROTO_ICMPV6;
+	r->ip.hop_limit = 64;
+	addr_copy_by4((__u8 *)&r->ip.saddr, r->packet + 24);
+	addr_copy_by4((__u8 *)&r->ip.daddr, r->packet + 8);
+	r->type = kind == REFUSE_TOO_BIG ? 2 : 1;
+	r->code = kind == REFUSE_TOO_BIG ? 0 : 4;
+	r->mtu = kind == REFUSE_TOO_BIG ? bpf_htonl(mtu) : 0;
+	addr_copy_by4(room->pseudo.src, r->packet + 24);
+	addr_copy_by4(room->pseudo.dst, r->packet + 8);
+	room->pseudo.len = bpf_htonl(sizeof(*r) - sizeof(r->ip));
+	room->pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
+	r->check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->type, sizeof(*r) - sizeof(r->ip),
+				      bpf_csum_diff(NULL, 0, (__be32 *)&room->pseudo, sizeof(room->pseudo), 0)));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
 }
 
 /* Turns the packet into the message and sends it back the way it came. Only first fragments of what is no ICMP itself are
@@ -98,11 +109,18 @@ static __noinline int refuse_packet(struct __sk_buff *skb, const struct packet *
 	struct {
 		__u8 to[6], from[6];
 	} eth;
+	struct scratch *s;
+	struct refusal *r;
+	__u32 zero = 0;
 	__u8 from[6];
 
 	if (!p || p->later_fragment || p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
 		return TC_ACT_SHOT;
-	if (!(p->ipv6 ? refuse_ip6(skb, kind, mtu) : refuse_ip4(skb, kind, mtu)))
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	if (!s)
+		return TC_ACT_SHOT;
+	r = (struct refusal *)s->refusal;
+	if (!(p->ipv6 ? refuse_ip6(skb, r, kind, mtu) : refuse_ip4(skb, &r->four, kind, mtu)))
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0)
 		return TC_ACT_SHOT;

@@ -11,7 +11,13 @@ import { fromPod } from './probe.ts';
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 
 /** The kernel refuses a program at a million. What is verified is also what a pod's first packet may run through. */
-const verifiedLimits: Record<string, number> = { pod: 260_000, device: 260_000, node: 260_000, sweep: 5_000 };
+const verifiedLimits: Record<string, number> = {
+  pod: 260_000,
+  device: 260_000,
+  node: 260_000,
+  sweep: 5_000,
+  balance_host: 60_000,
+};
 
 describe('cost of the datapath', { skip }, () => {
   let bed: Bed;

@@ -11,6 +11,7 @@ import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
 import { icmpErrorPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
 import { type BedFrontend, type BedServices, createBedServices, natEnd } from '../../test/bed/services.ts';
+import { denyIngress } from './policy-lines.ts';
 import { counter, fromPod, fromWire } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -474,6 +475,49 @@ describe('services on packets, inside other packets', { skip }, () => {
       const mtu = new DataView(seen.body.buffer, seen.body.byteOffset).getUint32(4);
       assert.equal(mtu, six ? 1460 : 1480);
       assert.ok(checksumsHold(refused.data));
+    });
+  }
+});
+
+describe('policyDenyResponse: icmp', { skip }, () => {
+  let bed: Bed;
+  let services: BedServices;
+  before(async () => {
+    bed = await createBed({
+      pods: [
+        { name: 'a', node: 0 },
+        { name: 'b', node: 0 },
+      ],
+    });
+    services = createBedServices(bed, { refuseDenied: true });
+    bed.setPolicies([denyIngress('shut', 'b')]);
+  });
+  after(() => {
+    services?.close();
+    bed?.close();
+  });
+
+  for (const { name, six, key } of families) {
+    test(`a packet that policy denies is dropped, said, and answered (${name})`, () => {
+      const [a, b] = [bed.pod('a'), bed.pod('b')];
+      const denied = fromPod(bed, a, syn(a, b, six, nextPort(), 80, podMac(a.ifindex)));
+      assert.deepEqual([denied.outcome, denied.reason], ['sent on', 'POLICY_DENIED']);
+      const seen = readPacket(denied.data);
+      assert.deepEqual([seen.source, seen.destination], [b[key], a[key]]);
+      assert.deepEqual([seen.protocol, ...seen.body.slice(0, 2)], six ? [58, 1, 4] : [1, 3, 3]);
+      assert.ok(checksumsHold(denied.data));
+    });
+
+    test(`the answer speaks of the frontend, where that was asked (${name})`, () => {
+      const [a, b] = [bed.pod('a'), bed.pod('b')];
+      const front = frontend([b]);
+      services.add(front);
+      const denied = fromPod(bed, a, syn(a, front, six, nextPort(), 80, podMac(a.ifindex)));
+      assert.deepEqual([denied.outcome, denied.reason], ['sent on', 'POLICY_DENIED']);
+      const seen = readPacket(denied.data);
+      assert.equal(seen.source, front[key]);
+      const inner = readPacket(denied.data, six ? 14 + 40 + 8 : 14 + 20 + 8);
+      assert.deepEqual([inner.destination, inner.destinationPort], [front[key], 80]);
     });
   }
 });

@@ -1576,9 +1576,10 @@ export type Scratch = {
   flow: ServiceFlow;
   reply: ServiceReply;
   replyKey: ServiceFlowKey;
+  refusal: Uint8Array;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 656;
+export const SCRATCH_SIZE = 816;
 export const ScratchOffset = {
   packet: 0,
   inner: 64,
@@ -1589,9 +1590,10 @@ export const ScratchOffset = {
   flow: 464,
   reply: 544,
   replyKey: 616,
+  refusal: 656,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  656,
+  816,
   (view, offset, row) => {
     packet.encodeInto(view, offset + 0, row.packet);
     packet.encodeInto(view, offset + 64, row.inner);
@@ -1602,6 +1604,7 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     serviceFlow.encodeInto(view, offset + 464, row.flow);
     serviceReply.encodeInto(view, offset + 544, row.reply);
     serviceFlowKey.encodeInto(view, offset + 616, row.replyKey);
+    writeBytes(view, offset + 656, 160, row.refusal, 'scratch.refusal');
   },
   (view, offset) => ({
     packet: packet.decodeFrom(view, offset + 0),
@@ -1613,6 +1616,7 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     flow: serviceFlow.decodeFrom(view, offset + 464),
     reply: serviceReply.decodeFrom(view, offset + 544),
     replyKey: serviceFlowKey.decodeFrom(view, offset + 616),
+    refusal: readBytes(view, offset + 656, 160),
   }),
 );
 

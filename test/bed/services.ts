@@ -42,7 +42,10 @@ export function natEnd(node: number): { ipv4: string; ipv6: string } {
 }
 
 /** Prepares a bed with the datapath for services. */
-export function createBedServices(bed: Bed, options: { readonly tunnel?: boolean } = {}): BedServices {
+export function createBedServices(
+  bed: Bed,
+  options: { readonly tunnel?: boolean; readonly refuseDenied?: boolean } = {},
+): BedServices {
   const closers: (() => void)[] = [];
   const xdp: LoadedObject[] = [];
   const objects = fileURLToPath(new URL('../../build/bpf', import.meta.url));
@@ -58,7 +61,8 @@ export function createBedServices(bed: Bed, options: { readonly tunnel?: boolean
         nat6: addressBytes(nat.ipv6),
         node4: addressBytes(node.ipv4),
         node6: addressBytes(node.ipv6),
-        flags: options.tunnel ? LbConfigFlags.LB_DSR_TUNNEL : 0,
+        flags:
+          (options.tunnel ? LbConfigFlags.LB_DSR_TUNNEL : 0) | (options.refuseDenied ? LbConfigFlags.LB_DENY_ICMP : 0),
       }),
     );
     for (const other of bed.nodes.keys()) knowNatAddress(node, other, other === index);

@@ -25,6 +25,8 @@ export interface AgentSettings {
   /** How packets from outside reach backends on other nodes: translated here both ways (snat), answered by the backend's
    * node (dsr), or dsr for TCP and snat for the rest (hybrid). */
   readonly lbMode: 'snat' | 'dsr' | 'hybrid';
+  /** What a sender gets whose packet policy denies: nothing, or an ICMP message that makes its connect() fail at once. */
+  readonly policyDenyResponse: 'none' | 'icmp';
   /** How a packet carries the frontend to the backend's node with dsr: an option of the IP header, or inside another packet. */
   readonly dsrDispatch: 'option' | 'tunnel';
   /** Where services are balanced before the kernel's stack sees a packet: in the driver of physical devices (auto), of all

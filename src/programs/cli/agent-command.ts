@@ -86,6 +86,11 @@ export function agentCommand(): Command {
         .choices(['l2', 'none'])
         .default('l2'),
     )
+    .addOption(
+      new Option('--policy-deny-response <what>', 'what senders get when policy denies: nothing, or a refusal by ICMP')
+        .choices(['none', 'icmp'])
+        .default('none'),
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -116,6 +121,7 @@ Examples:
         reportIntervalMs: options.reportInterval * 1000,
         dropReportsPerSecond: options.dropReports,
         xdp: options.xdp,
+        policyDenyResponse: options.policyDenyResponse,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
         announce: options.announce,
