@@ -2,38 +2,29 @@
 // in one write. Order is the contract: backends, slots, source ranges, then the frontend that points to them; the other
 // way round when it goes. What an earlier run left is taken over number by number, so a restart changes nothing.
 import type { Target, TargetResult } from '../../core/reconciler.ts';
-import { type FrontendBackend, type FrontendRow, protocolNumbers } from '../../core/rows.ts';
+import type { FrontendBackend, FrontendRow } from '../../core/rows.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import {
-  BackendFlags,
-  BackendOffset,
-  datapathMaps,
-  type Service,
-  ServiceFlags,
-  ServiceScope,
-} from '../../kernel/datapath.gen.ts';
+import { datapathMaps, type Service, ServiceFlags } from '../../kernel/datapath.gen.ts';
 import { isMapFull } from '../../kernel/kernel-error.ts';
-import type { MappedArray } from '../../kernel/mmap-array.ts';
-import { addressBytes, blockKey } from '../datapath/address-keys.ts';
-import { hash32, maglevSize, maglevTable } from './maglev.ts';
-import { createSlotRanges } from './slot-ranges.ts';
+import type { ArrayMemory } from '../../kernel/mmap-array.ts';
+import { createBackendNumbers, type GoneBackend, type NumberedBackend } from './backend-numbers.ts';
+import { directKey, keyBytesOf, keyText, serviceKey, sourceRangeKey } from './service-keys.ts';
+import { createSlotTables, type SlotTable } from './slot-tables.ts';
 
 /** The maps that are written here. */
 export interface ServiceMaps {
   readonly services: BpfMap;
   readonly sourceRanges: BpfMap;
   readonly directBackends: BpfMap;
-  readonly slots: MappedArray;
-  readonly backends: MappedArray;
+  readonly slots: ArrayMemory;
+  readonly backends: ArrayMemory;
 }
 
 /** What the kernel was told of a frontend. */
 export interface WrittenFrontend {
   readonly row: FrontendRow;
   readonly id: number;
-  readonly firstSlot: number;
-  readonly slotCount: number;
-  readonly algorithm: FrontendRow['algorithm'];
+  readonly table: SlotTable;
   /** Numbers of the backends, in the row's order. */
   readonly backends: readonly number[];
 }
@@ -51,306 +42,126 @@ export interface ServicePressure {
 export interface ServiceTarget extends Target<FrontendRow> {
   get(key: string): WrittenFrontend | undefined;
   byId(id: number): WrittenFrontend | undefined;
-  backendByNumber(number: number): { readonly owner: string; readonly backend: FrontendBackend } | undefined;
+  backendByNumber(number: number): NumberedBackend | undefined;
   /** Backends that went since the last call: sockets that talk to them are to be closed. */
-  takeGone(): number[];
+  takeGone(): GoneBackend[];
   pressure(): ServicePressure;
 }
 
 const restMs = 2_000;
 const slotsPerElement = 16;
+const admitted = Uint8Array.of(1, 0, 0, 0);
 
-interface BackendSlot {
-  readonly number: number;
-  readonly generation: number;
-  readonly owner: string;
-  backend: FrontendBackend;
-  users: number;
-}
+/** Takes the maps over as they are. `nowMs` never goes back. */
+export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = () => performance.now()): ServiceTarget {
+  const numbers = createBackendNumbers({ memory: maps.backends, restMs, nowMs });
+  const tables = createSlotTables({ memory: maps.slots, perElement: slotsPerElement, restMs, nowMs });
+  const written = new Map<string, WrittenFrontend>();
+  const byId = new Map<number, WrittenFrontend>();
 
-interface SlotTable {
-  readonly first: number;
-  readonly count: number;
-  readonly algorithm: FrontendRow['algorithm'];
-  users: number;
-}
-
-/** Takes the maps over as they are. */
-export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Date.now): ServiceTarget {
-  const backendCapacity = maps.backends.bytes.length / maps.backends.strideBytes;
-  const ranges = createSlotRanges({
-    capacity: (maps.slots.bytes.length / maps.slots.strideBytes) * slotsPerElement,
-    align: slotsPerElement,
-    restMs,
-    nowMs,
-  });
-  const written = new Map<string, WrittenFrontend & { tableKey: string }>();
-  const byId = new Map<number, string>();
-  const backends = new Map<string, BackendSlot>();
-  const byNumber = new Map<number, string>();
-  const tables = new Map<string, SlotTable>();
-  const gone: number[] = [];
-
-  // What is in the kernel already: ids by key, ranges in use, backends by what their generation says of them.
+  // What is in the kernel already.
   const leftServices = new Map<string, Service>();
-  const leftRanges = new Map<number, { first: number; count: number }>();
   for (const { key, value } of maps.services.entries()) {
     const service = datapathMaps.services.value.decode(value);
     leftServices.set(keyText(key), service);
-    if (
-      service.slotCount > 0 &&
-      !leftRanges.has(service.firstSlot) &&
-      ranges.claim(service.firstSlot, service.slotCount)
-    )
-      leftRanges.set(service.firstSlot, { first: service.firstSlot, count: service.slotCount });
-  }
-  const leftBackends = new Map<number, number>();
-  const usedNumbers = new Set<number>([0]);
-  for (let number = 1; number < backendCapacity; number++) {
-    const offset = number * maps.backends.strideBytes;
-    if ((maps.backends.bytes[offset + BackendOffset.flags]! & BackendFlags.BACKEND_USED) === 0) continue;
-    leftBackends.set(maps.backends.view.getUint32(offset + BackendOffset.generation, true), number);
-    usedNumbers.add(number);
+    tables.claim(service.firstSlot, service.slotCount);
   }
   const leftSourceRanges = new Set(maps.sourceRanges.entries().map(({ key }) => keyText(key)));
-  const leftDirect = new Set(maps.directBackends.entries().map(({ key }) => keyText(key)));
+  const leftDirect = new Map(maps.directBackends.entries().map(({ key, value }) => [keyText(key), keyText(value)]));
   const idsInUse = new Set([...leftServices.values()].map((service) => service.id));
-  let nextId = 1;
-  let nextNumber = 1;
-  const restingNumbers: { number: number; untilMs: number }[] = [];
+  // An id is not given again: flows and affinity remember it for hours.
+  let nextId = 1 + [...idsInUse].reduce((most, id) => Math.max(most, id), 0);
   let withoutTable = 0;
   let pruned = false;
 
-  function takeId(key: string): number {
-    const left = leftServices.get(key);
-    if (left !== undefined) return left.id;
+  function takeId(): number {
     while (idsInUse.has(nextId)) nextId++;
     idsInUse.add(nextId);
     return nextId++;
   }
 
-  function takeNumber(generation: number): number | undefined {
-    const left = leftBackends.get(generation);
-    if (left !== undefined) {
-      leftBackends.delete(generation);
-      return left;
-    }
-    const now = nowMs();
-    if (restingNumbers.length > 0 && restingNumbers[0]!.untilMs <= now) {
-      const { number } = restingNumbers.shift()!;
-      usedNumbers.add(number);
-      return number;
-    }
-    while (nextNumber < backendCapacity && usedNumbers.has(nextNumber)) nextNumber++;
-    if (nextNumber >= backendCapacity) return undefined;
-    usedNumbers.add(nextNumber);
-    return nextNumber++;
-  }
-
-  function writeBackend(slot: BackendSlot, row: FrontendRow): void {
-    const { backend, number } = slot;
-    const value = datapathMaps.backends.value.encode({
-      addr: addressBytes(backend.address),
-      port: backend.port,
-      protocol: protocolNumbers[row.protocol],
-      flags:
-        BackendFlags.BACKEND_USED |
-        (backend.state === 'serving' ? BackendFlags.BACKEND_SERVING : 0) |
-        (backend.where === 'pod'
-          ? BackendFlags.BACKEND_LOCAL
-          : backend.where === 'node'
-            ? BackendFlags.BACKEND_NODE
-            : 0),
-      generation: slot.generation,
-    });
-    const offset = number * maps.backends.strideBytes;
-    if (Buffer.compare(maps.backends.bytes.subarray(offset, offset + value.length), value) !== 0)
-      maps.backends.bytes.set(value, offset);
-  }
-
-  function freeBackend(name: string, slot: BackendSlot): void {
-    backends.delete(name);
-    byNumber.delete(slot.number);
-    const offset = slot.number * maps.backends.strideBytes;
-    maps.backends.bytes.fill(0, offset, offset + maps.backends.strideBytes);
-    usedNumbers.delete(slot.number);
-    restingNumbers.push({ number: slot.number, untilMs: nowMs() + restMs });
-    gone.push(slot.number);
-  }
-
-  /** The numbers of a row's backends; each is used once more. Undefined when there is no number left. */
-  function useBackends(row: FrontendRow): number[] | undefined {
-    const numbers: number[] = [];
-    for (const backend of row.backends) {
-      const name = backendName(row, backend);
-      let slot = backends.get(name);
-      if (slot === undefined) {
-        const generation = hash32(name, 1) || 1;
-        const number = takeNumber(generation);
-        if (number === undefined) {
-          for (const taken of numbers) dropBackend(taken);
-          return undefined;
-        }
-        slot = { number, generation, owner: `${row.service}:${row.portName}`, backend, users: 0 };
-        backends.set(name, slot);
-        byNumber.set(number, name);
-      }
-      slot.users++;
-      slot.backend = backend;
-      writeBackend(slot, row);
-      numbers.push(slot.number);
-    }
-    return numbers;
-  }
-
-  function dropBackend(number: number): void {
-    const name = byNumber.get(number);
-    const slot = name === undefined ? undefined : backends.get(name);
-    if (slot !== undefined && --slot.users === 0) freeBackend(name!, slot);
-  }
-
-  /** The slots of a row, shared with other frontends of the same backends. */
-  function useTable(row: FrontendRow, numbers: readonly number[], key: string): SlotTable & { key: string } {
-    const serving = row.backends.flatMap((backend, i) =>
-      backend.state === 'serving' && backend.weight > 0 ? [{ backend, number: numbers[i]! }] : [],
-    );
-    const empty = { key: '', first: 0, count: 0, algorithm: row.algorithm, users: 0 };
-    if (serving.length === 0) return empty;
-    for (const algorithm of row.algorithm === 'maglev' ? (['maglev', 'random'] as const) : (['random'] as const)) {
-      const tableKey = `${algorithm} ${serving.map((each) => `${each.number}*${each.backend.weight}`).join(' ')}`;
-      const shared = tables.get(tableKey);
-      if (shared !== undefined) {
-        shared.users++;
-        return { ...shared, key: tableKey };
-      }
-      const content = slotsOf(algorithm, serving);
-      const first = placeTable(content, leftServices.get(key));
-      if (first === undefined) continue;
-      const table = { first, count: content.length, algorithm, users: 1 };
-      tables.set(tableKey, table);
-      return { ...table, key: tableKey };
-    }
-    throw new Error('there is no room for its slots');
-  }
-
-  function placeTable(content: Uint32Array, left: Service | undefined): number | undefined {
-    if (left !== undefined && left.slotCount === content.length && leftRanges.has(left.firstSlot)) {
-      const at = left.firstSlot;
-      if (content.every((number, i) => maps.slots.u32[at + i] === number)) {
-        leftRanges.delete(at);
-        return at;
-      }
-    }
-    const first = ranges.take(content.length);
-    if (first !== undefined) maps.slots.u32.set(content, first);
-    return first;
-  }
-
-  function dropTable(key: string): void {
-    const table = tables.get(key);
-    if (table === undefined || --table.users > 0) return;
-    tables.delete(key);
-    ranges.release(table.first, table.count);
-  }
-
   function writeSourceRanges(id: number, row: FrontendRow, before: FrontendRow | undefined): void {
     for (const cidr of row.sourceRanges ?? []) {
       const key = sourceRangeKey(id, cidr);
-      leftSourceRanges.delete(keyText(key));
-      if (maps.sourceRanges.lookup(key) === undefined) maps.sourceRanges.update(key, Uint8Array.of(1, 0, 0, 0));
+      if (!leftSourceRanges.delete(keyText(key)) && !before?.sourceRanges?.includes(cidr))
+        maps.sourceRanges.update(key, admitted);
     }
-    for (const cidr of before?.sourceRanges ?? [])
-      if (!row.sourceRanges?.includes(cidr)) maps.sourceRanges.delete(sourceRangeKey(id, cidr));
+  }
+
+  function dropSourceRanges(id: number, row: FrontendRow | undefined, except?: FrontendRow): void {
+    for (const cidr of row?.sourceRanges ?? [])
+      if (!except?.sourceRanges?.includes(cidr)) maps.sourceRanges.delete(sourceRangeKey(id, cidr));
   }
 
   /** Pods of this node that other nodes may send packets on to, whose answers go straight to the client. */
-  function writeDirect(
-    id: number,
-    row: FrontendRow,
-    numbers: readonly number[],
-    before: WrittenFrontend | undefined,
-  ): void {
-    const now = new Set<string>();
-    for (const [i, backend] of directBackendsOf(row).entries()) {
-      if (backend === undefined) continue;
-      const key = directKey(id, row, backend);
-      now.add(keyText(key));
-      leftDirect.delete(keyText(key));
-      maps.directBackends.update(key, new Uint8Array(Uint32Array.of(numbers[i]!).buffer));
+  function writeDirect(now: ReadonlyMap<string, number>, before: ReadonlyMap<string, number>): void {
+    for (const [key, number] of now) {
+      if (before.get(key) === number) continue;
+      const value = new Uint8Array(Uint32Array.of(number).buffer);
+      const left = leftDirect.get(key);
+      leftDirect.delete(key);
+      if (left !== keyText(value)) maps.directBackends.update(keyBytesOf(key), value);
     }
-    for (const backend of before === undefined ? [] : directBackendsOf(before.row)) {
-      if (backend === undefined) continue;
-      const key = directKey(id, row, backend);
-      if (!now.has(keyText(key))) maps.directBackends.delete(key);
-    }
+  }
+
+  function dropDirect(keys: ReadonlyMap<string, number>, except?: ReadonlyMap<string, number>): void {
+    for (const key of keys.keys()) if (!except?.has(key)) maps.directBackends.delete(keyBytesOf(key));
   }
 
   function update(row: FrontendRow): void {
     const keyBytes = serviceKey(row);
     const key = keyText(keyBytes);
     const before = written.get(row.key);
-    const numbers = useBackends(row);
-    if (numbers === undefined) throw new Error(`there is no number left for its backends (${backendCapacity})`);
-    let table: ReturnType<typeof useTable>;
-    try {
-      table = useTable(row, numbers, key);
-    } catch (error) {
-      for (const number of numbers) dropBackend(number);
-      throw error;
+    const left = leftServices.get(key);
+    const backends = numbers.use(row);
+    if (backends === undefined) throw new Error(`there is no number left for its backends (${numbers.capacity})`);
+    const table = tables.use(row, backends, left && { first: left.firstSlot, count: left.slotCount });
+    if (table === undefined) {
+      numbers.drop(row, backends);
+      throw new Error(`there is no room for its slots (${tables.ranges.capacity})`);
     }
-    const id = before?.id ?? takeId(key);
-    const value = datapathMaps.services.value.encode({
-      id,
-      firstSlot: table.first,
-      slotCount: table.count,
-      affinitySeconds: row.affinitySeconds,
-      flags:
-        (table.algorithm === 'maglev' ? ServiceFlags.SERVICE_MAGLEV : 0) |
-        (row.affinitySeconds > 0 ? ServiceFlags.SERVICE_AFFINITY : 0) |
-        (row.sourceRanges !== undefined ? ServiceFlags.SERVICE_SOURCE_RANGES : 0) |
-        (row.onlyLocal ? ServiceFlags.SERVICE_ONLY_LOCAL : 0) |
-        (row.kind === 'NodePort' ? ServiceFlags.SERVICE_NODE_PORT : 0) |
-        (row.directReturn ? ServiceFlags.SERVICE_DSR : 0),
-    });
+    const id = before?.id ?? left?.id ?? takeId();
+    const after: WrittenFrontend = { row, id, table, backends };
+    const value = serviceValue(after);
+    const direct = directKeys(after);
+    const directBefore = before === undefined ? new Map<string, number>() : directKeys(before);
     try {
       writeSourceRanges(id, row, before?.row);
-      writeDirect(id, row, numbers, before);
-      const now = maps.services.lookup(keyBytes);
+      writeDirect(direct, directBefore);
+      const now = before === undefined ? left && datapathMaps.services.value.encode(left) : serviceValue(before);
       if (now === undefined || Buffer.compare(now, value) !== 0) maps.services.update(keyBytes, value);
     } catch (error) {
-      for (const number of numbers) dropBackend(number);
-      dropTable(table.key);
-      if (before === undefined) idsInUse.delete(id);
+      // What was there before goes on; of what is new nothing stays.
+      dropSourceRanges(id, row, before?.row);
+      dropDirect(direct, directBefore);
+      tables.drop(table);
+      numbers.drop(row, backends);
+      if (before === undefined && left === undefined) idsInUse.delete(id);
       throw error;
     }
     leftServices.delete(key);
-    if (before !== undefined) letGo(before);
+    if (before !== undefined) {
+      dropSourceRanges(id, before.row, row);
+      dropDirect(directBefore, direct);
+      letGo(before);
+    }
     if (row.algorithm !== table.algorithm) withoutTable++;
-    byId.set(id, row.key);
-    written.set(row.key, {
-      row,
-      id,
-      firstSlot: table.first,
-      slotCount: table.count,
-      algorithm: table.algorithm,
-      backends: numbers,
-      tableKey: table.key,
-    });
+    byId.set(id, after);
+    written.set(row.key, after);
   }
 
-  function letGo(before: WrittenFrontend & { tableKey: string }): void {
-    if (before.row.algorithm !== before.algorithm) withoutTable--;
-    dropTable(before.tableKey);
-    for (const number of before.backends) dropBackend(number);
+  function letGo(before: WrittenFrontend): void {
+    if (before.row.algorithm !== before.table.algorithm) withoutTable--;
+    tables.drop(before.table);
+    numbers.drop(before.row, before.backends);
   }
 
   function remove(row: FrontendRow): void {
     const before = written.get(row.key);
     maps.services.delete(serviceKey(row));
     if (before === undefined) return;
-    for (const cidr of before.row.sourceRanges ?? []) maps.sourceRanges.delete(sourceRangeKey(before.id, cidr));
-    for (const backend of directBackendsOf(before.row))
-      if (backend !== undefined) maps.directBackends.delete(directKey(before.id, before.row, backend));
+    dropSourceRanges(before.id, before.row);
+    dropDirect(directKeys(before));
     written.delete(row.key);
     byId.delete(before.id);
     idsInUse.delete(before.id);
@@ -363,10 +174,7 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
       try {
         work(row);
       } catch (error) {
-        const text = isMapFull(error)
-          ? `the map is full (${maps.services.maxEntries} frontends)`
-          : (error as Error).message;
-        failures.push({ key: row.key, error: text });
+        failures.push({ key: row.key, error: isMapFull(error) ? fullText(error as Error) : (error as Error).message });
       }
     }
     return failures;
@@ -383,87 +191,51 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = Dat
         idsInUse.delete(service.id);
       }
       for (const text of leftSourceRanges) maps.sourceRanges.delete(keyBytesOf(text));
-      for (const text of leftDirect) maps.directBackends.delete(keyBytesOf(text));
-      for (const { first, count } of leftRanges.values()) ranges.release(first, count);
-      for (const number of leftBackends.values()) {
-        const offset = number * maps.backends.strideBytes;
-        maps.backends.bytes.fill(0, offset, offset + maps.backends.strideBytes);
-        usedNumbers.delete(number);
-        restingNumbers.push({ number, untilMs: nowMs() + restMs });
-        gone.push(number);
-      }
+      for (const text of leftDirect.keys()) maps.directBackends.delete(keyBytesOf(text));
+      tables.prune();
+      numbers.prune();
       leftServices.clear();
-      leftRanges.clear();
       leftSourceRanges.clear();
       leftDirect.clear();
-      leftBackends.clear();
     },
     get: (key) => written.get(key),
-    byId: (id) => written.get(byId.get(id) ?? ''),
-    backendByNumber(number) {
-      const slot = backends.get(byNumber.get(number) ?? '');
-      return slot && { owner: slot.owner, backend: slot.backend };
-    },
-    takeGone: () => gone.splice(0),
+    byId: (id) => byId.get(id),
+    backendByNumber: numbers.get,
+    takeGone: numbers.takeGone,
     pressure: () => ({
       frontends: { used: written.size, capacity: maps.services.maxEntries },
-      backends: { used: backends.size, capacity: backendCapacity - 1 },
-      slots: { used: ranges.used, capacity: ranges.capacity },
+      backends: { used: numbers.used, capacity: numbers.capacity },
+      slots: { used: tables.ranges.used, capacity: tables.ranges.capacity },
       withoutTable,
     }),
   };
 }
 
-/** The numbers in the order of their slots. */
-function slotsOf(
-  algorithm: FrontendRow['algorithm'],
-  serving: readonly { backend: FrontendBackend; number: number }[],
-): Uint32Array {
-  if (algorithm === 'random') {
-    const divisor = serving.map((each) => each.backend.weight).reduce(greatestCommonDivisor);
-    return Uint32Array.from(serving.flatMap((each) => Array<number>(each.backend.weight / divisor).fill(each.number)));
-  }
-  const named = serving.map(({ backend }) => ({ name: `${backend.address} ${backend.port}`, weight: backend.weight }));
-  return maglevTable(named, maglevSize(named.length)).map((index) => serving[index]!.number);
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  return b === 0 ? a : greatestCommonDivisor(b, a % b);
-}
-
-/** What a backend's number stands for: one address and port behind one port of one Service. */
-function backendName(row: FrontendRow, backend: FrontendBackend): string {
-  return `${row.service}:${row.portName} ${backend.address} ${backend.port}/${row.protocol}`;
-}
-
-function serviceKey(row: FrontendRow): Uint8Array {
-  return datapathMaps.services.key.encode({
-    addr: addressBytes(row.address),
-    port: row.port,
-    protocol: protocolNumbers[row.protocol],
-    scope: row.scope === 'inside' ? ServiceScope.SCOPE_INSIDE : ServiceScope.SCOPE_OUTSIDE,
+function serviceValue({ row, id, table }: WrittenFrontend): Uint8Array {
+  return datapathMaps.services.value.encode({
+    id,
+    firstSlot: table.first,
+    slotCount: table.count,
+    affinitySeconds: row.affinitySeconds,
+    flags:
+      (table.algorithm === 'maglev' ? ServiceFlags.SERVICE_MAGLEV : 0) |
+      (row.affinitySeconds > 0 ? ServiceFlags.SERVICE_AFFINITY : 0) |
+      (row.sourceRanges !== undefined ? ServiceFlags.SERVICE_SOURCE_RANGES : 0) |
+      (row.onlyLocal ? ServiceFlags.SERVICE_ONLY_LOCAL : 0) |
+      (row.kind === 'NodePort' ? ServiceFlags.SERVICE_NODE_PORT : 0) |
+      (row.directReturn ? ServiceFlags.SERVICE_DSR : 0),
   });
 }
 
-/** In the row's order, undefined for those that other nodes may not name. */
-function directBackendsOf(row: FrontendRow): (FrontendBackend | undefined)[] {
-  if (!row.directReturn) return [];
-  return row.backends.map((backend) => (backend.where === 'pod' ? backend : undefined));
+/** Keys of the backends that other nodes may name, and their numbers. */
+function directKeys({ id, row, backends }: WrittenFrontend): Map<string, number> {
+  const keys = new Map<string, number>();
+  if (row.directReturn)
+    for (const [i, backend] of row.backends.entries())
+      if (isDirect(backend)) keys.set(keyText(directKey(id, row, backend)), backends[i]!);
+  return keys;
 }
 
-function directKey(service: number, row: FrontendRow, backend: FrontendBackend): Uint8Array {
-  return datapathMaps.direct_backends.key.encode({
-    addr: addressBytes(backend.address),
-    service,
-    port: backend.port,
-    protocol: protocolNumbers[row.protocol],
-  });
-}
+const isDirect = (backend: FrontendBackend) => backend.where === 'pod';
 
-function sourceRangeKey(service: number, cidr: string): Uint8Array {
-  const { prefixlen, addr } = blockKey(cidr);
-  return datapathMaps.source_ranges.key.encode({ prefixlen: 32 + prefixlen, service, addr });
-}
-
-const keyText = (key: Uint8Array) => Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
-const keyBytesOf = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'));
+const fullText = (error: Error) => `a map is full: ${error.message}`;

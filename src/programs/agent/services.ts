@@ -31,9 +31,9 @@ import type {
   ServiceSliceRow,
 } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
+import { arrayWindows } from '../../kernel/array-windows.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { datapathMaps, LbConfigFlags } from '../../kernel/datapath.gen.ts';
-import { mmapArray } from '../../kernel/mmap-array.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
@@ -74,8 +74,8 @@ const zoneLabel = 'topology.kubernetes.io/zone';
 export function startServices(inputs: ServiceInputs): AgentServices {
   const { client, settings, log, onState, endpoints, pods } = inputs;
   const hooks = loadSocketHooks({ objects: settings.objects, pinDir: inputs.pinDir, maxEntries: settings.mapEntries });
-  const slots = mmapArray(hooks.map('lb_slots'));
-  const backends = mmapArray(hooks.map('backends'));
+  const slots = arrayWindows(hooks.map('lb_slots'));
+  const backends = arrayWindows(hooks.map('backends'));
   const target = createServiceTarget({
     services: hooks.map('services'),
     sourceRanges: hooks.map('source_ranges'),
@@ -173,7 +173,9 @@ export function startServices(inputs: ServiceInputs): AgentServices {
       nat6: first(nat, 6),
       node4: first(own?.addresses, 4),
       node6: first(own?.addresses, 6),
-      flags: settings.dsrDispatch === 'tunnel' ? LbConfigFlags.LB_DSR_TUNNEL : 0,
+      flags:
+        (settings.dsrDispatch === 'tunnel' ? LbConfigFlags.LB_DSR_TUNNEL : 0) |
+        (settings.policyDenyResponse === 'icmp' ? LbConfigFlags.LB_DENY_ICMP : 0),
     });
     hooks.map('lb_config').update(datapathMaps.lb_config.key.encode(0), value);
   }
