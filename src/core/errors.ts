@@ -57,6 +57,14 @@ export const errorTable = {
     message: 'The kubeconfig cannot be read or lacks what is needed.',
     hint: 'Check the file and its current context with `kubectl config view`, or name another with --kubeconfig.',
   },
+  KUBE_PROXY_REMAINS: {
+    message: 'Something that kube-proxy left could not be removed.',
+    hint: 'Mend what the message says, such as a missing tool, and run it again: what is gone already is no obstacle.',
+  },
+  KUBE_PROXY_RUNNING: {
+    message: 'kube-proxy runs on this node and would put back what is taken away.',
+    hint: 'End it first, such as by `kubectl -n kube-system delete daemonset kube-proxy`, and run this again.',
+  },
   LABEL_INVALID: {
     message: 'A label or label selector breaks the syntax of Kubernetes.',
     hint: 'Keys are [prefix/]name, names and values at most 63 letters, digits, "-", "_" or ".".',

@@ -1,4 +1,5 @@
 // Runs the checks of `weir doctor` and prints them: the kernel by trying, agents by asking, leftovers by looking.
+import { findProxyTraces } from '../../connect/kube-proxy/leftovers.ts';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
 import { canRun, type DoctorRow, probeKernel } from '../../kernel/doctor.ts';
@@ -21,7 +22,7 @@ export async function showDoctor(options: DoctorOptions): Promise<void> {
   const kernel = probeKernel();
   const able = canRun(kernel);
   const { findings, unreachable } = await agentFindings(options);
-  findings.push(...configFindings(options.cniConfDir));
+  findings.push(...configFindings(options.cniConfDir), ...proxyFindings());
   if (!able) process.exitCode = exitCodes.notPermitted;
   else if (unreachable) process.exitCode = exitCodes.unreachable;
   if (options.output !== 'table') return printValue({ canRun: able, kernel, findings }, options);
@@ -108,4 +109,30 @@ function configFindings(folder: string): Finding[] {
   } catch (error) {
     return [{ check, state: 'unknown', detail: errorText(error), action: 'run it as root' }];
   }
+}
+
+/** kube-proxy and what it left: two that translate the same services get in each other's way. */
+function proxyFindings(): Finding[] {
+  const check = 'kube-proxy';
+  if (process.getuid?.() !== 0)
+    return [{ check, state: 'unknown', detail: 'only root sees the rules of this node', action: 'run it as root' }];
+  const { running, leftovers, unknown } = findProxyTraces();
+  const findings: Finding[] = [
+    ...running.map(({ pid }) => ({
+      check,
+      state: 'problem' as const,
+      detail: `process ${pid} runs: it translates the services that Weir translates, and puts back rules that are removed`,
+      action: 'end kube-proxy, then `weir doctor --fix kube-proxy`',
+    })),
+    ...leftovers.map(({ what, harm }) => ({
+      check,
+      state: 'problem' as const,
+      detail: `${what}: ${harm}`,
+      action: '`weir doctor --fix kube-proxy`',
+    })),
+    ...unknown.map((detail) => ({ check, state: 'unknown' as const, detail, action: '' })),
+  ];
+  return findings.length > 0
+    ? findings
+    : [{ check, state: 'ok', detail: 'neither it nor anything it left', action: '' }];
 }
