@@ -124,8 +124,10 @@ static __always_inline struct backend *service_pick(const struct service *s, __u
 				return b;
 			}
 		}
-		/* Without memory of a client its address alone decides, so that every node decides alike. */
-		hash = addr_hash(s->id * !!k->from_socket, k->client);
+		/* Without memory of a client its address alone decides, so that every node decides alike. Sockets are this
+		 * node's alone: there time decides too, so that what begins at once goes to one backend, and what begins
+		 * after the affinity has ended may go to another. */
+		hash = addr_hash(k->from_socket ? s->id + now / s->affinity_seconds : 0, k->client);
 		hash = (hash ^ (hash >> 13)) * 0xc2b2ae35;
 	}
 	slot = s->first_slot + (__u32)(((__u64)hash * s->slot_count) >> 32);
