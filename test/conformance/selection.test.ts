@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { choose, focusOf, type Group, groups, listedNames } from './selection.ts';
 
 const group: Group = {
@@ -44,4 +46,12 @@ test('listedNames() keeps names as they are, also one that ends with a space', (
 test('groups have names of their own, and a reason for all that they leave out', () => {
   assert.equal(new Set(groups.map((each) => each.name)).size, groups.length);
   for (const { leftOut } of groups) for (const each of leftOut) assert.ok(each.reason.length > 10 && each.count > 0);
+});
+
+test('docs/conformance.md says what is run and what is left out', () => {
+  const text = readFileSync(fileURLToPath(new URL('../../docs/conformance.md', import.meta.url)), 'utf8');
+  for (const { name, count, nodes, leftOut } of groups) {
+    assert.match(text, new RegExp(`^\\| \`${name}\` \\|.*\\| ${nodes} \\| ${count} \\|`, 'm'));
+    for (const each of leftOut) assert.ok(text.includes(`| ${each.count} | ${each.reason} |`), each.reason);
+  }
 });
