@@ -2,11 +2,12 @@
 // the network is told.
 import type { BpfMap } from '../../kernel/bpf-map.ts';
 import { datapathMaps } from '../../kernel/datapath.gen.ts';
+import { macBytes } from '../../kernel/links.ts';
 import { openPacketSocket, type PacketSocket } from '../../kernel/packet-socket.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import { addressBytes, addressText } from '../datapath/address-keys.ts';
 import type { AnnouncementPort } from './announcer.ts';
-import { macBytes, solicitedNodeGroup, takeoverFrames } from './neighbour-frames.ts';
+import { solicitedNodeGroup, takeoverFrames } from './neighbour-frames.ts';
 
 interface OpenDevice {
   readonly socket: PacketSocket;

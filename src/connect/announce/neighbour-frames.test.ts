@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { macBytes, solicitedNodeGroup, takeoverFrames } from './neighbour-frames.ts';
+import { macBytes } from '../../kernel/links.ts';
+import { solicitedNodeGroup, takeoverFrames } from './neighbour-frames.ts';
 
 const mac = macBytes('02:00:00:00:00:0a');
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');

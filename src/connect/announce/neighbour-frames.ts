@@ -6,11 +6,6 @@ const broadcast = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 const allNodes = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const allNodesMac = [0x33, 0x33, 0, 0, 0, 1];
 
-/** The bytes of a MAC address such as 02:00:00:00:00:01. */
-export function macBytes(text: string): Uint8Array {
-  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
-}
-
 /** The frames by which a device with this MAC address takes an address over. */
 export function takeoverFrames(address: string, mac: Uint8Array): Uint8Array[] {
   if (address.includes(':')) return [advertisement(addressBytes(address), mac)];
