@@ -22,6 +22,8 @@ export interface BedFrontend {
   readonly kind?: FrontendRow['kind'];
   readonly directReturn?: boolean;
   readonly affinitySeconds?: number;
+  /** Maglev when left out. */
+  readonly algorithm?: FrontendRow['algorithm'];
   readonly sourceRanges?: readonly string[];
 }
 
@@ -125,7 +127,7 @@ function rowsOf(frontend: BedFrontend, node: number): FrontendRow[] {
         kind,
         service: 'default/web',
         portName: `${frontend.port}`,
-        algorithm: 'maglev',
+        algorithm: frontend.algorithm ?? 'maglev',
         affinitySeconds: frontend.affinitySeconds ?? 0,
         onlyLocal: false,
         directReturn: frontend.directReturn ?? false,
