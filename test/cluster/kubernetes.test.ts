@@ -122,7 +122,20 @@ describe('kubernetes', { skip }, () => {
     assert.deepEqual(wrong, []);
   });
 
-  test('names: a headless service is the addresses of its pods, in both families', async () => {
+  test('names: a service is its own addresses, a headless one those of its pods, in both families', async () => {
+    await lab.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name: 'web-pods', namespace: 'storefront' },
+        spec: {
+          clusterIP: 'None',
+          ipFamilyPolicy: 'PreferDualStack',
+          selector: { app: 'web' },
+          ports: [{ port: 8080 }],
+        },
+      },
+    ]);
     const { items } = JSON.parse(
       await lab.kubectl([
         'get',
@@ -153,7 +166,7 @@ describe('kubernetes', { skip }, () => {
               '+time=2',
               '+tries=1',
               type,
-              'web.storefront.svc.cluster.local',
+              'web-pods.storefront.svc.cluster.local',
             ),
           ),
         );
@@ -174,7 +187,7 @@ describe('kubernetes', { skip }, () => {
       '+tries=1',
       'cart.backend.svc.cluster.local',
     );
-    assert.match(tcp.stdout, /^10\.244\./, tcp.stderr);
+    assert.match(tcp.stdout, /^10\.96\./, tcp.stderr);
     // A pod of the namespace without the rule for names asks in vain.
     const none = await exec('data', 'ledger', 'dig', '+time=1', '+tries=1', 'web.storefront.svc.cluster.local');
     assert.match(none.stdout + none.stderr, /timed out|no servers could be reached/);
