@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { FrontendRow } from '../../core/rows.ts';
-import { claimsOf, rankOf } from './claims.ts';
+import { claimsOf, isAnnounced, rankOf } from './claims.ts';
 
 const frontend = (address: string, more: Partial<FrontendRow> = {}): FrontendRow => ({
   key: `outside ${address}:80/TCP`,
@@ -26,16 +26,17 @@ const links = [
 ];
 const pod = { address: '10.244.0.9', port: 80, state: 'serving', where: 'pod', weight: 1 } as const;
 
+test('isAnnounced() takes external addresses only when told to', () => {
+  assert.equal(isAnnounced(frontend('10.0.0.200'), false), true);
+  assert.equal(isAnnounced(frontend('10.0.0.200', { kind: 'ExternalIP' }), false), false);
+  assert.equal(isAnnounced(frontend('10.0.0.200', { kind: 'ExternalIP' }), true), true);
+  assert.equal(isAnnounced(frontend('10.0.0.1', { kind: 'NodePort' }), true), false);
+  assert.equal(isAnnounced(frontend('10.0.0.201', { scope: 'inside' }), true), false);
+});
+
 describe('claimsOf()', () => {
-  test('takes load balancer and external addresses, on the devices whose subnet has them', () => {
-    const rows = [
-      frontend('10.0.0.200'),
-      frontend('10.1.0.200', { kind: 'ExternalIP' }),
-      frontend('fd00::200'),
-      frontend('203.0.113.5'),
-      frontend('10.0.0.1', { kind: 'NodePort' }),
-      frontend('10.0.0.201', { scope: 'inside' }),
-    ];
+  test('takes addresses on the devices whose subnet has them', () => {
+    const rows = [frontend('10.0.0.200'), frontend('10.1.0.200'), frontend('fd00::200'), frontend('203.0.113.5')];
     assert.deepEqual(
       claimsOf(rows, links).map((claim) => [claim.address, claim.devices]),
       [

@@ -28,17 +28,17 @@ export interface Claim {
  */
 const sharedLeases = 16;
 
-/** Whether a frontend has an address that is to be announced. */
-export function isAnnounced(row: FrontendRow): boolean {
-  return row.scope === 'outside' && (row.kind === 'LoadBalancer' || row.kind === 'ExternalIP');
+/** Whether a frontend has an address that is to be announced. External IPs are what whoever may create a Service says they
+ * are, the router's address for one: a node that announced them would let that person take it from the whole network. */
+export function isAnnounced(row: FrontendRow, externalIps: boolean): boolean {
+  return row.scope === 'outside' && (row.kind === 'LoadBalancer' || (externalIps && row.kind === 'ExternalIP'));
 }
 
-/** The claims of this node. Left out are addresses of local services without a ready pod here, and those of other subnets:
+/** The claims of this node, of frontends that are announced. Left out are addresses of local services without a ready pod here, and those of other subnets:
  * nobody on the link asks for them. */
 export function claimsOf(frontends: Iterable<FrontendRow>, links: readonly OnLink[]): Claim[] {
   const byAddress = new Map<string, { services: Set<string>; anyNode: boolean; here: boolean }>();
   for (const row of frontends) {
-    if (!isAnnounced(row)) continue;
     const claim = byAddress.get(row.address) ?? { services: new Set(), anyNode: false, here: false };
     byAddress.set(row.address, claim);
     claim.services.add(row.service);

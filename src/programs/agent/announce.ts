@@ -8,7 +8,7 @@ import { deepEqual } from '../../core/equal.ts';
 import { errorText } from '../../core/errors.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import type { FrontendRow, NodeRow } from '../../core/rows.ts';
-import type { ReadTable } from '../../core/table.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
 import { listLinks } from '../../kernel/links.ts';
@@ -16,7 +16,8 @@ import type { Netlink } from '../../kernel/netlink.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { wantLease } from '../../kube/lease.ts';
 import { followLeases, type LeaseFeed } from '../../kube/lease-feed.ts';
-import type { WatchState } from '../../kube/watch.ts';
+import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
+import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import type { Log } from '../log.ts';
 import type { AgentSettings } from './settings.ts';
 import { trafficDevices } from './traffic-devices.ts';
@@ -41,6 +42,8 @@ export interface AnnounceInputs {
   readonly onState: (state: WatchState) => void;
 }
 
+/** By this label Kubernetes says that a node is not to take traffic from outside. */
+const excludeLabel = 'node.kubernetes.io/exclude-from-external-load-balancers';
 /** Where the leases are: agents may write leases there and nowhere else. */
 const leaseNamespace = 'weir-announce';
 const leaseLabel = 'weir.dev/announce';
@@ -95,6 +98,15 @@ export function startAnnouncing(inputs: AnnounceInputs): Announcing {
       }),
   });
 
+  const self = createTable<{ name: string; excluded: boolean }>({ name: 'own-node', key: (row) => row.name });
+  const selfWatch = watchIntoTable<KubeObject, { name: string; excluded: boolean }>(
+    client,
+    kubernetesResources.nodes,
+    self,
+    ({ metadata }) => ({ name: metadata.name, excluded: excludeLabel in (metadata.labels ?? {}) }),
+    { fieldSelector: `metadata.name=${settings.nodeName}`, onState: inputs.onState },
+  );
+
   /** Subnets of the devices, without what is ours. */
   function onLink(): OnLink[] {
     const wanted = new Set(trafficDevices(netlink, settings.devices).values());
@@ -113,7 +125,7 @@ export function startAnnouncing(inputs: AnnounceInputs): Announcing {
     if (set.resync) relevant.clear();
     let changed = set.resync;
     for (const { key, after } of set.changes) {
-      const is = after !== undefined && isAnnounced(after);
+      const is = after !== undefined && isAnnounced(after, settings.announce === 'l2-all');
       changed ||= is || relevant.has(String(key));
       if (is) relevant.set(after.key, after);
       else relevant.delete(String(key));
@@ -125,27 +137,34 @@ export function startAnnouncing(inputs: AnnounceInputs): Announcing {
   let claims: readonly Claim[] | undefined;
   let scheduled = false;
   let linksChanged = true;
+  let selfChanged = false;
   const schedule = () => {
     if (scheduled) return;
     scheduled = true;
     setImmediate(() => {
       scheduled = false;
       // Before everything is known absence means nothing: what an earlier run announced goes on.
-      if (!frontends.initialized || !nodes.initialized) return;
+      if (!frontends.initialized || !nodes.initialized || !self.initialized) return;
       try {
-        if (!takeChanges() && claims !== undefined && !linksChanged) return;
+        const changed = takeChanges() || linksChanged || selfChanged;
+        if (claims !== undefined && !changed) return;
         if (linksChanged) links = onLink();
-        const now = claimsOf(relevant.values(), links);
+        const now = self.get(settings.nodeName)?.excluded ? [] : claimsOf(relevant.values(), links);
         if (claims === undefined || !deepEqual(now, claims)) announcer.update(now);
         claims = now;
         if (linksChanged) announcer.devicesChanged();
         linksChanged = false;
+        selfChanged = false;
       } catch (error) {
         log.error('could not announce addresses', { error: errorText(error) });
       }
     });
   };
   const unsubscribe = [
+    self.subscribe(() => {
+      selfChanged = true;
+      schedule();
+    }),
     frontends.subscribe(schedule),
     nodes.subscribe(schedule),
     hostAddresses.subscribe(() => {
@@ -161,6 +180,7 @@ export function startAnnouncing(inputs: AnnounceInputs): Announcing {
       for (const each of unsubscribe) each();
       await announcer.stop();
       feed?.stop();
+      selfWatch.stop();
       port.close();
     },
   };

@@ -82,8 +82,11 @@ export function agentCommand(): Command {
         .default('auto'),
     )
     .addOption(
-      new Option('--announce <how>', 'answer ARP and NDP for addresses of services on this node’s subnets, or not')
-        .choices(['l2', 'none'])
+      new Option(
+        '--announce <how>',
+        'answer ARP and NDP for load balancer addresses on this node’s subnets; l2-all: for external IPs, too',
+      )
+        .choices(['l2', 'l2-all', 'none'])
         .default('l2'),
     )
     .addOption(
