@@ -252,7 +252,8 @@ function firstAfter(history: readonly { revision: number }[], revision: number):
 
 function createIndexes<R, I extends string>(options: TableOptions<R, I>) {
   const list = Object.entries(options.indexes ?? {}) as [I, (row: R) => Key | readonly Key[] | undefined][];
-  const found = new Map<I, Map<Key, Set<Key>>>(list.map(([index]) => [index, new Map()]));
+  // Mostly one row has a value: a set for each would be most of an index's memory.
+  const found = new Map<I, Map<Key, Key | Set<Key>>>(list.map(([index]) => [index, new Map()]));
   const valuesOf = (extract: (row: R) => Key | readonly Key[] | undefined, row: R | undefined): readonly Key[] => {
     const value = row === undefined ? undefined : extract(row);
     if (value === undefined) return [];
@@ -263,20 +264,22 @@ function createIndexes<R, I extends string>(options: TableOptions<R, I>) {
       for (const [index, extract] of list) {
         const keys = found.get(index)!;
         for (const value of valuesOf(extract, before)) {
-          const set = keys.get(value);
-          if (set?.delete(key) && set.size === 0) keys.delete(value);
+          const known = keys.get(value);
+          if (known === key || (known instanceof Set && known.delete(key) && known.size === 0)) keys.delete(value);
         }
         for (const value of valuesOf(extract, after)) {
-          const set = keys.get(value);
-          if (set === undefined) keys.set(value, new Set([key]));
-          else set.add(key);
+          const known = keys.get(value);
+          if (known === undefined) keys.set(value, key);
+          else if (known instanceof Set) known.add(key);
+          else if (known !== key) keys.set(value, new Set([known, key]));
         }
       }
     },
     keys(index: I, value: Key): Key[] {
       const keys = found.get(index);
       if (keys === undefined) throw new Error(`table ${options.name} has no index ${index}`);
-      return [...(keys.get(value) ?? [])];
+      const known = keys.get(value) ?? [];
+      return typeof known === 'object' ? [...known] : [known];
     },
   };
 }

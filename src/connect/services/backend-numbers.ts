@@ -19,9 +19,9 @@ export interface GoneBackend {
 /** A numbered backend. */
 export interface NumberedBackend {
   readonly number: number;
-  readonly generation: number;
-  /** "namespace/name:port name" */
-  readonly owner: string;
+  /** "namespace/name" */
+  readonly service: string;
+  readonly portName: string;
   readonly protocol: PortProtocol;
   readonly backend: FrontendBackend;
 }
@@ -40,22 +40,20 @@ export interface BackendNumbers {
   readonly capacity: number;
 }
 
-interface Slot extends NumberedBackend {
-  readonly name: string;
-  backend: FrontendBackend;
-  flags: number;
-  users: number;
-  /** Frontends where it gets new connections. */
-  servingUsers: number;
-  /** An earlier run left it so: it holds until every frontend has been written. */
-  leftServing: boolean;
+/** One port of one Service, and the numbers behind it, sorted by address and port. */
+interface ServicePortNumbers {
+  readonly key: string;
+  readonly service: string;
+  readonly portName: string;
+  readonly protocol: PortProtocol;
+  readonly numbers: number[];
 }
 
 const scanElements = 8192;
 const { BACKEND_USED, BACKEND_SERVING, BACKEND_LOCAL, BACKEND_NODE } = BackendFlags;
 const noFlagsNorGeneration = new Uint8Array(5);
 
-/** Takes the array over as it is. */
+/** Takes the array over as it is. There may be hundreds of thousands: what is known of a number lies in arrays by number. */
 export function createBackendNumbers(options: {
   readonly memory: ArrayMemory;
   readonly restMs: number;
@@ -64,124 +62,159 @@ export function createBackendNumbers(options: {
   const { memory, restMs, nowMs } = options;
   const stride = memory.strideBytes;
   const capacity = memory.lenBytes / stride;
-  const byName = new Map<string, Slot>();
-  const byNumber: (Slot | undefined)[] = [];
+  const ports = new Map<string, ServicePortNumbers>();
+  const portOf: (ServicePortNumbers | undefined)[] = [undefined];
+  const backendOf: (FrontendBackend | undefined)[] = [undefined];
+  const flagsOf = new Uint8Array(capacity);
+  const usersOf = new Uint16Array(capacity);
+  /** Frontends where it gets new connections. */
+  const servingUsersOf = new Uint16Array(capacity);
   const left = leftBackends(memory);
-  /** Those that cannot be given away by counting on: in use, resting, or left by an earlier run. */
-  const taken = new Set<number>([0, ...left.values()]);
+  /** Numbers of an earlier run: not to be given away by counting on. */
+  const taken = new Set<number>(left.values());
+  /** What an earlier run left serving goes on so until every frontend has been written. */
+  const leftServing = new Set<number>();
   const resting: { number: number; untilMs: number }[] = [];
   const gone: GoneBackend[] = [];
-  const adopted: string[] = [];
   let nextNumber = 1;
+  let used = 0;
 
   function takeNumber(): number | undefined {
     if (resting.length > 0 && resting[0]!.untilMs <= nowMs()) return resting.shift()!.number;
-    while (nextNumber < capacity && taken.has(nextNumber)) nextNumber++;
-    if (nextNumber >= capacity) return undefined;
-    taken.add(nextNumber);
-    return nextNumber++;
+    while (taken.delete(nextNumber)) nextNumber++;
+    return nextNumber < capacity ? nextNumber++ : undefined;
   }
 
-  function add(name: string, row: FrontendRow, backend: FrontendBackend): Slot | undefined {
-    const { protocol } = row;
-    const generation = hash32(name, 1) || 1;
+  function portOfRow(row: FrontendRow): ServicePortNumbers {
+    const key = `${row.service}:${row.portName}/${row.protocol}`;
+    let port = ports.get(key);
+    if (port === undefined) {
+      port = { key, service: row.service, portName: row.portName, protocol: row.protocol, numbers: [] };
+      ports.set(key, port);
+    }
+    return port;
+  }
+
+  /** The index at which a backend is, or should be. */
+  function indexOf(port: ServicePortNumbers, backend: FrontendBackend): number {
+    let low = 0;
+    let high = port.numbers.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (isBefore(backendOf[port.numbers[middle]!]!, backend)) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  function add(port: ServicePortNumbers, index: number, backend: FrontendBackend): number | undefined {
+    const generation = hash32(`${port.key} ${backend.address} ${backend.port}`, 1) || 1;
     const value = datapathMaps.backends.value.encode({
       addr: addressBytes(backend.address),
       port: backend.port,
-      protocol: protocolNumbers[protocol],
+      protocol: protocolNumbers[port.protocol],
       flags: 0,
       generation,
     });
-    const known = left.get(leftKey(value));
+    const known = left.size === 0 ? undefined : left.get(leftKey(value));
     const number = known ?? takeNumber();
     if (number === undefined) return undefined;
     const offset = number * stride;
     if (known === undefined) memory.write(offset, value);
     else left.delete(leftKey(value));
     const flags = known === undefined ? 0 : memory.read(offset + BackendOffset.flags, 1)[0]!;
-    const owner = `${row.service}:${row.portName}`;
-    const leftServing = (flags & BACKEND_SERVING) !== 0;
-    if (leftServing) adopted.push(name);
-    const slot = { name, number, generation, owner, protocol, backend, flags, users: 0, servingUsers: 0, leftServing };
-    byName.set(name, slot);
-    byNumber[number] = slot;
-    return slot;
+    if (flags & BACKEND_SERVING) leftServing.add(number);
+    flagsOf[number] = flags;
+    portOf[number] = port;
+    backendOf[number] = backend;
+    port.numbers.splice(index, 0, number);
+    used++;
+    return number;
   }
 
   /** Flags come last and go first: a row that says USED is whole. */
-  function writeFlags(slot: Slot): void {
-    const { where } = slot.backend;
+  function writeFlags(number: number): void {
+    const { where } = backendOf[number]!;
     const flags =
       BACKEND_USED |
-      (slot.servingUsers > 0 || slot.leftServing ? BACKEND_SERVING : 0) |
+      (servingUsersOf[number]! > 0 || leftServing.has(number) ? BACKEND_SERVING : 0) |
       (where === 'pod' ? BACKEND_LOCAL : where === 'node' ? BACKEND_NODE : 0);
-    if (flags === slot.flags) return;
-    slot.flags = flags;
-    memory.write(slot.number * stride + BackendOffset.flags, Uint8Array.of(flags));
+    if (flags === flagsOf[number]) return;
+    flagsOf[number] = flags;
+    memory.write(number * stride + BackendOffset.flags, Uint8Array.of(flags));
   }
 
   function free(number: number): void {
+    const row = datapathMaps.backends.value.decode(memory.read(number * stride, stride));
+    const protocol = row.protocol === 6 ? 'TCP' : row.protocol === 17 ? 'UDP' : 'SCTP';
+    gone.push({ number, generation: row.generation, protocol, address: addressText(row.addr), port: row.port });
     memory.write(number * stride + BackendOffset.flags, noFlagsNorGeneration);
     resting.push({ number, untilMs: nowMs() + restMs });
   }
 
+  function forget(number: number): void {
+    const port = portOf[number]!;
+    port.numbers.splice(indexOf(port, backendOf[number]!), 1);
+    if (port.numbers.length === 0) ports.delete(port.key);
+    portOf[number] = undefined;
+    backendOf[number] = undefined;
+    flagsOf[number] = 0;
+    leftServing.delete(number);
+    used--;
+    free(number);
+  }
+
   function use(row: FrontendRow): number[] | undefined {
+    if (row.backends.length === 0) return [];
+    const port = portOfRow(row);
     const numbers: number[] = [];
     for (const backend of row.backends) {
-      const name = `${row.service}:${row.portName} ${backend.address} ${backend.port}/${row.protocol}`;
-      const slot = byName.get(name) ?? add(name, row, backend);
-      if (slot === undefined) {
+      const index = indexOf(port, backend);
+      const at = port.numbers[index];
+      const known = at !== undefined && !isBefore(backend, backendOf[at]!) ? at : undefined;
+      const number = known ?? add(port, index, backend);
+      if (number === undefined) {
         drop(row, numbers);
+        if (port.numbers.length === 0) ports.delete(port.key);
         return undefined;
       }
-      slot.users++;
-      if (takesNew(backend)) slot.servingUsers++;
-      slot.backend = backend;
-      writeFlags(slot);
-      numbers.push(slot.number);
+      usersOf[number] = usersOf[number]! + 1;
+      if (takesNew(backend)) servingUsersOf[number] = servingUsersOf[number]! + 1;
+      backendOf[number] = backend;
+      writeFlags(number);
+      numbers.push(number);
     }
-    return numbers;
+    return [...numbers];
   }
 
   function drop(row: FrontendRow, numbers: readonly number[]): void {
     for (const [i, number] of numbers.entries()) {
-      const slot = byNumber[number]!;
-      slot.users--;
-      if (takesNew(row.backends[i]!)) slot.servingUsers--;
-      if (slot.users > 0) {
-        writeFlags(slot);
-        continue;
-      }
-      byName.delete(slot.name);
-      byNumber[number] = undefined;
-      const { generation, protocol } = slot;
-      gone.push({ number, generation, protocol, address: slot.backend.address, port: slot.backend.port });
-      free(number);
+      usersOf[number] = usersOf[number]! - 1;
+      if (takesNew(row.backends[i]!)) servingUsersOf[number] = servingUsersOf[number]! - 1;
+      if (usersOf[number]! > 0) writeFlags(number);
+      else forget(number);
     }
   }
 
   return {
     use,
     drop,
-    get: (number) => byNumber[number],
+    get(number) {
+      const port = portOf[number];
+      const backend = backendOf[number];
+      if (port === undefined || backend === undefined) return undefined;
+      return { number, service: port.service, portName: port.portName, protocol: port.protocol, backend };
+    },
     prune() {
-      for (const number of left.values()) {
-        const row = datapathMaps.backends.value.decode(memory.read(number * stride, stride));
-        const protocol = row.protocol === 6 ? 'TCP' : row.protocol === 17 ? 'UDP' : 'SCTP';
-        gone.push({ number, generation: row.generation, protocol, address: addressText(row.addr), port: row.port });
-        free(number);
-      }
+      for (const number of left.values()) free(number);
       left.clear();
-      for (const name of adopted.splice(0)) {
-        const slot = byName.get(name);
-        if (slot === undefined) continue;
-        slot.leftServing = false;
-        writeFlags(slot);
-      }
+      const serving = [...leftServing];
+      leftServing.clear();
+      for (const number of serving) writeFlags(number);
     },
     takeGone: () => gone.splice(0),
     get used() {
-      return byName.size;
+      return used;
     },
     capacity: capacity - 1,
   };
@@ -190,6 +223,10 @@ export function createBackendNumbers(options: {
 /** Whether new connections may go there; weight 0 keeps what it has. */
 export function takesNew(backend: FrontendBackend): boolean {
   return backend.state === 'serving' && backend.weight > 0;
+}
+
+function isBefore(a: FrontendBackend, b: FrontendBackend): boolean {
+  return a.address === b.address ? a.port < b.port : a.address < b.address;
 }
 
 /** Who a row is, whatever its flags: two may have the same generation by chance. */

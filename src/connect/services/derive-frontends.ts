@@ -198,7 +198,7 @@ function backendsOf(chosen: readonly Candidate[], all: readonly Candidate[], nod
     port: each.port,
     state: serving.has(each) ? 'serving' : idleState(each),
     where: node.addresses.has(each.address) ? 'node' : each.node === node.name ? 'pod' : 'remote',
-    ...(each.node === undefined ? {} : { nodeName: each.node }),
+    nodeName: each.node,
     weight: each.weight,
   }));
 }

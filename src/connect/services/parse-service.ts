@@ -51,8 +51,14 @@ export interface EndpointSliceObject {
     | null;
 }
 
+// There are many rows: what they have in common is kept once.
+const none: readonly never[] = [];
+/** Without the room that a list keeps for growing. */
+const tight = <T>(list: readonly T[]): readonly T[] => (list.length === 0 ? none : [...list]);
+const nodeNames = new Map<string, string>();
 const defaultAffinitySeconds = 10_800;
 const maxWeight = 256;
+const maxNodeNames = 10_000;
 /** Labels by which a Service says that somebody else serves it, or nobody. */
 const proxyNameLabel = 'service.kubernetes.io/service-proxy-name';
 const headlessLabel = 'service.kubernetes.io/headless';
@@ -84,10 +90,10 @@ export function parseService(object: ServiceObject): ServiceRow | undefined {
     uid: metadata.uid ?? '',
     createdAt: metadata.creationTimestamp ?? '',
     type,
-    clusterIps: (spec.clusterIPs?.length ? spec.clusterIPs : [clusterIp]).flatMap((ip) => canonicalIp(ip) ?? []),
+    clusterIps: tight((spec.clusterIPs?.length ? spec.clusterIPs : [clusterIp]).flatMap((ip) => canonicalIp(ip) ?? [])),
     externalIps: addresses(spec.externalIPs, 'external IP'),
-    loadBalancerIps: type === 'LoadBalancer' ? addresses(vips, 'load balancer address') : [],
-    ports: (spec.ports ?? []).flatMap((port) => servicePort(port, problems)),
+    loadBalancerIps: type === 'LoadBalancer' ? tight(addresses(vips, 'load balancer address')) : none,
+    ports: tight((spec.ports ?? []).flatMap((port) => servicePort(port, problems))),
     affinitySeconds:
       spec.sessionAffinity === 'ClientIP'
         ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? defaultAffinitySeconds)
@@ -97,7 +103,7 @@ export function parseService(object: ServiceObject): ServiceRow | undefined {
     healthCheckNodePort: spec.healthCheckNodePort || undefined,
     sourceRanges: type === 'LoadBalancer' ? sourceRanges(spec.loadBalancerSourceRanges, problems) : undefined,
     algorithm: algorithmOf(metadata.annotations?.['weir.dev/lb-algorithm'], problems),
-    problems,
+    problems: tight(problems),
   };
 }
 
@@ -114,35 +120,47 @@ export function parseServiceSlice(object: EndpointSliceObject): ServiceSliceRow 
     key: `${namespace}/${metadata.name}`,
     service: `${namespace}/${service}`,
     namespace,
-    ports: (object.ports ?? []).flatMap((port) =>
-      port.port === undefined || !isProtocol(port.protocol ?? 'TCP')
-        ? []
-        : [{ name: port.name ?? '', protocol: (port.protocol ?? 'TCP') as PortProtocol, port: port.port }],
+    ports: tight(
+      (object.ports ?? []).flatMap((port) =>
+        port.port === undefined || !isProtocol(port.protocol ?? 'TCP')
+          ? []
+          : [{ name: port.name ?? '', protocol: (port.protocol ?? 'TCP') as PortProtocol, port: port.port }],
+      ),
     ),
-    endpoints: (object.endpoints ?? []).flatMap((endpoint): SliceEndpoint[] => {
-      const text = endpoint.addresses?.[0];
-      if (text === undefined) return [];
-      const reason = unusableBackend(text, family);
-      if (reason !== undefined) {
-        problems.push(`endpoint ${text} is ignored: ${reason}`);
-        return [];
-      }
-      const ready = endpoint.conditions?.ready ?? true;
-      return [
-        {
+    endpoints: tight(
+      (object.endpoints ?? []).flatMap((endpoint): SliceEndpoint[] => {
+        const text = endpoint.addresses?.[0];
+        if (text === undefined) return [];
+        const reason = unusableBackend(text, family);
+        if (reason !== undefined) {
+          problems.push(`endpoint ${text} is ignored: ${reason}`);
+          return [];
+        }
+        const ready = endpoint.conditions?.ready ?? true;
+        const row = {
           address: canonicalIp(text)!,
           ready,
           serving: endpoint.conditions?.serving ?? ready,
           terminating: endpoint.conditions?.terminating ?? false,
-          node: endpoint.nodeName ?? undefined,
-          forZones: endpoint.hints?.forZones?.map((zone) => zone.name),
-          forNodes: endpoint.hints?.forNodes?.map((node) => node.name),
+          node: endpoint.nodeName == null ? undefined : nodeName(endpoint.nodeName),
           weight,
-        },
-      ];
-    }),
-    problems,
+        };
+        const { forZones, forNodes } = endpoint.hints ?? {};
+        if (forZones === undefined && forNodes === undefined) return [row];
+        return [{ ...row, forZones: forZones?.map((zone) => zone.name), forNodes: forNodes?.map((node) => node.name) }];
+      }),
+    ),
+    problems: tight(problems),
   };
+}
+
+/** The one text for a node's name. */
+function nodeName(text: string): string {
+  const known = nodeNames.get(text);
+  if (known !== undefined) return known;
+  if (nodeNames.size >= maxNodeNames) nodeNames.clear();
+  nodeNames.set(text, text);
+  return text;
 }
 
 function servicePort(

@@ -48,7 +48,7 @@ interface Claimant {
 }
 
 interface Made extends ServiceFrontends {
-  /** Addresses whose owners decide about the Service. */
+  /** Addresses whose owners decide about the Service: claims, and endpoints that are not known as pods of its own. */
   readonly mentions: readonly string[];
 }
 
@@ -137,20 +137,21 @@ export function createServiceDerivation(options: {
       if (before !== undefined) changed.add(before.service);
       if (after !== undefined) changed.add(after.service);
     }
+    const released = new Map<string, Set<string>>();
     for (const { key, before, after } of addressSet.changes) {
-      for (const service of mentioning(String(key))) {
-        const namespace = services.get(service)?.namespace;
-        // A Service's own pods come and go: nothing of that is news here.
-        if (isOthers(before, namespace) || isOthers(after, namespace) || isClaimed(service, String(key)))
-          changed.add(service);
-      }
+      for (const service of mentioning(String(key))) changed.add(service);
+      if (before?.kind !== 'pod' || (after?.kind === 'pod' && after.namespace === before.namespace)) continue;
+      const list = released.get(before.namespace!);
+      if (list === undefined) released.set(before.namespace!, new Set([before.address]));
+      else list.add(before.address);
     }
+    // A slice that still names a pod which is not its namespace's any more: from now on its address is watched.
+    if (released.size > 0)
+      for (const slice of slices.rows()) {
+        const gone = released.get(slice.namespace);
+        if (gone && slice.endpoints.some((endpoint) => gone.has(endpoint.address))) changed.add(slice.service);
+      }
     return changed;
-  }
-
-  function isClaimed(service: string, address: string): boolean {
-    const row = services.get(service);
-    return row !== undefined && (row.externalIps.includes(address) || row.loadBalancerIps.includes(address));
   }
 
   function makeContext(): NodeContext {
@@ -181,14 +182,7 @@ export function createServiceDerivation(options: {
     const own = service === undefined ? [] : slices.by('service', key);
     const after = service && frontendsOf(service, own, node);
     claim(key, service?.createdAt ?? '', before?.frontends ?? [], after?.frontends ?? [], touched);
-    const mentions =
-      service === undefined
-        ? []
-        : [
-            ...service.externalIps,
-            ...service.loadBalancerIps,
-            ...own.flatMap((slice) => slice.endpoints.map((endpoint) => endpoint.address)),
-          ];
+    const mentions = service === undefined ? [] : mentionsOf(service, own, node);
     mention(key, before?.mentions ?? [], mentions);
     if (after === undefined) made.delete(key);
     else made.set(key, { ...after, mentions });
@@ -255,8 +249,12 @@ export function createServiceDerivation(options: {
   };
 }
 
-function isOthers(row: AddressRow | undefined, namespace: string | undefined): boolean {
-  return row?.kind === 'pod' && row.namespace !== namespace;
+function mentionsOf(service: ServiceRow, slices: readonly ServiceSliceRow[], node: NodeContext): string[] {
+  const mentions = [...service.externalIps, ...service.loadBalancerIps];
+  for (const slice of slices)
+    for (const { address } of slice.endpoints)
+      if (node.namespaceOf(address) !== service.namespace) mentions.push(address);
+  return mentions;
 }
 
 /** A cluster IP cannot be claimed before it is given, so age does not count against it. */
