@@ -16,8 +16,10 @@ export interface Group {
   /** How many are run: what `selects` finds without what is left out. */
   readonly count: number;
   readonly leftOut: readonly LeftOut[];
-  /** Nodes of the lab, in three zones by turns. */
+  /** Nodes of the lab. */
   readonly nodes: number;
+  /** They are put into three zones by turns. */
+  readonly zones?: true;
   /** Tests at the same time: some work, others mostly wait. */
   readonly procs: number;
 }
@@ -88,6 +90,7 @@ export const groups: readonly Group[] = [
       },
     ],
     nodes: 3,
+    zones: true,
     procs: 6,
   },
   {
@@ -97,6 +100,7 @@ export const groups: readonly Group[] = [
     count: 6,
     leftOut: [],
     nodes: 6,
+    zones: true,
     procs: 3,
   },
 ];
