@@ -38,6 +38,7 @@ import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import type { Log } from '../log.ts';
+import { createServiceEvents } from './service-events.ts';
 import type { AgentSettings } from './settings.ts';
 
 /** Services as the agent runs them. */
@@ -194,6 +195,18 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     );
   }
 
+  const events = createServiceEvents({
+    create: (event) => client.create(kubernetesResources.events, event),
+    onError: (error) => log.warn('could not write an event', { error: errorText(error) }),
+  });
+  function tellProblems(): void {
+    for (const key of derivation.takeChanged()) {
+      const service = services.get(key);
+      if (service === undefined) events.forget(key);
+      else events.tell(service, derivation.status(key)?.problems ?? []);
+    }
+  }
+
   let scheduled = false;
   let all = false;
   const run = () => {
@@ -205,6 +218,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
       else derivation.run();
       all = false;
       updateHealthChecks();
+      tellProblems();
     } catch (error) {
       log.error('services could not be derived', { error: errorText(error), stack: (error as Error).stack });
     }
@@ -241,6 +255,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     watches: () => watches.map((each) => each.state()),
     async stop() {
       for (const each of watches) each.stop();
+      events.stop();
       await healthChecks.stop();
       await reconciler.stop();
       slots.close();
