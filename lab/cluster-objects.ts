@@ -44,7 +44,7 @@ const operatorRules = [
   rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),
   rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
   rule('weir.dev', ['weirendpointslices'], [...read, 'delete']),
-  rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update']),
+  rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update', 'delete']),
   rule('apiextensions.k8s.io', ['customresourcedefinitions'], ['get', 'create', 'patch']),
   rule(
     'admissionregistration.k8s.io',

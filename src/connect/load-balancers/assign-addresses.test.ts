@@ -229,6 +229,17 @@ describe('assignAddresses()', () => {
     assert.deepEqual(results([blue], [a, b]), { a: '10.1.0.3', b: '10.1.0.0' });
   });
 
+  test('gives no address of a node, and takes it back from a service when a node comes with it', () => {
+    const taken = new Map([
+      ['10.1.0.0', 'node node1'],
+      ['10.1.0.1', 'node node2'],
+    ]);
+    const asks = service('asks', { spec: { loadBalancerIP: '10.1.0.0' } });
+    const { services } = assignAddresses([blue], [service('has', { has: ['10.1.0.1'] }), asks], taken);
+    assert.deepEqual(services.get('default/has')!.addresses, ['10.1.0.2']);
+    assert.match(services.get('default/asks')!.message, /10\.1\.0\.0 is an address of node node1/);
+  });
+
   test('takes an address back when its pool or type is gone, and gives another when there is one', () => {
     const other = pool('other', { blocks: [{ start: '10.7.0.1' }] });
     const has = service('a', { has: ['10.1.0.3'] });

@@ -52,8 +52,12 @@ interface PoolState {
   used: bigint;
 }
 
-/** Computes it. */
-export function assignAddresses(poolRows: Iterable<PoolRow>, requests: Iterable<AddressRequest>): Assignment {
+/** Computes it. `taken`: addresses that are somebody's already, and whose. */
+export function assignAddresses(
+  poolRows: Iterable<PoolRow>,
+  requests: Iterable<AddressRequest>,
+  taken: ReadonlyMap<string, string> = new Map(),
+): Assignment {
   const ordered = inOrderOfAge(poolRows);
   const conflicts = poolConflicts(ordered);
   const pools = ordered.map((row): PoolState => {
@@ -107,6 +111,8 @@ export function assignAddresses(poolRows: Iterable<PoolRow>, requests: Iterable<
   function refusal(address: string, service: AddressRequest, keeps: boolean): Failure | undefined {
     if (!service.families.includes(familyOf(address)))
       return { reason: 'invalid_request', message: `${address} is of a family that the service does not have` };
+    const owner = taken.get(address);
+    if (owner !== undefined) return { reason: 'already_allocated', message: `${address} is an address of ${owner}` };
     const having = pools.filter((pool) => contains(pool.row.ranges, address));
     if (having.length === 0) return { reason: 'no_pool', message: `no pool has ${address}` };
     const names = having.map((pool) => pool.row.name).join(', ');
@@ -157,7 +163,7 @@ export function assignAddresses(poolRows: Iterable<PoolRow>, requests: Iterable<
     const selecting = ofFamily.filter((pool) => poolSelects(pool.row, service));
     const giving = selecting.filter((pool) => pool.gives);
     for (const pool of giving) {
-      const address = nextFree(pool, family, holders);
+      const address = nextFree(pool, family, (each) => !holders.has(each) && !taken.has(each));
       if (address === undefined) continue;
       hold(address, service);
       return undefined;
@@ -211,7 +217,7 @@ function whyNotShared(a: AddressRequest, b: AddressRequest): string | undefined 
   return undefined;
 }
 
-function nextFree(pool: PoolState, family: 4 | 6, holders: ReadonlyMap<string, unknown>): string | undefined {
+function nextFree(pool: PoolState, family: 4 | 6, isFree: (address: string) => boolean): string | undefined {
   const ranges = pool.row.ranges.filter((range) => range.family === family);
   const at = pool.next.get(family) ?? { range: 0, number: ranges[0]?.first ?? 0n };
   pool.next.set(family, at);
@@ -222,7 +228,7 @@ function nextFree(pool: PoolState, family: 4 | 6, holders: ReadonlyMap<string, u
       continue;
     }
     const address = addressText(family, at.number++);
-    if (!holders.has(address)) return address;
+    if (isFree(address)) return address;
   }
   return undefined;
 }

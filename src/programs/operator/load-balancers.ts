@@ -12,7 +12,7 @@ import {
 import { poolConditions, withCondition } from '../../connect/load-balancers/status-conditions.ts';
 import { deepEqual } from '../../core/equal.ts';
 import { errorText } from '../../core/errors.ts';
-import { createTable } from '../../core/table.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
 import { ciliumResources, type LoadBalancerPool } from '../../kube/cilium/schemas.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { isNewer } from '../../kube/lease-rule.ts';
@@ -20,6 +20,7 @@ import { type KubeObject, kubernetesResources, type Resource, resourcePath } fro
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import { installCustomResources } from '../../kube/weir/custom-resources.ts';
 import type { Log } from '../log.ts';
+import type { OperatorNode } from './node-blocks.ts';
 import { serialize } from './serialize.ts';
 
 /** What it needs of the operator. */
@@ -29,6 +30,8 @@ export interface LoadBalancerOptions {
   /** Asked before each write. */
   readonly mayAct: () => boolean;
   readonly onState: (state: WatchState) => void;
+  /** Their addresses are given to no service, whatever the pools say. */
+  readonly nodes: ReadTable<OperatorNode>;
 }
 
 interface PoolEntry extends PoolRow {
@@ -44,7 +47,7 @@ const writesAtOnce = 16;
 
 /** Installs the definition of pools and works until the signal aborts. */
 export async function startLoadBalancers(options: LoadBalancerOptions, signal: AbortSignal): Promise<void> {
-  const { client, log, mayAct, onState } = options;
+  const { client, log, mayAct, onState, nodes } = options;
   await installCustomResources(client, signal, [ciliumResources.loadBalancerPools]);
   const pools = createTable<PoolEntry>({ name: 'load-balancer-pools', key: (row) => row.name });
   const services = createTable<ServiceEntry>({ name: 'address-requests', key: (row) => row.key });
@@ -150,8 +153,10 @@ export async function startLoadBalancers(options: LoadBalancerOptions, signal: A
 
   const reconcile = serialize(
     async () => {
-      if (!pools.initialized || !services.initialized || !mayAct()) return;
-      const assignment = assignAddresses(pools.rows(), services.rows());
+      if (!pools.initialized || !services.initialized || !nodes.initialized || !mayAct()) return;
+      const taken = new Map<string, string>();
+      for (const node of nodes.rows()) for (const address of node.addresses) taken.set(address, `node ${node.name}`);
+      const assignment = assignAddresses(pools.rows(), services.rows(), taken);
       // Whoever gives an address back comes first: the next may have been given it.
       const gives = (row: ServiceEntry, outcome: Outcome | undefined) =>
         row.assigned.some((address) => !outcome?.addresses.includes(address));
@@ -169,12 +174,14 @@ export async function startLoadBalancers(options: LoadBalancerOptions, signal: A
     (error) => log.warn('could not write addresses', { error: error.message }),
   );
   pools.subscribe(reconcile);
+  const unfollowNodes = nodes.subscribe(reconcile);
   services.subscribe(({ changes }) => {
     for (const { before, after } of changes)
       if (before !== undefined && after === undefined) written.delete(before.uid);
     reconcile();
   });
   signal.addEventListener('abort', () => {
+    unfollowNodes();
     for (const each of watches) each.stop();
   });
 }

@@ -19,6 +19,7 @@ import {
   weirResources,
 } from '../../kube/weir/schemas.ts';
 import type { Log } from '../log.ts';
+import { clearLeases } from './announcement-leases.ts';
 import { whileLeading } from './leadership.ts';
 import { startLoadBalancers } from './load-balancers.ts';
 import { createNodeBlocks, type Named, type OperatorNode } from './node-blocks.ts';
@@ -237,7 +238,8 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   nodes.subscribe(reconcileNodes);
   weirNodes.subscribe(reconcileNodes);
   blocks.subscribe(reconcileNodes);
-  void startLoadBalancers({ client, log, mayAct, onState }, signal).catch((error: Error) => {
+  clearLeases({ client, log, mayAct }, signal);
+  void startLoadBalancers({ client, log, mayAct, onState, nodes }, signal).catch((error: Error) => {
     if (!signal.aborted) log.error('services get no addresses', { error: error.message });
   });
   const checkBlocks = setInterval(reconcileNodes, Math.min(blockCheckMs, Math.max(200, options.blockRestMs / 4)));
