@@ -235,7 +235,8 @@ describe('assignAddresses()', () => {
       ['10.1.0.1', 'node node2'],
     ]);
     const asks = service('asks', { spec: { loadBalancerIP: '10.1.0.0' } });
-    const { services } = assignAddresses([blue], [service('has', { has: ['10.1.0.1'] }), asks], taken);
+    const { services, pools } = assignAddresses([blue], [service('has', { has: ['10.1.0.1'] }), asks], taken);
+    assert.equal(pools.get('blue')!.used, 3n);
     assert.deepEqual(services.get('default/has')!.addresses, ['10.1.0.2']);
     assert.match(services.get('default/asks')!.message, /10\.1\.0\.0 is an address of node node1/);
   });

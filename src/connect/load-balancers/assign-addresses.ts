@@ -64,6 +64,10 @@ export function assignAddresses(
     const conflict = conflicts.get(row.name);
     return { row, conflict, gives: conflict === undefined && !row.disabled, next: new Map(), used: 0n };
   });
+  for (const address of taken.keys()) {
+    const pool = pools.find((each) => contains(each.row.ranges, address));
+    if (pool !== undefined) pool.used++;
+  }
   /** Who has an address; several when they share it. */
   const holders = new Map<string, AddressRequest[]>();
   const shared = new Map<string, Set<string>>();
