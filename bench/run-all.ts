@@ -16,6 +16,11 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const benches: Readonly<Record<string, string>> = {
   network: 'Pod to pod through the datapath, policy and flow events on, against bare routed namespaces in turns',
   packets: 'The pod program for one fresh packet, by test-run; the cost of the measurement is subtracted',
+  balancer:
+    'The balancer for one fresh packet from outside, by test-run: 100 backends, Maglev; the cost of the measurement is subtracted',
+  services: 'A ClusterIP in the system call against the backend’s own address, in turns',
+  'services-scale': 'Ten thousand Services of ten backends, from rows to maps',
+  'kube-proxy': 'Services beside the real kube-proxy in both of its modes, following the same API server',
   cni: 'The CNI plugin as a whole process; beside it (reference) `bridge` with `host-local` on the same node',
   'policy-latency': 'From a change to the first packet that it concerns',
   restart: 'kill -9 of an agent under load, 8 s dead, a restart; beside it (bare) the same load without Weir',
