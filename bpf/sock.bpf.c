@@ -64,6 +64,9 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be
 	if (!s)
 		return 0;
 	peer.netns = bpf_get_netns_cookie(ctx);
+	/* Who asks is told by the packet's source, which a socket may not have yet: pods' packets are looked at. */
+	if ((s->flags & SERVICE_SOURCE_RANGES) && peer.netns != node_netns_cookie)
+		return 0;
 	k.cookie = bpf_get_socket_cookie(ctx);
 	affinity_key_of_socket(&who, peer.netns);
 	/* A socket that sends datagram after datagram keeps its backend as long as the backends stay. */

@@ -5,6 +5,7 @@
 #include "lib/btf_emit.h"
 #include "lib/datapath_structs.h"
 #include "lib/drop_reasons.h"
+#include "lib/pick_query.h"
 #include "lib/service_structs.h"
 
 BTF_EMIT(struct, event);
@@ -18,6 +19,8 @@ BTF_EMIT(enum, end_cause);
 BTF_EMIT(enum, event_flags);
 BTF_EMIT(enum, counter);
 BTF_EMIT(enum, drop_reason);
+BTF_EMIT(struct, pick_query);
+BTF_EMIT(enum, pick_cause);
 BTF_EMIT(enum, service_scope);
 BTF_EMIT(enum, service_flags);
 BTF_EMIT(enum, backend_flags);

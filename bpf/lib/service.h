@@ -8,15 +8,13 @@
 
 #include "addr.h"
 #include "clock.h"
+#include "pick_query.h"
 #include "service_maps.h"
 
-/* Why a pick ended as it did: the answer to "why this backend?". */
-enum pick_cause {
-	PICK_NONE = 0,	   /* no backend */
-	PICK_RANDOM = 1,
-	PICK_MAGLEV = 2,
-	PICK_AFFINITY = 3, /* it served this client before */
-};
+/* `weir service why` asks without leaving a trace: it defines this before it includes the file. */
+#ifndef SERVICE_PICK_REMEMBERS
+#define SERVICE_PICK_REMEMBERS 1
+#endif
 
 static __always_inline __u32 mix(__u32 h, __u32 v)
 {
@@ -118,7 +116,8 @@ static __always_inline struct backend *service_pick(const struct service *s, __u
 		if (a && now - a->last_used < s->affinity_seconds) {
 			b = backend_lookup(a->backend);
 			if (b && (b->flags & BACKEND_SERVING) && b->generation == a->generation) {
-				a->last_used = now;
+				if (SERVICE_PICK_REMEMBERS)
+					a->last_used = now;
 				*number = a->backend;
 				*cause = PICK_AFFINITY;
 				return b;
@@ -135,7 +134,7 @@ static __always_inline struct backend *service_pick(const struct service *s, __u
 	b = backend_lookup(*number);
 	if (!b || !(b->flags & BACKEND_USED))
 		return NULL;
-	if (s->flags & SERVICE_AFFINITY) {
+	if (SERVICE_PICK_REMEMBERS && (s->flags & SERVICE_AFFINITY)) {
 		struct affinity fresh = { .backend = *number, .generation = b->generation, .last_used = now };
 
 		bpf_map_update_elem(&service_affinity, k, &fresh, BPF_ANY);

@@ -237,6 +237,23 @@ export const outKindName: Readonly<Record<number, string>> = {
   3: 'OUT_THIS_NODE',
 };
 
+/** enum pick_cause */
+export const PickCause = {
+  PICK_NONE: 0,
+  PICK_RANDOM: 1,
+  PICK_MAGLEV: 2,
+  PICK_AFFINITY: 3,
+  PICK_FLOW: 4,
+} as const;
+export type PickCause = (typeof PickCause)[keyof typeof PickCause];
+export const pickCauseName: Readonly<Record<number, string>> = {
+  0: 'PICK_NONE',
+  1: 'PICK_RANDOM',
+  2: 'PICK_MAGLEV',
+  3: 'PICK_AFFINITY',
+  4: 'PICK_FLOW',
+};
+
 /** enum service_flags */
 export const ServiceFlags = {
   SERVICE_MAGLEV: 1,
@@ -1269,6 +1286,111 @@ export const packet: Codec<Packet> = makeCodec<Packet>(
     icmpError: view.getUint8(offset + 56),
     laterFragment: view.getUint8(offset + 57),
     ipv6: view.getUint8(offset + 58),
+  }),
+);
+
+/** struct pick_answer */
+export type PickAnswer = {
+  service: number;
+  flags: number;
+  slotCount: number;
+  cause: number;
+  backend: number;
+};
+/** Bytes and byte offsets of struct pick_answer. */
+export const PICK_ANSWER_SIZE = 20;
+export const PickAnswerOffset = {
+  service: 0,
+  flags: 4,
+  slotCount: 8,
+  cause: 12,
+  backend: 16,
+} as const;
+export const pickAnswer: Codec<PickAnswer> = makeCodec<PickAnswer>(
+  20,
+  (view, offset, row) => {
+    view.setUint32(offset + 0, row.service, true);
+    view.setUint32(offset + 4, row.flags, true);
+    view.setUint32(offset + 8, row.slotCount, true);
+    view.setUint32(offset + 12, row.cause, true);
+    view.setUint32(offset + 16, row.backend, true);
+  },
+  (view, offset) => ({
+    service: view.getUint32(offset + 0, true),
+    flags: view.getUint32(offset + 4, true),
+    slotCount: view.getUint32(offset + 8, true),
+    cause: view.getUint32(offset + 12, true),
+    backend: view.getUint32(offset + 16, true),
+  }),
+);
+
+/** struct pick_query */
+export type PickQuery = {
+  client: Uint8Array;
+  addr: Uint8Array;
+  netns: bigint;
+  clientPort: number;
+  port: number;
+  protocol: number;
+  scope: number;
+  nodePort: number;
+  found: number;
+  admitted: number;
+  answer: PickAnswer;
+};
+/** Bytes and byte offsets of struct pick_query. */
+export const PICK_QUERY_SIZE = 80;
+export const PickQueryOffset = {
+  client: 0,
+  addr: 16,
+  netns: 32,
+  clientPort: 40,
+  port: 42,
+  protocol: 44,
+  scope: 45,
+  nodePort: 46,
+  found: 47,
+  admitted: 48,
+  answer: 52,
+} as const;
+export const pickQuery: Codec<PickQuery> = makeCodec<PickQuery>(
+  80,
+  (view, offset, row) => {
+    view.setUint8(offset + 49, 0);
+    view.setUint8(offset + 50, 0);
+    view.setUint8(offset + 51, 0);
+    view.setUint8(offset + 72, 0);
+    view.setUint8(offset + 73, 0);
+    view.setUint8(offset + 74, 0);
+    view.setUint8(offset + 75, 0);
+    view.setUint8(offset + 76, 0);
+    view.setUint8(offset + 77, 0);
+    view.setUint8(offset + 78, 0);
+    view.setUint8(offset + 79, 0);
+    writeBytes(view, offset + 0, 16, row.client, 'pick_query.client');
+    writeBytes(view, offset + 16, 16, row.addr, 'pick_query.addr');
+    view.setBigUint64(offset + 32, row.netns, true);
+    view.setUint16(offset + 40, row.clientPort, false);
+    view.setUint16(offset + 42, row.port, false);
+    view.setUint8(offset + 44, row.protocol);
+    view.setUint8(offset + 45, row.scope);
+    view.setUint8(offset + 46, row.nodePort);
+    view.setUint8(offset + 47, row.found);
+    view.setUint8(offset + 48, row.admitted);
+    pickAnswer.encodeInto(view, offset + 52, row.answer);
+  },
+  (view, offset) => ({
+    client: readBytes(view, offset + 0, 16),
+    addr: readBytes(view, offset + 16, 16),
+    netns: view.getBigUint64(offset + 32, true),
+    clientPort: view.getUint16(offset + 40, false),
+    port: view.getUint16(offset + 42, false),
+    protocol: view.getUint8(offset + 44),
+    scope: view.getUint8(offset + 45),
+    nodePort: view.getUint8(offset + 46),
+    found: view.getUint8(offset + 47),
+    admitted: view.getUint8(offset + 48),
+    answer: pickAnswer.decodeFrom(view, offset + 52),
   }),
 );
 

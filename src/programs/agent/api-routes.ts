@@ -8,7 +8,9 @@ import { typedMap } from '../../kernel/typed-map.ts';
 import type { Agent } from './agent.ts';
 import { type ConnectionFilter, conntrackEntries } from './conntrack-entries.ts';
 import type { ApiHandler } from './local-api.ts';
+import { natEntries } from './nat-entries.ts';
 import { effectivePolicy, policiesOf } from './policy-view.ts';
+import { createWhy, serviceOf, servicesOf, setMaintenance } from './services-view.ts';
 import { healthOf, statusOf } from './status-view.ts';
 
 /** An endpoint as the API shows it; `policy` only when one is asked for. */
@@ -39,6 +41,11 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
       [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),
     '/v1/announcements': () => agent.announcing?.status() ?? [],
     '/v1/conntrack': (query) => conntrackEntries(datapath, connectionQuery(query)),
+    '/v1/services': () => servicesOf(agent),
+    '/v1/services/': (_, key) => serviceOf(agent, key),
+    '/v1/service-why': createWhy(agent),
+    '/v1/maintenance': () => agent.services.maintenance.rows(),
+    '/v1/nat': (query) => natEntries(agent, connectionQuery(query).limit),
     '/v1/drops': () =>
       drops
         .entriesPerCpu()
@@ -76,6 +83,11 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     const row = addresses.get(address);
     return row === undefined ? {} : { kind: row.kind, namespace: row.namespace, pod: row.pod, node: row.node };
   }
+}
+
+/** POST handlers by path: what changes something. */
+export function apiActions(agent: Agent): Record<string, ApiHandler> {
+  return { '/v1/maintenance': (query) => setMaintenance(agent, query) };
 }
 
 /** The filter that a query names. Throws CONFIG_INVALID for what it cannot read. */

@@ -28,6 +28,8 @@ const maxConnections = 512;
 export async function serveLocalApi(options: {
   readonly path: string;
   readonly routes: Readonly<Record<string, ApiHandler>>;
+  /** POST handlers by path; their arguments are in the query. */
+  readonly actions?: Readonly<Record<string, ApiHandler>>;
   readonly cni: (request: CniRequest) => Promise<CniResult | undefined>;
   readonly log: Log;
   /** How long a client may take to send its request. */
@@ -54,6 +56,8 @@ export async function serveLocalApi(options: {
     const url = URL.parse(request.url ?? '/', 'http://agent');
     if (url === null) return answer(response, 400, { error: 'the path cannot be read' });
     if (request.method === 'POST' && url.pathname === '/cni') return handleCni(request, response);
+    const action = request.method === 'POST' ? options.actions?.[url.pathname] : undefined;
+    if (action !== undefined) return answer(response, 200, await action(url.searchParams, ''));
     if (request.method !== 'GET')
       return answer(response, 405, { error: `${request.method} is not for ${url.pathname}` });
     const exact = routes[url.pathname];

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { createLog } from '../log.ts';
 import { startAgent } from './agent.ts';
-import { apiRoutes } from './api-routes.ts';
+import { apiActions, apiRoutes } from './api-routes.ts';
 import { startFlows } from './flows.ts';
 import { serveLocalApi } from './local-api.ts';
 import { type AgentSettings, socketNames } from './settings.ts';
@@ -18,6 +18,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),
     routes: { ...apiRoutes(agent), '/v1/flow-status': () => flows.status() },
+    actions: apiActions(agent),
     cni: agent.handleCni,
     log,
   });

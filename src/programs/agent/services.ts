@@ -1,5 +1,6 @@
 // Services of one node: follows them in the API, derives this node's frontends, writes them, and hooks the system calls.
 
+import { join } from 'node:path';
 import { addressBytes } from '../../connect/datapath/address-keys.ts';
 import { natAddress } from '../../connect/ipam/nat-address.ts';
 import { anyAddress, frontendKey } from '../../connect/services/derive-frontends.ts';
@@ -38,6 +39,8 @@ import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import type { Log } from '../log.ts';
+import { checkMaintenance, createMaintenance, type Maintenance } from './maintenance.ts';
+import { createStateFile } from './node-state.ts';
 import { createServiceEvents } from './service-events.ts';
 import type { AgentSettings } from './settings.ts';
 
@@ -48,6 +51,7 @@ export interface AgentServices {
   readonly frontends: ReadTable<FrontendRow>;
   readonly derivation: ServiceDerivation;
   readonly target: ServiceTarget;
+  readonly maintenance: Maintenance;
   readonly reconciler: Reconciler;
   readonly hooks: SocketHooks;
   readonly tables: readonly ReadTable<unknown>[];
@@ -126,6 +130,12 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     ),
   ];
 
+  const maintenance = createMaintenance(
+    createStateFile(join(settings.stateDir, 'maintenance.json'), checkMaintenance, (file, reason) =>
+      log.error('STATE_FILE_INVALID: set aside', { file, reason }),
+    ),
+    () => schedule(true),
+  );
   const nodeFacts = (): NodeFacts => {
     const own = new Set([...inputs.hostAddresses.rows()].map((row) => row.address));
     const nodeAddresses = new Map<string, string>();
@@ -135,7 +145,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
       zone: ownNode.get(settings.nodeName)?.zone,
       addresses: own,
       directReturn: directReturn(settings),
-      inMaintenance: () => false,
+      inMaintenance: maintenance.has,
       nodeOf: (address) => nodeAddresses.get(address) ?? (own.has(address) ? settings.nodeName : undefined),
     };
   };
@@ -249,6 +259,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     frontends,
     derivation,
     target,
+    maintenance,
     reconciler,
     hooks,
     tables: [services, slices, hostPorts, frontends] as ReadTable<unknown>[],

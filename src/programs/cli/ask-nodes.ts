@@ -14,18 +14,23 @@ export interface NodeAnswer<T> {
 }
 
 /** The answers of all nodes, in the order of the context. */
-export async function askNodes<T>(options: TargetOptions, path: string): Promise<NodeAnswer<T>[]> {
-  return (await askEach<T>(options, path)).flatMap((answer) => ('error' in answer ? [] : answer));
+export async function askNodes<T>(
+  options: TargetOptions,
+  path: string,
+  method: 'GET' | 'POST' = 'GET',
+): Promise<NodeAnswer<T>[]> {
+  return (await askEach<T>(options, path, method)).flatMap((answer) => ('error' in answer ? [] : answer));
 }
 
 /** The same, with the nodes that did not answer, for commands that show those too. */
 export async function askEach<T>(
   options: TargetOptions,
   path: string,
+  method: 'GET' | 'POST' = 'GET',
 ): Promise<(NodeAnswer<T> | { readonly node: string; readonly error: WeirError })[]> {
   const { targets } = resolveTargets(options);
   const answers = await Promise.allSettled(
-    targets.map(async (target) => ({ node: await nodeName(target), value: await askAgent<T>(target, path) })),
+    targets.map(async (target) => ({ node: await nodeName(target), value: await askAgent<T>(target, path, method) })),
   );
   return answers.map((answer, i) => {
     if (answer.status === 'fulfilled') return answer.value;

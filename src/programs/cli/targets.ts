@@ -139,13 +139,13 @@ export function targetName(target: Target): string {
 }
 
 /**
- * GETs a path of the agent's local API, such as `/v1/status`. Answers `undefined` when the agent says that nothing is
+ * Asks a path of the agent's local API, such as `/v1/status`. Answers `undefined` when the agent says that nothing is
  * there. Throws AGENT_UNREACHABLE when no agent listens.
  */
-export function askAgent<T>(target: Target, path: string): Promise<T | undefined> {
+export function askAgent<T>(target: Target, path: string, method: 'GET' | 'POST' = 'GET'): Promise<T | undefined> {
   return new Promise((resolve, reject) => {
     const fail = (reason: string) => reject(unreachable(target, reason));
-    const request = http.get({ socketPath: target.socket, path, timeout: timeoutMs }, (response) => {
+    const request = http.request({ socketPath: target.socket, path, method, timeout: timeoutMs }, (response) => {
       const parts: Buffer[] = [];
       response.on('data', (part: Buffer) => parts.push(part));
       response.on('error', (error) => fail(errorText(error)));
@@ -171,6 +171,7 @@ export function askAgent<T>(target: Target, path: string): Promise<T | undefined
       if (error.code === 'EACCES') reject(new WeirError('NOT_ROOT', `only root may use ${targetName(target)}`));
       else fail(socketProblem(error));
     });
+    request.end();
   });
 }
 
