@@ -45,8 +45,8 @@ const NLM_F_ACK_TLVS = 0x200;
 const dumpAttempts = 5;
 
 /** Opens a raw netlink socket; `groups` is the bit mask of multicast groups to hear. */
-export function openNetlinkSocket(netnsFd: number | undefined, groups = 0): number {
-  const make = (): number => socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE);
+export function openNetlinkSocket(netnsFd: number | undefined, groups = 0, protocol = NETLINK_ROUTE): number {
+  const make = (): number => socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
   const fd = netnsFd === undefined ? make() : withNetns(netnsFd, make);
   try {
     const address = new Uint8Array(12);
@@ -61,9 +61,9 @@ export function openNetlinkSocket(netnsFd: number | undefined, groups = 0): numb
   }
 }
 
-/** Opens a socket for requests, in the namespace behind `netnsFd` or else the calling thread's. */
-export function openNetlink(options: { netnsFd?: number } = {}): Netlink {
-  let fd = openNetlinkSocket(options.netnsFd);
+/** Opens a socket for requests, in the namespace behind `netnsFd` or else the calling thread's. NETLINK_ROUTE unless told. */
+export function openNetlink(options: { netnsFd?: number; protocol?: number } = {}): Netlink {
+  let fd = openNetlinkSocket(options.netnsFd, 0, options.protocol);
   const one = new Uint8Array([1, 0, 0, 0]);
   setSocketOption(fd, SOL_NETLINK, 10, one); // NETLINK_CAP_ACK: do not echo our request
   setSocketOption(fd, SOL_NETLINK, 11, one); // NETLINK_EXT_ACK: say why

@@ -20,7 +20,7 @@ import {
 import { createServiceTarget, type ServiceTarget } from '../../connect/services/service-target.ts';
 import { loadSocketHooks, type SocketHooks } from '../../connect/services/socket-hooks.ts';
 import { errorText } from '../../core/errors.ts';
-import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
+import { createReconciler, type Reconciler, type Target } from '../../core/reconciler.ts';
 import type {
   AddressRow,
   EndpointRow,
@@ -39,6 +39,7 @@ import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import type { Log } from '../log.ts';
+import { watchGoneSockets } from './gone-sockets.ts';
 import { checkMaintenance, createMaintenance, type Maintenance } from './maintenance.ts';
 import { createStateFile } from './node-state.ts';
 import { createServiceEvents } from './service-events.ts';
@@ -244,7 +245,29 @@ export function startServices(inputs: ServiceInputs): AgentServices {
   for (const table of [inputs.hostAddresses, inputs.nodes, ownNode] as ReadTable<unknown>[])
     table.subscribe(() => schedule(true));
 
-  const reconciler = createReconciler<FrontendRow>({ name: 'frontends', table: frontends, target });
+  const goneSockets = watchGoneSockets({
+    take: target.takeGone,
+    peers: hooks.map('socket_peers'),
+    endpoints,
+    addresses: inputs.addresses,
+    log,
+  });
+  /** After each write backends may have gone. */
+  const watched: Target<FrontendRow> = {
+    update(rows) {
+      goneSockets.look();
+      return target.update(rows);
+    },
+    delete(rows) {
+      goneSockets.look();
+      return target.delete(rows);
+    },
+    prune(rows) {
+      goneSockets.look();
+      return target.prune?.(rows);
+    },
+  };
+  const reconciler = createReconciler<FrontendRow>({ name: 'frontends', table: frontends, target: watched });
   const cgroup = findCgroup2();
   if (cgroup === undefined)
     log.error('no cgroup v2 is mounted: services are translated per packet only', {
@@ -267,6 +290,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     async stop() {
       for (const each of watches) each.stop();
       events.stop();
+      goneSockets.stop();
       await healthChecks.stop();
       await reconciler.stop();
       slots.close();
