@@ -149,6 +149,19 @@ struct ct_entry {
 	__u8 frontend[16]; /* CT_SERVICE */
 };
 
+/* hops: the way between two addresses as another connection found it a moment ago. */
+#define HOPS 1024
+
+struct hop {
+	__u8 src[16];
+	__u8 dst[16];
+	__u8 next_hop[16];
+	__u32 ifindex;
+	__u32 epoch; /* of dst: routes that change raise it */
+	__u32 found; /* ticks */
+	__u32 pad;
+};
+
 struct fragment_key {
 	__u8 src[16];
 	__u8 dst[16];

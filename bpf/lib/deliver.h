@@ -5,6 +5,7 @@
 
 #include <linux/pkt_cls.h>
 
+#include "clock.h"
 #include "config.h"
 #include "datapath_maps.h"
 #include "drop_reasons.h"
@@ -65,15 +66,39 @@ static __always_inline int take_hop(struct __sk_buff *skb, int ipv6)
 	}
 }
 
-/* Finds the way to addr by the node's routes. 0, or the reason to drop. */
+/* Routes are asked again after so many ticks, about a second, whatever the epochs say. */
+#define HOP_FRESH 954
+
+static __always_inline int take_way(struct ct_entry *e, int d, __u32 ifindex)
+{
+	e->out_ifindex[d] = ifindex;
+	if (!e->in_ifindex[d ^ 1]) /* replies are expected where the packets leave; otherwise they are judged once more */
+		e->in_ifindex[d ^ 1] = ifindex;
+	e->out_kind[d] = OUT_NEIGHBOUR;
+	return 0;
+}
+
+/* Finds the way to dst by the node's routes, or as another connection between the two found it: asking costs more than
+ * all the rest of a new connection. 0, or the reason to drop. */
 static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const __u8 *src, const __u8 *dst, int d)
 {
 	struct bpf_fib_lookup fib __attribute__((aligned(8))) = {};
+	__u32 index, epoch, now = clock_ticks();
+	struct hop *h;
 	long rc;
 
 	if (!e || !src || !dst)
 		return DROP_FIB_LOOKUP_FAILED;
 	d &= 1;
+	index = (e->epoch_slot[d] ^ e->epoch_slot[d ^ 1] << 1) & (HOPS - 1);
+	epoch = e->epoch[d ^ 1];
+	h = bpf_map_lookup_elem(&hops, &index);
+	if (!h)
+		return DROP_FIB_LOOKUP_FAILED;
+	if (h->ifindex && h->epoch == epoch && now - h->found <= HOP_FRESH && addr_equal(h->dst, dst) && addr_equal(h->src, src)) {
+		addr_copy(e->next_hop[d], h->next_hop);
+		return take_way(e, d, h->ifindex);
+	}
 	fib.ifindex = skb->ifindex;
 	if (e->flags & CT_IPV6) {
 		fib.family = AF_INET6;
@@ -93,11 +118,14 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 		addr_from_ip4(e->next_hop[d], fib.ipv4_dst);
 	if (fib.ifindex == host_ifindex) /* this node's block, but no pod of it */
 		return DROP_STALE_OR_UNROUTABLE_IP;
-	e->out_ifindex[d] = fib.ifindex;
-	if (!e->in_ifindex[d ^ 1]) /* replies are expected where the packets leave; otherwise they are judged once more */
-		e->in_ifindex[d ^ 1] = fib.ifindex;
-	e->out_kind[d] = OUT_NEIGHBOUR;
-	return 0;
+	h->ifindex = 0;
+	addr_copy(h->src, src);
+	addr_copy(h->dst, dst);
+	addr_copy(h->next_hop, e->next_hop[d]);
+	h->epoch = epoch;
+	h->found = now;
+	h->ifindex = fib.ifindex;
+	return take_way(e, d, fib.ifindex);
 }
 
 /* Sends the packet the entry's way. Returns the hook's verdict, or minus the reason to drop. */

@@ -997,6 +997,49 @@ export const fragmentPorts: Codec<FragmentPorts> = makeCodec<FragmentPorts>(
   }),
 );
 
+/** struct hop */
+export type Hop = {
+  src: Uint8Array;
+  dst: Uint8Array;
+  nextHop: Uint8Array;
+  ifindex: number;
+  epoch: number;
+  found: number;
+};
+/** Bytes and byte offsets of struct hop. */
+export const HOP_SIZE = 64;
+export const HopOffset = {
+  src: 0,
+  dst: 16,
+  nextHop: 32,
+  ifindex: 48,
+  epoch: 52,
+  found: 56,
+} as const;
+export const hop: Codec<Hop> = makeCodec<Hop>(
+  64,
+  (view, offset, row) => {
+    view.setUint8(offset + 60, 0);
+    view.setUint8(offset + 61, 0);
+    view.setUint8(offset + 62, 0);
+    view.setUint8(offset + 63, 0);
+    writeBytes(view, offset + 0, 16, row.src, 'hop.src');
+    writeBytes(view, offset + 16, 16, row.dst, 'hop.dst');
+    writeBytes(view, offset + 32, 16, row.nextHop, 'hop.next_hop');
+    view.setUint32(offset + 48, row.ifindex, true);
+    view.setUint32(offset + 52, row.epoch, true);
+    view.setUint32(offset + 56, row.found, true);
+  },
+  (view, offset) => ({
+    src: readBytes(view, offset + 0, 16),
+    dst: readBytes(view, offset + 16, 16),
+    nextHop: readBytes(view, offset + 32, 16),
+    ifindex: view.getUint32(offset + 48, true),
+    epoch: view.getUint32(offset + 52, true),
+    found: view.getUint32(offset + 56, true),
+  }),
+);
+
 /** struct ipcache_entry */
 export type IpcacheEntry = {
   class: number;
@@ -1974,6 +2017,7 @@ export const datapathMaps = {
   endpoints: { name: 'endpoints', type: 1, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: endpoint } satisfies MapSpec<number, Endpoint>,
   epochs: { name: 'epochs', type: 2, maxEntries: 65536, flags: 1024, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   fragments: { name: 'fragments', type: 9, maxEntries: 8192, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
+  hops: { name: 'hops', type: 6, maxEntries: 1024, flags: 0, perCpu: true, key: u32Codec, value: hop } satisfies MapSpec<number, Hop>,
   host_programs: { name: 'host_programs', type: 3, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   ipcache: { name: 'ipcache', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: ipcacheKey, value: ipcacheEntry } satisfies MapSpec<IpcacheKey, IpcacheEntry>,
   ipcache_prefix: { name: 'ipcache_prefix', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: ipcachePrefixKey, value: ipcacheEntry } satisfies MapSpec<IpcachePrefixKey, IpcacheEntry>,
