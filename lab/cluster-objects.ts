@@ -31,6 +31,7 @@ const rule = (group: string, resources: string[], verbs: string[]) => ({ apiGrou
 /** What an agent needs. That it writes slices of its own node only is a matter of the operator's admission rules. */
 const agentRules = [
   rule('', ['namespaces', 'nodes', 'pods', 'services'], read),
+  rule('', ['events'], ['create']),
   rule('discovery.k8s.io', ['endpointslices'], read),
   rule('networking.k8s.io', ['networkpolicies'], read),
   rule('weir.dev', ['weirnodes', 'weiridentities', 'weirendpointslices'], read),

@@ -30,6 +30,7 @@ export function createServiceEvents(options: {
   let timer: NodeJS.Timeout | undefined;
   let working = false;
   let stopped = false;
+  let forbidden = false;
   let retryMs = options.firstRetryMs ?? firstRetryMs;
 
   async function work(): Promise<void> {
@@ -42,7 +43,9 @@ export function createServiceEvents(options: {
           retryMs = options.firstRetryMs ?? firstRetryMs;
         }
       } catch (error) {
-        // 409: another node was first. 403 and 404: the namespace is about to go.
+        // 409: another node was first. 404 and 403: the namespace is about to go, or the agent may not.
+        if (hasStatus(error, 403) && !forbidden) options.onError(error);
+        forbidden ||= hasStatus(error, 403);
         if (![403, 404, 409].some((status) => hasStatus(error, status))) {
           if (retryMs === (options.firstRetryMs ?? firstRetryMs)) options.onError(error);
           timer = setTimeout(() => {
