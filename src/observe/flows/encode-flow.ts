@@ -6,7 +6,7 @@ import { EventType } from '../../kernel/datapath.gen.ts';
 import { writeExtensions } from './flow-extensions.ts';
 import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
 import { policiesOf } from './flow-policies.ts';
-import type { FlowEnd, FlowRow, FlowRules } from './flow-row.ts';
+import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { flowSummary } from './flow-summary.ts';
 import { tcpFlagFields } from './tcp-flags.ts';
 import { createWireWriter } from './wire-writer.ts';
@@ -95,6 +95,14 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.close(time);
   }
 
+  function writeService(field: number, service: FlowService | undefined): void {
+    if (service === undefined) return;
+    const message = out.open(field);
+    out.text(1, service.name);
+    out.text(2, service.namespace);
+    out.close(message);
+  }
+
   function writeTransport(row: FlowRow): void {
     const field = transportFields[row.protocol];
     if (field === undefined) return;
@@ -136,6 +144,8 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.uint(1, dropped ? eventTypes.drop : eventTypes.trace);
     out.uint(2, flowSubType(row));
     out.close(event);
+    writeService(20, row.sourceService);
+    writeService(21, row.destinationService);
     out.uint(22, row.direction);
     out.uint(24, dropped ? TraceObservationPoint.UNKNOWN_POINT : observationPoint(row));
     if (dropped) out.uint(25, row.reason);

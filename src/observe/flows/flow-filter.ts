@@ -79,8 +79,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
     add(`${side}_ip`, filter[of('Ip')], (text) => ipMatch(`${side}_ip`, text, address));
     add(`${side}_pod`, filter[of('Pod')], (text) => on(end, podMatch(text)));
     add(`${side}_label`, filter[of('Label')], (text) => on(end, labelMatch(`${side}_label`, text)));
-    // No flow has a service yet, so none matches.
-    add(`${side}_service`, filter[of('Service')], () => () => false);
+    add(`${side}_service`, filter[of('Service')], (text) => serviceMatch(text, side));
     add(`${side}_workload`, filter[of('Workload')], ({ name, kind }) =>
       on(
         end,
@@ -160,6 +159,19 @@ function podMatch(text: string): (end: FlowEnd) => boolean {
   const namespace = slash < 0 ? 'default' : text.slice(0, slash);
   const prefix = text.slice(slash + 1);
   return (end) => end.pod !== '' && (namespace === '' || end.namespace === namespace) && end.pod.startsWith(prefix);
+}
+
+/** `ns/prefix`, `ns/` for all of a namespace, `prefix` in namespace default. */
+function serviceMatch(text: string, side: 'source' | 'destination'): FlowMatch {
+  const slash = text.indexOf('/');
+  const namespace = slash < 0 ? 'default' : text.slice(0, slash);
+  const prefix = text.slice(slash + 1);
+  return (row) => {
+    const service = row[`${side}Service`];
+    return (
+      service !== undefined && (namespace === '' || service.namespace === namespace) && service.name.startsWith(prefix)
+    );
+  };
 }
 
 function labelMatch(name: string, text: string): (end: FlowEnd) => boolean {

@@ -10,7 +10,7 @@ import { createRevisedRules } from './flow-policies.ts';
 import { createFlowRing } from './flow-ring.ts';
 import { createLossLog, LossSource } from './loss-log.ts';
 import { readEvents } from './read-events.ts';
-import { createFlowRecorder } from './record-flows.ts';
+import { createFlowRecorder, type FlowServices } from './record-flows.ts';
 import { type FlowServer, serveFlows } from './serve-flows.ts';
 import { createWallClock } from './wall-clock.ts';
 
@@ -24,6 +24,7 @@ export interface FlowObserverOptions extends EndTables {
   /** Sums a counter of the datapath over all processors. */
   readonly counter: (index: number) => number;
   readonly cookie: (cookie: number) => CookieRow | undefined;
+  readonly services?: FlowServices;
   readonly endpoints: ReadTable<EndpointRow>;
   readonly policies: ReadTable<NetworkPolicyRow>;
   readonly nodes: ReadTable<NodeRow>;
@@ -74,7 +75,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
   const ring = createFlowRing(capacity, rules.find);
   const losses = createLossLog();
   const agentEvents = createAgentEvents(options);
-  const recorder = createFlowRecorder({ ring, ends, clock, cookie: rules.find });
+  const recorder = createFlowRecorder({ ring, ends, clock, cookie: rules.find, services: options.services });
   const rate: { atMs: number; seen: number }[] = [{ atMs: performance.now(), seen: 0 }];
   let told = startingCounters(options.countersBefore, readCounters());
 

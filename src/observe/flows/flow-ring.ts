@@ -1,7 +1,7 @@
 // The flows of this node in memory: a fixed number of rows in one block of bytes, the oldest overwritten. A row is the
 // datapath's event with the time of day in it; names and rules are references to shared values beside it.
 import { EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
-import type { FlowEnd, FlowRow, FlowRules } from './flow-row.ts';
+import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { shownTcpFlags } from './tcp-flags.ts';
 
 /** Rows by number; the numbers count from 0 and never return. */
@@ -33,6 +33,8 @@ export interface NewRow {
   direction: number;
   originator: FlowEnd;
   responder: FlowEnd;
+  /** The Service through which the responder was reached. */
+  service: FlowService | undefined;
   /** The packet's source is the responder. */
   swapped: boolean;
   sourceAddress: string | undefined;
@@ -55,6 +57,7 @@ export function createFlowRing(
   const view = new DataView(data.buffer);
   const originators: (FlowEnd | undefined)[] = new Array(capacity).fill(undefined);
   const responders: (FlowEnd | undefined)[] = new Array(capacity).fill(undefined);
+  const services: (FlowService | undefined)[] = new Array(capacity).fill(undefined);
   const egress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
   const ingress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
   const forged = new Map<number, string>();
@@ -87,6 +90,7 @@ export function createFlowRing(
       view.setUint8(offset + swappedAt, row.swapped ? 1 : 0);
       originators[slot] = row.originator;
       responders[slot] = row.responder;
+      services[slot] = row.service;
       egress[slot] = row.egressRules;
       ingress[slot] = row.ingressRules;
       if (forged.size > 0) forged.delete(next - capacity);
@@ -116,6 +120,8 @@ export function createFlowRing(
         reply: swapped,
         source,
         destination: swapped ? originator : responder,
+        sourceService: swapped ? services[slot] : undefined,
+        destinationService: swapped ? undefined : services[slot],
         sourceAddress: forged.get(seq) ?? source.address,
         sourcePort: swapped ? dport : sport,
         destinationPort: swapped ? sport : dport,

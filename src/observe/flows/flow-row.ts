@@ -19,6 +19,12 @@ export interface FlowEnd {
   readonly workloadName: string;
 }
 
+/** A Kubernetes Service whose frontend a connection was made to. Shared by all its flows. */
+export interface FlowService {
+  readonly namespace: string;
+  readonly name: string;
+}
+
 /** Seen from the pod at which the flow was observed, or whose policy denied it. Numbers are the contract's. */
 export const FlowDirection = { unknown: 0, ingress: 1, egress: 2 } as const;
 
@@ -37,6 +43,9 @@ export interface FlowRow {
   readonly reply: boolean;
   readonly source: FlowEnd;
   readonly destination: FlowEnd;
+  /** The Service through which an end was reached: the responder's, where it is known. */
+  readonly sourceService: FlowService | undefined;
+  readonly destinationService: FlowService | undefined;
   /** The source address as the packet has it: differs from the source's own when it was forged. */
   readonly sourceAddress: string;
   readonly sourcePort: number;

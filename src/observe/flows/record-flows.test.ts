@@ -4,6 +4,7 @@ import { toJson } from '@bufbuild/protobuf';
 import { anyUnpack, StructSchema } from '@bufbuild/protobuf/wkt';
 import { FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
 import { DropReason, EndCause, EventFlags, EventType } from '../../kernel/datapath.gen.ts';
+import type { SocketEnds } from './record-flows.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 
 const { web, web6, db, far, host, world } = addresses;
@@ -255,4 +256,31 @@ test('records of another size are counted, not read', () => {
   scene.recorder.record(new DataView(new ArrayBuffer(64)), 0, 64);
   assert.equal(scene.recorder.malformed, 1);
   assert.equal(scene.ring.next, 0);
+});
+
+test('a flow names the Service through which its responder was reached: by the frontend, or by what the socket did', () => {
+  const asked: SocketEnds[] = [];
+  const web1 = { namespace: 'shop', name: 'web' };
+  const scene = createScene(64, {
+    byFrontend: (number) => (number === 7 ? web1 : undefined),
+    bySocket(ends) {
+      asked.push({ ...ends, addresses: ends.addresses.slice() });
+      return ends.destinationPort === 5432 ? web1 : undefined;
+    },
+  });
+  const services = () => scene.rows().map((row) => scene.message(row).destinationService?.name);
+  scene.record(makeEvent({ from: far, to: db, identity: [258, 257], service: 7 }));
+  assert.deepEqual(services(), ['web']);
+  assert.equal(asked.length, 0);
+  // A pod of this node begins: its socket knows. Both ends are told, and a reader may ask for the Service.
+  scene.record(makeEvent({ from: web, to: db, identity: [256, 257] }));
+  assert.deepEqual(services(), ['web', 'web', 'web']);
+  assert.deepEqual(
+    [asked[0]!.destinationPort, asked[0]!.protocol, [...asked[0]!.addresses.subarray(28)]],
+    [5432, 6, db.split('.').map(Number)],
+  );
+  // What goes on, and who comes from elsewhere, is not asked for.
+  scene.record(makeEvent({ from: web, to: db, identity: [256, 257], type: EventType.EVENT_ACTIVE }));
+  scene.record(makeEvent({ from: far, to: db, identity: [258, 257] }));
+  assert.equal(asked.length, 1);
 });

@@ -3,7 +3,7 @@
 import { DropReason, EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
-import { FlowDirection, type FlowEnd, type FlowRules } from './flow-row.ts';
+import { FlowDirection, type FlowEnd, type FlowRules, type FlowService } from './flow-row.ts';
 import type { WallClock } from './wall-clock.ts';
 
 /** What is needed to make flows. */
@@ -12,6 +12,24 @@ export interface RecordOptions {
   readonly ends: FlowEnds;
   readonly clock: WallClock;
   readonly cookie: (cookie: number) => FlowRules | undefined;
+  readonly services?: FlowServices;
+}
+
+/** Finds the Service that a connection was made to. */
+export interface FlowServices {
+  /** By the number of the frontend. */
+  byFrontend(number: number): FlowService | undefined;
+  /** By the ends of a connection of a pod of this node, whose socket was given its backend before there were packets. */
+  bySocket(ends: SocketEnds): FlowService | undefined;
+}
+
+/** A connection by its real ends, in the form that the datapath remembers sockets by. */
+export interface SocketEnds {
+  /** Source and destination, 16 bytes each. */
+  readonly addresses: Uint8Array;
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+  readonly protocol: number;
 }
 
 /** Takes one record of the events ring: fits `readRing`. Records of other sizes are counted and left out. */
@@ -22,7 +40,7 @@ export interface FlowRecorder {
 }
 
 /** Makes the recorder. */
-export function createFlowRecorder({ ring, ends, clock, cookie }: RecordOptions): FlowRecorder {
+export function createFlowRecorder({ ring, ends, clock, cookie, services }: RecordOptions): FlowRecorder {
   let words: Int32Array = new Int32Array(0);
   let wordsOf: ArrayBufferLike | undefined;
   let wordsFrom = 0;
@@ -73,6 +91,7 @@ export function createFlowRecorder({ ring, ends, clock, cookie }: RecordOptions)
           row.originator = sender;
         }
       }
+      row.service = services && serviceOf(services, view, offset, type, word(EventOffset.service), row.originator);
       const [egressCookie, ingressCookie] = [word(EventOffset.cookie), word(EventOffset.cookie + 4)];
       row.egressRules = egressCookie === 0 ? undefined : cookie(egressCookie);
       row.ingressRules = ingressCookie === 0 ? undefined : cookie(ingressCookie);
@@ -98,6 +117,25 @@ export function createFlowRecorder({ ring, ends, clock, cookie }: RecordOptions)
       ring.push(words, at, row);
     },
   };
+}
+
+function serviceOf(
+  services: FlowServices,
+  view: DataView,
+  offset: number,
+  type: number,
+  frontend: number,
+  originator: FlowEnd,
+): FlowService | undefined {
+  if (frontend !== 0) return services.byFrontend(frontend);
+  // Only beginnings are worth a look at what the sockets did.
+  if ((type !== EventType.EVENT_NEW && type !== EventType.EVENT_DROP) || !isLocal(originator)) return undefined;
+  return services.bySocket({
+    addresses: new Uint8Array(view.buffer, view.byteOffset + offset + EventOffset.src, 32),
+    sourcePort: view.getUint16(offset + EventOffset.sport, false),
+    destinationPort: view.getUint16(offset + EventOffset.dport, false),
+    protocol: view.getUint8(offset + EventOffset.protocol),
+  });
 }
 
 /** Whether an end is a pod of this node. */

@@ -6,6 +6,7 @@ import { createFlowObserver, type FlowCounters, type FlowObserver } from '../../
 import { version } from '../cli/version.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
+import { createFlowServices } from './flow-services.ts';
 import { createStateFile } from './node-state.ts';
 import { socketNames } from './settings.ts';
 
@@ -39,6 +40,11 @@ export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
     cookie: agent.compiler.cookie,
     addresses: agent.addresses,
     identities: sources.identities,
+    services: createFlowServices({
+      target: agent.services.target,
+      frontends: agent.services.frontends,
+      sockets: agent.services.hooks.map('socket_services'),
+    }),
     endpoints: agent.endpoints,
     policies: sources.policies,
     nodes: sources.nodes,

@@ -21,6 +21,8 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--from-label <SELECTOR>', 'the source has these labels'],
   ['--to-label <SELECTOR>', 'the destination has these labels'],
   ['--workload <NAME>', 'either end belongs to the workload; kind/name is narrower'],
+  ['--service <NS/NAME>', 'either end was reached through the Service; a prefix of the name is enough'],
+  ['--to-service <NS/NAME>', 'the destination was reached through the Service'],
   ['--ip <ADDRESS>', 'either end has an address of these'],
   ['--from-ip <ADDRESS>', 'the source has an address of these'],
   ['--to-ip <ADDRESS>', 'the destination has an address of these'],

@@ -13,7 +13,7 @@ import type { FlowContext } from '../flow-message.ts';
 import { createFlowRing } from '../flow-ring.ts';
 import type { FlowRow } from '../flow-row.ts';
 import { createLossLog } from '../loss-log.ts';
-import { createFlowRecorder } from '../record-flows.ts';
+import { createFlowRecorder, type FlowServices } from '../record-flows.ts';
 import { createWallClock } from '../wall-clock.ts';
 
 export const addresses = {
@@ -91,7 +91,7 @@ export function makeEvent(given: Partial<Event> & { from: string; to: string }):
 }
 
 /** Tables, ring and recorder over them. */
-export function createScene(capacity = 64) {
+export function createScene(capacity = 64, services?: FlowServices) {
   const tables = {
     addresses: createTable<AddressRow>({ name: 'addresses', key: (row) => row.address }),
     identities: createTable<IdentityRow>({ name: 'identities', key: (row) => row.id }),
@@ -121,7 +121,7 @@ export function createScene(capacity = 64) {
     () => 0,
     () => Date.UTC(2026, 0, 1),
   );
-  const recorder = createFlowRecorder({ ring, ends, clock, cookie });
+  const recorder = createFlowRecorder({ ring, ends, clock, cookie, services });
   const bytes = new Uint8Array(event.size);
   const context: FlowContext = { nodeName: 'node1', version: 'weir v0', run: '0123456789abcdef' };
   const encoder = createFlowEncoder(context);

@@ -124,7 +124,7 @@ function join(a: FilterInit, b: FilterInit): FilterInit[] {
 /** What two values of a field have in common, as one value; none when they exclude each other. */
 function narrower(field: string, one: unknown, two: unknown): unknown[] {
   if (field.endsWith('Label')) return [`${one},${two}`];
-  if (field.endsWith('Pod')) return narrowerPod(one as string, two as string);
+  if (field.endsWith('Pod') || field.endsWith('Service')) return narrowerPod(one as string, two as string);
   if (field.endsWith('Ip')) return narrowerIp(one as string, two as string);
   if (field.endsWith('Port')) return narrowerPort(one as string, two as string);
   return JSON.stringify(one) === JSON.stringify(two) ? [one] : [];
@@ -173,6 +173,10 @@ function waysOf({ flag, value }: FilterFlag): Ways {
       if (!/^[^/]*\/?[^/]*$/.test(value) || value === '' || value === '/')
         throw bad(flag, value, 'namespace/name, or a name in namespace default');
       return ends('Pod', value.includes('/') ? value : `default/${value}`);
+    case 'service':
+      if (!/^[^/]*\/?[^/]*$/.test(value) || value === '' || value === '/')
+        throw bad(flag, value, 'namespace/name, or a name in namespace default');
+      return ends('Service', value.includes('/') ? value : `default/${value}`);
     case 'label':
       if (value.trim() === '') throw bad(flag, value, 'a label selector, such as app=web');
       return ends('Label', value);

@@ -98,3 +98,13 @@ test('losses are said in every format', () => {
     num_events_lost: '12',
   });
 });
+
+test('a flow through a Service names it before the backend that it got', () => {
+  const over = { destinationService: { namespace: 'shop', name: 'web' } };
+  assert.match(print('compact', over), /\(id:256\) -> svc shop\/web -> \[fd00::1\]:5432 \(world-ipv6\) to-endpoint/);
+  assert.match(print('dict', over), / +SERVICE: shop\/web\n/);
+  assert.match(
+    print('compact', { sourceService: { namespace: 'shop', name: 'web' } }),
+    /\(id:256\) as svc shop\/web -> /,
+  );
+});

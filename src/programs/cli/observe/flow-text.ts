@@ -69,7 +69,7 @@ function compactPrinter({ colors, nodeNames }: TextOptions): (flow: Flow, respon
     const reason = explain(flow);
     const staged = stagedText(flow);
     return clean(
-      `${timeText(flow.time)}${node(response, nodeNames)}: ${endText(flow, 'source')} -> ${endText(flow, 'destination')} ${typeText(flow)} ${verdict} (${flow.Summary})` +
+      `${timeText(flow.time)}${node(response, nodeNames)}: ${throughText(flow, 'source')} -> ${throughText(flow, 'destination')} ${typeText(flow)} ${verdict} (${flow.Summary})` +
         `${reason === '' ? '' : ` ${dropped ? red(reason) : reason}`}${staged === '' ? '' : ` ${yellow(staged)}`}`,
     );
   };
@@ -94,8 +94,8 @@ function tablePrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response
     const cells = [
       timeText(flow.time),
       ...(nodeNames ? [response.nodeName] : []),
-      endText(flow, 'source'),
-      endText(flow, 'destination'),
+      throughText(flow, 'source'),
+      throughText(flow, 'destination'),
       typeText(flow),
       Verdict[flow.verdict] ?? String(flow.verdict),
       flow.Summary,
@@ -120,11 +120,13 @@ function dictPrinter({ nodeNames }: TextOptions): (flow: Flow, response: GetFlow
   return (flow, response) => {
     const why = explain(flow);
     const staged = stagedText(flow);
+    const service = serviceText(flow.destinationService ?? flow.sourceService);
     const rows: [string, string][] = [
       ['TIMESTAMP', timeText(flow.time)],
       ...(nodeNames ? [['NODE', response.nodeName] as [string, string]] : []),
       ['SOURCE', endText(flow, 'source')],
       ['DESTINATION', endText(flow, 'destination')],
+      ...(service === '' ? [] : [['SERVICE', service] as [string, string]]),
       ['DIRECTION', (TrafficDirection[flow.trafficDirection] ?? '').toLowerCase()],
       ['TYPE', typeText(flow)],
       ['VERDICT', Verdict[flow.verdict] ?? String(flow.verdict)],
@@ -173,6 +175,18 @@ export function endText(flow: Flow, side: 'source' | 'destination'): string {
       : address;
   const identity = end?.identity ?? 0;
   return `${name}${port === undefined ? '' : `:${port}`} (${reservedName(identity) ?? `id:${identity}`})`;
+}
+
+/** An end, and the Service through which it was reached: `svc shop/web -> shop/web-1:8080 (id:1234)`. */
+function throughText(flow: Flow, side: 'source' | 'destination'): string {
+  const service = serviceText(flow[`${side}Service`]);
+  const end = endText(flow, side);
+  if (service === '') return end;
+  return side === 'destination' ? `svc ${service} -> ${end}` : `${end} as svc ${service}`;
+}
+
+function serviceText(service: { namespace: string; name: string } | undefined): string {
+  return service === undefined ? '' : `${service.namespace}/${service.name}`;
 }
 
 /** Where it was seen, or why it was dropped. */
