@@ -128,8 +128,8 @@ function serviceOf(
   originator: FlowEnd,
 ): FlowService | undefined {
   if (frontend !== 0) return services.byFrontend(frontend);
-  // Only beginnings are worth a look at what the sockets did.
-  if ((type !== EventType.EVENT_NEW && type !== EventType.EVENT_DROP) || !isLocal(originator)) return undefined;
+  // A look at what the sockets did costs a system call: reports in between do without.
+  if (type === EventType.EVENT_ACTIVE || !isLocal(originator)) return undefined;
   return services.bySocket({
     addresses: new Uint8Array(view.buffer, view.byteOffset + offset + EventOffset.src, 32),
     sourcePort: view.getUint16(offset + EventOffset.sport, false),
