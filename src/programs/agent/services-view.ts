@@ -86,7 +86,7 @@ function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): Servic
     externalTrafficPolicy: service?.externalLocal ? 'Local' : 'Cluster',
     ...(service?.affinitySeconds === undefined ? {} : { affinitySeconds: service.affinitySeconds }),
     ...(service?.healthCheckNodePort === undefined ? {} : { healthCheckNodePort: service.healthCheckNodePort }),
-    problems: agent.services.derivation.status(key)?.problems ?? [],
+    problems: agent.services.problemsOf(key),
   };
 }
 

@@ -15,7 +15,6 @@ import {
   createServiceDerivation,
   type ExtraFrontends,
   type NodeFacts,
-  type ServiceDerivation,
 } from '../../connect/services/service-derivation.ts';
 import { createServiceTarget, type ServiceTarget } from '../../connect/services/service-target.ts';
 import { loadSocketHooks, type SocketHooks } from '../../connect/services/socket-hooks.ts';
@@ -50,7 +49,8 @@ export interface AgentServices {
   readonly services: ReadTable<ServiceRow>;
   readonly slices: ReadTable<ServiceSliceRow, 'service'>;
   readonly frontends: ReadTable<FrontendRow>;
-  readonly derivation: ServiceDerivation;
+  /** What is ignored of a Service or cannot be done, "namespace/name". */
+  readonly problemsOf: (service: string) => readonly string[];
   readonly target: ServiceTarget;
   readonly maintenance: Maintenance;
   readonly reconciler: Reconciler;
@@ -192,9 +192,22 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     hooks.map('lb_config').update(datapathMaps.lb_config.key.encode(0), value);
   }
 
-  const healthChecks = createHealthChecks((port, error) =>
-    log.error('a health check port is not served', { port, error: error.message }),
-  );
+  const unserved = new Map<number, string>();
+  const healthChecks = createHealthChecks((port, error) => {
+    if (unserved.get(port) !== error.message)
+      log.error('a health check port is not served', { port, error: error.message });
+    unserved.set(port, error.message);
+    for (const { key, healthCheckNodePort } of services.by('health-check', 'yes'))
+      if (healthCheckNodePort === port) tellOf(key);
+  });
+  /** What is wrong with a Service, on this node too. */
+  function problemsOf(key: string): readonly string[] {
+    const port = services.get(key)?.healthCheckNodePort;
+    const problems = derivation.status(key)?.problems ?? [];
+    const failure = port !== undefined && !healthChecks.ports().includes(port) ? unserved.get(port) : undefined;
+    if (failure === undefined) return problems;
+    return [...problems, `health check port ${port} is not served on node ${settings.nodeName}: ${failure}`];
+  }
   function updateHealthChecks(): void {
     if (!services.initialized || !slices.initialized) return;
     healthChecks.update(
@@ -210,13 +223,14 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     create: (event) => client.create(kubernetesResources.events, event),
     onError: (error) => log.warn('could not write an event', { error: errorText(error) }),
   });
-  function tellProblems(): void {
-    for (const key of derivation.takeChanged()) {
-      const service = services.get(key);
-      if (service === undefined) events.forget(key);
-      else events.tell(service, derivation.status(key)?.problems ?? []);
-    }
+  function tellOf(key: string): void {
+    const service = services.get(key);
+    if (service === undefined) events.forget(key);
+    else events.tell(service, problemsOf(key));
   }
+  const tellProblems = () => {
+    for (const key of derivation.takeChanged()) tellOf(key);
+  };
 
   let scheduled = false;
   let all = false;
@@ -280,7 +294,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     services,
     slices,
     frontends,
-    derivation,
+    problemsOf,
     target,
     maintenance,
     reconciler,
