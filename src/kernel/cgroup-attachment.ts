@@ -6,7 +6,7 @@ import { isErrno } from './kernel-error.ts';
 import { closeFd } from './libc.ts';
 
 /** Attach types of uapi/linux/bpf.h, by the section that a program is compiled into. */
-export const cgroupAttachTypes = {
+const cgroupAttachTypes = {
   sockops: 3,
   'cgroup/connect4': 10,
   'cgroup/connect6': 11,
