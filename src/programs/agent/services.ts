@@ -3,8 +3,8 @@
 import { join } from 'node:path';
 import { addressBytes } from '../../connect/datapath/address-keys.ts';
 import { natAddress } from '../../connect/ipam/nat-address.ts';
-import { anyAddress, frontendKey } from '../../connect/services/derive-frontends.ts';
 import { createHealthChecks } from '../../connect/services/health-checks.ts';
+import { hostPortFrontends } from '../../connect/services/host-ports.ts';
 import {
   type EndpointSliceObject,
   parseService,
@@ -318,42 +318,3 @@ function directReturn(settings: AgentSettings): readonly PortProtocol[] {
   if (settings.lbMode === 'dsr') return ['TCP', 'UDP', 'SCTP'];
   return settings.lbMode === 'hybrid' ? ['TCP'] : [];
 }
-
-/** Ports of the node that lead to one pod of it. */
-function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: readonly string[]): ExtraFrontends {
-  const frontends: FrontendRow[] = [];
-  for (const [family, address] of [
-    [4, endpoint.ipv4],
-    [6, endpoint.ipv6],
-  ] as const) {
-    if (address === undefined) continue;
-    for (const port of pod.hostPorts ?? []) {
-      const only = port.hostIp;
-      if (only !== undefined && only.includes(':') !== (family === 6)) continue;
-      // Any address may stand here: one that is not the node's would take somebody else's traffic.
-      if (only !== undefined && !own.includes(only) && !isLoopback(only)) continue;
-      const isFamily = (text: string) => text.includes(':') === (family === 6);
-      const outside = only === undefined ? own.filter(isFamily) : [only];
-      const inside = only ?? anyAddress[family];
-      for (const [scope, at] of [['inside', inside] as const, ...outside.map((each) => ['outside', each] as const)])
-        frontends.push({
-          key: frontendKey(scope, at, port.hostPort, port.protocol),
-          address: at,
-          port: port.hostPort,
-          protocol: port.protocol,
-          scope,
-          kind: 'HostPort',
-          service: pod.key,
-          portName: `host-port-${port.hostPort}`,
-          algorithm: 'random',
-          affinitySeconds: 0,
-          onlyLocal: true,
-          directReturn: false,
-          backends: [{ address, port: port.containerPort, state: 'serving', where: 'pod', weight: 1 }],
-        });
-    }
-  }
-  return { owner: `pod ${pod.key}`, createdAt: new Date(endpoint.createdAtMs).toISOString(), frontends };
-}
-
-const isLoopback = (address: string) => address === '::1' || address.startsWith('127.');
