@@ -38,14 +38,20 @@ export const nodeNames = { real: ['node1', 'node2'], bare: ['node3', 'node4'] } 
 /** The shared lab, up. */
 export async function sharedLab(): Promise<SharedLab> {
   const running = await labStatus(labName).catch(() => undefined);
-  if (running === undefined || !running.nodes.every((node) => node.ready)) {
+  if (running === undefined)
     await upLab({
       name: labName,
       nodes: nodeNames.real.length,
       kubeletless: nodeNames.bare.length,
       progress: terminalProgress(),
     });
-  }
+  // A test before may have pulled a node's cable a moment ago.
+  await waitFor(
+    'all nodes to be ready',
+    async () => (await labStatus(labName)).nodes.every((node) => node.ready),
+    90_000,
+    500,
+  );
   return openLab(labName);
 }
 
