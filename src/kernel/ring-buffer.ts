@@ -24,6 +24,9 @@ export type RingBuffer = {
   [Symbol.dispose](): void;
 };
 
+/** The kernel would show all of the data twice; each mapped page counts as the process's memory. */
+const longestRecordBytes = 64 * 1024;
+
 type RingState = RingBuffer & {
   headers: Int32Array;
   consumer: BigUint64Array;
@@ -39,27 +42,36 @@ export function openRing(map: BpfMap): RingBuffer {
   const consumerPage = mapShared(map.fd, page, 0, PROT_READ | PROT_WRITE);
   let dataPages: ReturnType<typeof mapShared>;
   try {
-    dataPages = mapShared(map.fd, page + 2 * sizeBytes, page, PROT_READ);
+    dataPages = mapShared(map.fd, page + sizeBytes + Math.min(sizeBytes, longestRecordBytes), page, PROT_READ);
   } catch (error) {
     consumerPage.close();
     throw error;
   }
-  return ringOver(consumerPage.buffer, dataPages.buffer, page, () => {
+  const close = () => {
     consumerPage.close();
     dataPages.close();
-  });
+  };
+  return ringOver(consumerPage.buffer, dataPages.buffer, page, close, sizeBytes);
 }
 
-/** A ring over memory with the kernel's layout; `data` holds the producer page and the data twice. */
-export function ringOver(control: ArrayBuffer, data: ArrayBuffer, page: number, close: () => void): RingBuffer {
-  const sizeBytes = (data.byteLength - page) / 2;
+/**
+ * A ring over memory with the kernel's layout; `data` holds the producer page and the data, and after it the data's
+ * beginning once more, so that no record is in two pieces.
+ */
+export function ringOver(
+  control: ArrayBuffer,
+  data: ArrayBuffer,
+  page: number,
+  close: () => void,
+  sizeBytes: number = (data.byteLength - page) / 2,
+): RingBuffer {
   const consumer = new BigUint64Array(control, 0, 1);
   const producer = new BigUint64Array(data, 0, 1);
   const state: RingState = {
     sizeBytes,
-    view: new DataView(data, page, 2 * sizeBytes),
-    bytes: new Uint8Array(data, page, 2 * sizeBytes),
-    headers: new Int32Array(data, page, sizeBytes / 2),
+    view: new DataView(data, page),
+    bytes: new Uint8Array(data, page),
+    headers: new Int32Array(data, page, sizeBytes / 4),
     consumer,
     producer,
     position: Number(Atomics.load(consumer, 0)),
