@@ -46,6 +46,13 @@ describe('restart', { skip }, () => {
 
   before(async () => {
     lab = await sharedLab();
+    // What ends while an agent is away is rightly pruned when it is back: here nothing may.
+    await waitFor(
+      'what earlier tests left to be gone',
+      async () => !(await lab.api.list('/api/v1/namespaces')).some((each) => each.metadata.deletionTimestamp),
+      90_000,
+      500,
+    );
     scene = await createScene(lab, 'restart');
     await scene.add({ node: near, name: 'client', labels: { app: 'client' } });
     await scene.add({ node: near, name: 'stranger', labels: { app: 'stranger' } });
