@@ -1,6 +1,7 @@
 // What many Services cost an agent: 10 000 of 10 backends from the API's JSON to the maps, in time, CPU and memory, and
 // then one slice at a time.
 // usage: services-scale.ts [--services N] [--backends N] [--json]
+import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -18,6 +19,7 @@ import { createTable } from '../src/core/table.ts';
 import { arrayWindows } from '../src/kernel/array-windows.ts';
 import { createMap } from '../src/kernel/bpf-map.ts';
 import { datapathMaps } from '../src/kernel/datapath.gen.ts';
+import { createTidying } from '../src/programs/agent/tidying.ts';
 import { type Measure, printReport, quantile } from './report.ts';
 
 const { values } = parseArgs({
@@ -27,8 +29,15 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
   },
 });
+// As agents are started (bin/weir): how large the young generation is decides about time and memory both.
+const agentFlag = '--max-semi-space-size=2';
+if (!process.execArgv.includes(agentFlag)) {
+  const { status } = spawnSync(process.execPath, [agentFlag, ...process.argv.slice(1)], { stdio: 'inherit' });
+  process.exit(status ?? 1);
+}
 setFlagsFromString('--expose-gc');
-const collectGarbage: () => void = runInNewContext('gc');
+globalThis.gc = runInNewContext('gc') as typeof globalThis.gc;
+const tidying = createTidying(() => 0);
 const serviceCount = Number(values.services);
 const backendCount = Number(values.backends);
 const pageSize = 500;
@@ -89,9 +98,10 @@ function map(name: 'services' | 'lb_slots' | 'backends' | 'source_ranges' | 'dir
   return createMap({ name, type, flags, keySize: key.size, valueSize: value.size, maxEntries });
 }
 
+/** What the process has once it has tidied up as an agent does when a burst of work is over. */
 async function settledBytes(): Promise<number> {
   for (let i = 0; i < 4; i++) {
-    collectGarbage();
+    tidying.now();
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return process.memoryUsage().rss;
@@ -133,9 +143,9 @@ function startAll() {
   return { services, slices, frontends, derivation, reconciler, target };
 }
 
-const lists = { services: pages(serviceObject), slices: pages((i) => sliceObject(i)) };
 const all = startAll();
 const before = await settledBytes();
+const lists = { services: pages(serviceObject), slices: pages((i) => sliceObject(i)) };
 const cpuBefore = process.cpuUsage();
 const began = performance.now();
 for (let text = lists.services.shift(); text !== undefined; text = lists.services.shift())

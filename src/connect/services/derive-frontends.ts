@@ -45,6 +45,7 @@ interface Candidate extends SliceEndpoint {
   readonly maintenance: boolean;
 }
 
+const none: readonly never[] = [];
 type Family = 4 | 6;
 const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
 const families: readonly Family[] = [4, 6];
@@ -126,7 +127,7 @@ export function frontendsOf(
   }
   return {
     frontends: [...rows.values()],
-    problems: [...new Set(problems)],
+    problems: problems.length === 0 ? none : [...new Set(problems)],
     localReady: Math.max(localReady[4].size, localReady[6].size),
   };
 }

@@ -47,6 +47,8 @@ interface Claimant {
   readonly row: FrontendRow;
 }
 
+const none: readonly never[] = [];
+
 interface Made extends ServiceFrontends {
   /** Addresses whose owners decide about the Service: claims, and endpoints that are not known as pods of its own. */
   readonly mentions: readonly string[];
@@ -182,7 +184,7 @@ export function createServiceDerivation(options: {
     const own = service === undefined ? [] : slices.by('service', key);
     const after = service && frontendsOf(service, own, node);
     claim(key, service?.createdAt ?? '', before?.frontends ?? [], after?.frontends ?? [], touched);
-    const mentions = service === undefined ? [] : mentionsOf(service, own, node);
+    const mentions = service === undefined ? none : mentionsOf(service, own, node);
     mention(key, before?.mentions ?? [], mentions);
     if (after === undefined) made.delete(key);
     else made.set(key, { ...after, mentions });
@@ -249,12 +251,12 @@ export function createServiceDerivation(options: {
   };
 }
 
-function mentionsOf(service: ServiceRow, slices: readonly ServiceSliceRow[], node: NodeContext): string[] {
+function mentionsOf(service: ServiceRow, slices: readonly ServiceSliceRow[], node: NodeContext): readonly string[] {
   const mentions = [...service.externalIps, ...service.loadBalancerIps];
   for (const slice of slices)
     for (const { address } of slice.endpoints)
       if (node.namespaceOf(address) !== service.namespace) mentions.push(address);
-  return mentions;
+  return mentions.length === 0 ? none : mentions;
 }
 
 /** A cluster IP cannot be claimed before it is given, so age does not count against it. */

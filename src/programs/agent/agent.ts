@@ -412,7 +412,14 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     setInterval(() => void doPendingDeletes(pendingFolder, manager.remove, log), pendingIntervalMs),
   ];
   void doPendingDeletes(pendingFolder, manager.remove, log);
-  const tidy = createTidying(() => endpoints.revision + sources.remoteEndpoints.revision + sources.policies.revision);
+  const tidy = createTidying(
+    () =>
+      endpoints.revision +
+      sources.remoteEndpoints.revision +
+      sources.policies.revision +
+      services.frontends.revision +
+      services.frontends.size,
+  );
   timers.push(setInterval(tidy.look, tidyIntervalMs));
   void sync.whenSynced(24 * 3_600_000).then(() => {
     tidy.now();

@@ -11,29 +11,36 @@ export interface Tidying {
 
 /** So many changes are a burst: fewer leave little behind, and a collection takes some 20 ms. */
 const burstChanges = 20;
+/** After so many it is worth a tenth of a second to move together what is left. */
+const thoroughChanges = 500;
 
 /** `work` counts up with what is done. */
-export function createTidying(work: () => number, collect: () => void = collectAll): Tidying {
+export function createTidying(work: () => number, collect: (thorough: boolean) => void = collectAll): Tidying {
   let tidiedAt = work();
   let before = tidiedAt;
-  const now = () => {
-    collect();
+  const tidy = (thorough: boolean) => {
+    collect(thorough);
     tidiedAt = work();
   };
   return {
-    now,
+    now: () => tidy(true),
     look() {
       const current = work();
       const idle = current === before;
       before = current;
-      if (idle && current - tidiedAt >= burstChanges) now();
+      const changes = current - tidiedAt;
+      if (idle && changes >= burstChanges) tidy(changes >= thoroughChanges);
     },
   };
 }
 
-/** Twice, because what the first round frees holds other things. */
-function collectAll(): void {
-  globalThis.gc?.();
-  globalThis.gc?.();
+/** Thorough: moves things together, so that pages become free as a whole. Else twice, because what the first round frees
+ * holds other things. */
+function collectAll(thorough: boolean): void {
+  if (thorough) globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  else {
+    globalThis.gc?.();
+    globalThis.gc?.();
+  }
   returnFreedMemory();
 }
