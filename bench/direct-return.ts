@@ -12,7 +12,7 @@ import { type Measure, median, printReport } from './report.ts';
 const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
-    rounds: { type: 'string', default: '6' },
+    rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '1' },
   },
 });

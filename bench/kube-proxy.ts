@@ -19,8 +19,8 @@ const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     counts: { type: 'string', default: '1,100,1000,10000' },
-    samples: { type: 'string', default: '8' },
-    rounds: { type: 'string', default: '4' },
+    samples: { type: 'string', default: '6' },
+    rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '0.7' },
   },
 });

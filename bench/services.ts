@@ -21,7 +21,7 @@ import { type Measure, median, printReport } from './report.ts';
 const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
-    loads: { type: 'string', default: '6' },
+    loads: { type: 'string', default: '4' },
     seconds: { type: 'string', default: '0.7' },
     services: { type: 'string', default: '10000' },
   },
