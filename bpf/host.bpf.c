@@ -92,11 +92,25 @@ int node(struct __sk_buff *skb)
 	return act;
 }
 
+static __noinline int drop_unknown(struct __sk_buff *skb)
+{
+	struct drop_context c = {};
+	struct scratch *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&scratch, &zero); /* balance_skb() read the packet there */
+	return s ? drop(skb, &s->packet, &c, DROP_STALE_OR_UNROUTABLE_IP) : TC_ACT_SHOT;
+}
+
 /* Goes on with what is for no pod of this node: for backends elsewhere, and their answers. */
 SEC("tc")
 int balance_host(struct __sk_buff *skb)
 {
-	return skb->protocol == bpf_htons(ETH_P_IPV6) ? balance_skb(skb, 1) : balance_skb(skb, 0);
+	int act = skb->protocol == bpf_htons(ETH_P_IPV6) ? balance_skb(skb, 1) : balance_skb(skb, 0);
+
+	/* From the node comes only what is for the address behind which it translates. What no flow knows would go up, and by
+	 * the routes come here again, until its hops are used up. */
+	return act == TC_ACT_OK && skb->ifindex == net_ifindex ? drop_unknown(skb) : act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

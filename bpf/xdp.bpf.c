@@ -129,6 +129,9 @@ static __noinline int look_up_way(struct xdp_md *ctx, const __u8 *src, const __u
 	}
 	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
 		return 0;
+	/* Another device may be one that drivers cannot send to (a VLAN, a bridge): the packet would be lost in silence. */
+	if (fib.ifindex != ctx->ingress_ifindex)
+		return 0;
 	bpf_check_mtu(ctx, fib.ifindex, &mtu, 0, 0);
 	__builtin_memcpy(way->macs, fib.dmac, 6);
 	__builtin_memcpy(way->macs + 6, fib.smac, 6);
@@ -343,8 +346,8 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 			return XDP_PASS;
 		f->hop_checked = now;
 		way_remember(f);
-		if (!found->fresh)
-			keep_reply(p, f, s);
+		if (!found->fresh && !keep_reply(p, f, s))
+			return XDP_PASS;
 	}
 	if (f->mtu && len + room > f->mtu)
 		return XDP_PASS;

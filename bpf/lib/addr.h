@@ -42,6 +42,13 @@ static __always_inline int addr_is_ip4(const __u8 *a)
 	return !*(const __u64 *)a && *(const __u32 *)(a + 8) == bpf_htonl(0xffff);
 }
 
+static __always_inline int addr_is_unset(const __u8 *a)
+{
+	const __u64 *w = (const __u64 *)a;
+
+	return !(w[0] | w[1]);
+}
+
 static __always_inline int addr_equal(const __u8 *a, const __u8 *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;

@@ -59,7 +59,7 @@ static __always_inline void reply_key_of(struct service_flow_key *k, const struc
 static __noinline int take_nat_port(const struct packet *p, struct service_flow *f, struct service_reply *r, struct service_flow_key *k,
 				    __u32 hash)
 {
-	__u32 i, now = clock_ticks();
+	__u32 i, seen, now = clock_ticks();
 
 	if (!p || !f || !r || !k)
 		return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
@@ -76,12 +76,19 @@ static __noinline int take_nat_port(const struct packet *p, struct service_flow 
 
 		/* Steps are odd, so that all ports are come by. */
 		k->dport = bpf_htons(NAT_PORT_MIN + (hash + i * ((hash >> 16) | 1)) % (NAT_PORT_MAX - NAT_PORT_MIN + 1));
+		if (p->protocol == PROTO_SCTP) /* its checksum is of the whole packet: it keeps the port */
+			k->dport = p->sport;
+		if (bpf_ntohs(k->dport) < NAT_PORT_MIN)
+			break;
 		if (!bpf_map_update_elem(&service_replies, k, r, BPF_NOEXIST)) {
 			f->nat_port = k->dport;
 			return 0;
 		}
 		other = bpf_map_lookup_elem(&service_replies, k);
-		if (other && now - other->last_seen > other->lifetime && now - other->last_seen < (__u32)-1000) {
+		seen = other ? other->last_seen : now;
+		/* Of two CPUs that find it over, one gets it. */
+		if (other && now - seen > other->lifetime && now - seen < (__u32)-1000 &&
+		    __sync_val_compare_and_swap(&other->last_seen, seen, now) == seen) {
 			bpf_map_update_elem(&service_replies, k, r, BPF_ANY);
 			f->nat_port = k->dport;
 			return 0;
@@ -129,12 +136,18 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 {
 	struct affinity_key who __attribute__((aligned(8)));
 	__u32 number = 0, cause;
+	struct ipcache_entry *from;
 	struct service_flow *f;
 	struct lb_config *config;
+	const __u8 *mine;
 	struct backend *b;
 
 	if (!p || !svc || !s || !found)
 		return WAY_NONE;
+	/* This node and its pods do not come in over a device. */
+	from = bpf_map_lookup_elem(&ipcache, p->src);
+	if (from && (from->ifindex || (from->flags & IPCACHE_THIS_NODE)))
+		return -DROP_INVALID_SOURCE_IP;
 	if (!service_admits(svc, p->src))
 		return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
 	affinity_key_of_client(&who, p->src);
@@ -152,15 +165,20 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 	addr_copy(f->addr, b->addr);
 	if (b->flags & BACKEND_NODE)
 		f->flags = FLOW_STACK;
+	config = lb_config_read();
+	if (!config)
+		return WAY_NONE;
 	if ((svc->flags & SERVICE_DSR) && !(b->flags & BACKEND_NODE)) {
+		mine = config->flags & LB_DSR_TUNNEL ? (p->ipv6 ? config->node6 : config->node4) : NULL;
 		f->flags |= FLOW_DSR;
 	} else {
-		config = lb_config_read();
-		if (!config)
-			return WAY_NONE;
-		addr_copy(f->nat_addr, p->ipv6 ? config->nat6 : config->nat4);
+		mine = p->ipv6 ? config->nat6 : config->nat4;
+		addr_copy(f->nat_addr, mine);
 		f->flags |= FLOW_SNAT;
 	}
+	/* The node does not know its block yet, or has none of this family: a flow from nowhere would outlive that. */
+	if (mine && addr_is_unset(mine))
+		return -DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 	way_recall(f);
 	found->flow = f;
 	found->fresh = 1;
@@ -258,18 +276,24 @@ static __noinline int balance_closing(const struct packet *p, struct service_flo
 	return 0;
 }
 
-/* Once a second a flow that is translated makes sure that its answers still find their way. */
-static __noinline int keep_reply(const struct packet *p, const struct service_flow *f, struct scratch *s)
+/* Once a second a flow that is translated makes sure that its answers still find their way. Where the table forgot the
+ * answers and gave the port away, the flow is over: it would speak as somebody else's. 1 when it goes on. */
+static __noinline int keep_reply(const struct packet *p, struct service_flow *f, struct scratch *s)
 {
 	struct service_reply *r;
 
 	if (!p || !f || !s || !(f->flags & FLOW_SNAT))
-		return 0;
+		return 1;
 	reply_key_of(&s->reply_key, f, p->protocol);
 	r = bpf_map_lookup_elem(&service_replies, &s->reply_key);
 	if (r) {
+		if (!addr_equal(r->client, p->src) || r->client_port != p->sport || !addr_equal(r->frontend, p->dst) ||
+		    r->frontend_port != p->dport) {
+			f->generation ^= 1U << 31; /* nobody's: the next packet begins a flow of its own */
+			return 0;
+		}
 		r->last_seen = f->last_seen;
-		return 0;
+		return 1;
 	}
 	r = &s->reply;
 	__builtin_memset(r, 0, sizeof(*r));
@@ -281,5 +305,5 @@ static __noinline int keep_reply(const struct packet *p, const struct service_fl
 	r->last_seen = f->last_seen;
 	r->lifetime = f->lifetime;
 	bpf_map_update_elem(&service_replies, &s->reply_key, r, BPF_NOEXIST);
-	return 0;
+	return 1;
 }

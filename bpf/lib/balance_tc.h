@@ -44,6 +44,8 @@ static __always_inline __u32 sent_len(struct __sk_buff *skb, const struct packet
 {
 	if (!skb->gso_size)
 		return skb->len - ETH_HLEN + room;
+	if (p->protocol != IPPROTO_TCP)
+		return skb->gso_size + (p->l4_off - ETH_HLEN + 8) + room;
 	return skb->gso_size + (skb->len - ETH_HLEN - p->payload_len) + room;
 }
 
@@ -148,7 +150,8 @@ static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct
 		if (reason)
 			return drop(skb, p, &c, reason);
 		f->hop_checked = now;
-		keep_reply(p, f, s);
+		if (!keep_reply(p, f, s))
+			return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
 	}
 	if (f->mtu && sent_len(skb, p, room) > f->mtu)
 		return refuse_packet(skb, p, REFUSE_TOO_BIG, f->mtu - room);
@@ -199,14 +202,20 @@ static __noinline int to_client(struct __sk_buff *skb, struct packet *p, struct 
 }
 
 /* A backend on this node's own network: the node's stack answers to our address, which leads back here. */
-static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct service_flow *f)
+static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct service_flow *f, struct scratch *s)
 {
 	struct drop_context c = {};
+	__u32 now = clock_ticks();
 	int reason;
 
-	if (!p || !f)
+	if (!p || !f || !s)
 		return TC_ACT_SHOT;
 	c.service = f->service;
+	if (now - f->hop_checked > HOP_LIFETIME) {
+		f->hop_checked = now;
+		if (!keep_reply(p, f, s))
+			return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
+	}
 	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
 	if (!reason)
 		reason = nat_rewrite(skb, p, END_SRC, f->nat_addr, f->nat_port);
@@ -311,5 +320,5 @@ static __noinline int balance_skb(struct __sk_buff *skb, int ipv6)
 	}
 	if (way == WAY_CLIENT)
 		return to_client(skb, p, found.reply, s);
-	return way == WAY_STACK ? to_stack(skb, p, found.flow) : to_backend(skb, p, found.flow, s);
+	return way == WAY_STACK ? to_stack(skb, p, found.flow, s) : to_backend(skb, p, found.flow, s);
 }

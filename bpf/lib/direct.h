@@ -37,8 +37,9 @@ static __always_inline __u32 direct_backend(const struct service *s, const __u8 
 	return number ? *number : 0;
 }
 
-/* Reads the option of a packet to a pod of this node, when it has one. 0, or the reason to drop. */
-static __noinline int read_direct(struct __sk_buff *skb, const struct packet *p, struct meant *m)
+/* Reads the option of a packet to a pod of this node, when it has one. 0, or the reason to drop.
+ * Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline int read_direct(struct __sk_buff *skb, const struct packet *p, struct meant *m)
 {
 	__u8 addr[16] __attribute__((aligned(8)));
 	struct service *s;

@@ -331,6 +331,9 @@ static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, 
 	}
 	if (hook == HOOK_NODE || j->to.identity >= IDENTITY_FIRST_POD)
 		return GO_ON;
+	/* Who lies about its address is dropped further on, and must not leave a flow or an affinity in another's name. */
+	if (hook == HOOK_POD ? j->from.ifindex != skb->ifindex : j->from.ifindex || (j->from.flags & IPCACHE_THIS_NODE))
+		return GO_ON;
 	r = translate(skb, p, hook, s);
 	if (r == FOR_BALANCER)
 		return TC_ACT_UNSPEC;
@@ -385,6 +388,14 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		if (!cause)
 			return known_connection(skb, p, e, dh, &s->judgement);
 		look_at_ends(&s->judgement, p);
+		/* What begins anew behind an old entry may name its frontend as well. */
+		if (hook == HOOK_DEVICE && !s->meant.service && s->judgement.to.ifindex && p->l4_off != (p->ipv6 ? 54 : 34)) {
+			struct drop_context c = {};
+
+			r = read_direct(skb, p, &s->meant);
+			if (r)
+				return drop(skb, p, &c, r);
+		}
 	}
 	return new_connection(skb, p, dh | cause << 8, s, e);
 }

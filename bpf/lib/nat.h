@@ -45,7 +45,9 @@ static __noinline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
 
 		if (sum_off && bpf_l4_csum_replace(skb, at, 0, diff, BPF_F_PSEUDO_HDR | mangled) < 0)
 			return DROP_INVALID_PACKET_DROPPED;
-		if (bpf_skb_store_bytes(skb, ETH_HLEN + (end == END_DST ? 24 : 8), addr, 16, 0) < 0)
+		/* BPF_F_PSEUDO_HDR counts on IPv4's header checksum to make up for the address in the device's sum of the whole
+		 * packet. Here there is none: the address has to be counted itself, when the transport's sum was. */
+		if (bpf_skb_store_bytes(skb, ETH_HLEN + (end == END_DST ? 24 : 8), addr, 16, BPF_F_RECOMPUTE_CSUM) < 0)
 			return DROP_INVALID_PACKET_DROPPED;
 	} else {
 		__u32 was = *(__u32 *)(mine + 12), now = *(__u32 *)(addr + 12);

@@ -34,5 +34,6 @@ static __always_inline int flow_holds(const struct service_flow *f, const struct
 		return 0;
 	if (idle > f->lifetime && idle < (__u32)-1000)
 		return 0;
-	return !opening || (b->flags & BACKEND_SERVING);
+	/* What is over does not go on as another connection: that would end with the first one's lifetime. */
+	return !opening || ((b->flags & BACKEND_SERVING) && !(f->flags & FLOW_CLOSING));
 }

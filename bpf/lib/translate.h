@@ -60,7 +60,8 @@ static __noinline int translate(struct __sk_buff *skb, struct packet *p, int hoo
 		return NOT_TRANSLATED;
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (f && flow_holds(f, p, now)) {
+	/* A flow of the balancer's is none of a pod's: what is left to the balancer there would pass by the pod's policy. */
+	if (f && flow_holds(f, p, now) && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL))) {
 		f->last_seen = now;
 	} else {
 		struct service *svc = frontend_of_packet(p, &s->judgement.to, hook);
@@ -113,8 +114,9 @@ static __noinline int translate(struct __sk_buff *skb, struct packet *p, int hoo
 	return TRANSLATED;
 }
 
-/* A reply to who asked the frontend comes from the frontend. p stays what was read. 0, or the reason to drop. */
-static __noinline int answer(struct __sk_buff *skb, const struct packet *p, const struct ct_entry *e)
+/* A reply to who asked the frontend comes from the frontend. p stays what was read. 0, or the reason to drop.
+ * Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline int answer(struct __sk_buff *skb, const struct packet *p, const struct ct_entry *e)
 {
 	int reason;
 

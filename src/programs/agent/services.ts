@@ -175,6 +175,8 @@ export function startServices(inputs: ServiceInputs): AgentServices {
   /** Behind which addresses the node translates, and how. */
   function updateConfig(): void {
     const own = inputs.nodes.get(settings.nodeName);
+    // Until the node is heard of, what an earlier run wrote holds: connections go on behind the same address.
+    if (own === undefined && !inputs.nodes.initialized) return;
     const first = (list: readonly string[] | undefined, family: 4 | 6) => {
       const address = list?.find((each) => each.includes(':') === (family === 6));
       return address === undefined ? new Uint8Array(16) : addressBytes(address);
