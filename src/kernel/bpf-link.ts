@@ -85,6 +85,11 @@ export function attachXdp(options: { ifindex: number; programFd: number; mode?: 
   return bpf(BpfCommand.linkCreate, attr, 'LINK_CREATE', `XDP of ifindex ${options.ifindex}`);
 }
 
+/** A name under which something can be pinned: the kernel keeps names with dots, such as those of VLAN devices, for itself. */
+export function pinName(text: string): string {
+  return text.replaceAll('.', '=');
+}
+
 /** Pins a link: the attachment then outlives this process. */
 export function pinLink(linkFd: number, path: string): void {
   pinObject(linkFd, path);

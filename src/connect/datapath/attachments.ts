@@ -2,7 +2,7 @@
 // place, so that no packet passes unjudged and nothing is attached twice.
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { listPinnedLinks, unpin } from '../../kernel/bpf-link.ts';
+import { listPinnedLinks, pinName, unpin } from '../../kernel/bpf-link.ts';
 import { programInfo } from '../../kernel/bpf-program.ts';
 import {
   attachAtOnce,
@@ -36,7 +36,7 @@ export function createAttachments(
   onError: (message: string, error: unknown) => void,
 ): Attachments {
   mkdirSync(folder, { recursive: true });
-  const pinPath = (name: string) => join(folder, name);
+  const pinPath = (name: string) => join(folder, pinName(name));
   const upgrades = createAttachmentUpgrades<Parameters<typeof attachAtOnce>[1]>({
     upgrade: (attachment, wanted) => upgradeToTcx(netlink, attachment, wanted),
     onError,

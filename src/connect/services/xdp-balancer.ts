@@ -2,8 +2,11 @@
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../../core/errors.ts';
+import { pinName } from '../../kernel/bpf-link.ts';
 import { type LoadedObject, type LoadedProgram, loadObject } from '../../kernel/bpf-object.ts';
 import type { DatapathConstants } from '../../kernel/datapath.gen.ts';
+import { listLinks } from '../../kernel/links.ts';
+import type { Netlink } from '../../kernel/netlink.ts';
 import { attachXdpPinned, detachXdpPinned } from '../../kernel/xdp-attachment.ts';
 
 /** `auto`: in the driver of physical devices, nowhere else. */
@@ -21,6 +24,7 @@ const linkPrefix = 'xdp-';
 
 /** Adopts the maps and attachments that are pinned. */
 export function createXdpBalancer(options: {
+  readonly netlink: Netlink;
   readonly objects: string;
   readonly pinDir: string;
   readonly choice: XdpChoice;
@@ -41,25 +45,27 @@ export function createXdpBalancer(options: {
       maxEntries: options.maxEntries,
     });
   };
-  const pinOf = (device: string) => join(folder, `${linkPrefix}${device}`);
+  const mode = choice === 'generic' ? 'generic' : 'native';
+  /** The mode is part of the name: a link cannot change it. */
+  const pinOf = (device: string) => `${linkPrefix}${mode}-${pinName(device)}`;
+  /** Physical devices have no kind. */
   const wanted = (device: string) =>
-    choice === 'auto' ? existsSync(`/sys/class/net/${device}/device`) : choice !== 'off';
+    choice === 'auto'
+      ? listLinks(options.netlink).some((link) => link.name === device && link.kind === '')
+      : choice !== 'off';
   return {
     programs: () => object?.programs ?? new Map(),
     follow(devices) {
       const failed: { device: string; error: unknown }[] = [];
-      const mode = choice === 'generic' ? 'generic' : 'native';
-      for (const name of readdirSync(folder)) {
-        if (!name.startsWith(linkPrefix)) continue;
-        const device = name.slice(linkPrefix.length);
-        if (!devices.has(device) || !wanted(device)) detachXdpPinned(pinOf(device));
-      }
-      for (const [device, ifindex] of devices) {
-        if (!wanted(device)) continue;
+      const taken = new Map([...devices].filter(([device]) => wanted(device)));
+      const kept = new Set([...taken.keys()].map(pinOf));
+      for (const name of readdirSync(folder))
+        if (name.startsWith(linkPrefix) && !kept.has(name)) detachXdpPinned(join(folder, name));
+      for (const [device, ifindex] of taken) {
         try {
           object ??= load();
           const programFd = object.program('balance_xdp').fd;
-          attachXdpPinned({ ifindex, programFd, mode, pinPath: pinOf(device) });
+          attachXdpPinned({ ifindex, programFd, mode, pinPath: join(folder, pinOf(device)) });
         } catch (error) {
           failed.push({ device, error });
         }

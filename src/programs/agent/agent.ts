@@ -108,7 +108,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   for (const { map, why } of datapath.replaced)
     log.warn('a map of an earlier version was replaced by an empty one', { map, why });
   datapath.attachNode(devices.netIfindex);
-  const xdp = createXdpBalancer({ ...objects, choice: settings.xdp });
+  const xdp = createXdpBalancer({ netlink, ...objects, choice: settings.xdp });
 
   const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
     name: 'endpoints',
