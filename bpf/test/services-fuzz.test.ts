@@ -13,7 +13,7 @@ import { type BedServices, createBedServices, natEnd } from '../../test/bed/serv
 import { fromWire } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
-const rounds = Number(process.env.WEIR_FUZZ_PACKETS ?? 4_000);
+const rounds = Number(process.env.WEIR_FUZZ_PACKETS ?? 1_500);
 const client = { ipv4: '10.9.0.200', ipv6: 'fd09::200' };
 const fronts = [
   { ipv4: '192.0.2.1', ipv6: '2001:db8::1', port: 80, targetPort: 8080, directReturn: false },
