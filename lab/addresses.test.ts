@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import { test } from 'node:test';
 import {
   hostAddresses,
+  hostNumbers,
   httpsUrl,
   kubernetesServiceAddresses,
+  loadBalancerBlocks,
   maxNodes,
   nodeHostNumber,
   serviceCidrs,
@@ -23,6 +25,19 @@ test('hostAddresses() are all different and valid, up to the last node', () => {
   const all = Array.from({ length: maxNodes }, (_, index) => hostAddresses(nodeHostNumber(index + 1), 'dual')).flat();
   assert.equal(new Set(all).size, all.length);
   assert.ok(all.every((address) => isIP(address) > 0));
+});
+
+test('loadBalancerBlocks hold no address of a host', () => {
+  const blocks = new BlockList();
+  for (const family of ['v4', 'v6'] as const) {
+    const [network, prefix] = loadBalancerBlocks[family].split('/');
+    blocks.addSubnet(network!, Number(prefix), family === 'v4' ? 'ipv4' : 'ipv6');
+  }
+  assert.ok(blocks.check('10.77.0.224') && blocks.check('fd77::1:0:1', 'ipv6'));
+  const nodes = Array.from({ length: maxNodes }, (_, index) => nodeHostNumber(index + 1));
+  for (const host of [hostNumbers.controlPlane, hostNumbers.world, ...nodes])
+    for (const address of hostAddresses(host, 'dual'))
+      assert.ok(!blocks.check(address, address.includes(':') ? 'ipv6' : 'ipv4'), address);
 });
 
 test('serviceCidrs() and kubernetesServiceAddresses() follow the families', () => {

@@ -15,6 +15,9 @@ export const worldExtraAddresses = {
   v6: ['2001:db8:100::1', '2001:db8:100::2', '2001:db8:200::1'],
 } as const;
 
+/** Blocks of the lab's network that no host has an address of: for services of type LoadBalancer. */
+export const loadBalancerBlocks = { v4: '10.77.0.224/28', v6: 'fd77::1:0:0/112' } as const;
+
 const serviceBlocks = { v4: '10.96.0.0/16', v6: 'fd00:10:96::/112' } as const;
 
 /** The families of a lab, the primary one first. */

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Command, Option } from 'commander';
+import { families, loadBalancerBlocks, worldExtraAddresses } from '../../lab/addresses.ts';
 import {
   buildConformanceImages,
   buildConformancePrograms,
@@ -21,6 +22,7 @@ import {
   terminalProgress,
   upLab,
   worldCommand,
+  worldExec,
 } from '../../lab/lab.ts';
 import { errorText } from '../../src/core/errors.ts';
 import { followOutput, readReport, type TestResult } from './report.ts';
@@ -87,6 +89,7 @@ async function main(): Promise<boolean> {
       if (options.lab === undefined && record?.nodes.length !== group.nodes)
         record = await bringUp(group.nodes, images);
       if (group.zones) await makeZones(record!);
+      if (group.loadBalancers) await makePool(record!);
       const started = performance.now();
       const results = await runTests(record!, programs, group, choice.chosen, folder);
       const seconds = (performance.now() - started) / 1000;
@@ -136,6 +139,26 @@ async function makeZones(record: LabRecord): Promise<void> {
     const zone = `topology.kubernetes.io/zone=zone-${'abc'[index % 3]}`;
     const done = await kubectl(record.name, ['label', '--overwrite', 'node', node.name, zone]);
     if (done.status !== 0) throw new Error(done.stderr.trim());
+  }
+}
+
+/** Gives the lab addresses for services of type LoadBalancer; the tests ask there as a host of another network. */
+async function makePool(record: LabRecord): Promise<void> {
+  const ofLab = families(record.ipFamily);
+  const pool = {
+    apiVersion: 'cilium.io/v2',
+    kind: 'CiliumLoadBalancerIPPool',
+    metadata: { name: 'conformance' },
+    spec: { blocks: ofLab.map((family) => ({ cidr: loadBalancerBlocks[family] })) },
+  };
+  const made = await kubectl(record.name, ['apply', '-f', '-'], JSON.stringify(pool));
+  if (made.status !== 0) throw new Error(made.stderr.trim());
+  for (const family of ofLab) {
+    // A test that wants to see a client's own address takes any of the nodes' network for one of a node.
+    const source = worldExtraAddresses[family][0];
+    const route = ['route', 'replace', loadBalancerBlocks[family], 'dev', 'eth0', 'src', source];
+    const routed = await worldExec(record.name, ['ip', ...route]);
+    if (routed.status !== 0) throw new Error(routed.stderr.trim());
   }
 }
 
