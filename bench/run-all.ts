@@ -1,8 +1,8 @@
 // Runs every benchmark, one after another, and writes bench/RESULTS.md: what was measured, on what, what was wanted, and
 // whether it came true. For a quiet machine: nothing else should run.
-// usage: run-all.ts [--only NAME...]      with --only the other sections of RESULTS.md are kept out
+// usage: run-all.ts [--only NAME...]      with --only the other sections of RESULTS.md stay as they were
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { attempt } from '../lab/lab.ts';
@@ -65,6 +65,8 @@ const columns = [
   'least',
   'most',
   'bare',
+  'direct',
+  'to the pod itself',
   'reference',
   'ratio',
   'spread',
@@ -101,9 +103,39 @@ async function programTable(): Promise<string> {
   }
 }
 
+const file = `${root}/bench/RESULTS.md`;
 const wanted = options.only ?? Object.keys(benches);
 const commit = (await attempt(['git', '-C', root, 'rev-parse', '--short', 'HEAD'])).stdout.trim();
-const sections: string[] = [];
+const programs = await programTable();
+const sections = new Map<string, string>();
+if (options.only !== undefined)
+  for (const part of readFileSync(file, 'utf8').split(/^(?=## )/m)) {
+    const name = /^## (\S+)/.exec(part)?.[1];
+    if (name !== undefined && name in benches) sections.set(name, part);
+  }
+
+/** After each benchmark, so that a run that is ended loses nothing. */
+function writeResults(): void {
+  const parts = Object.keys(benches).flatMap((name) => sections.get(name) ?? []);
+  writeFileSync(
+    file,
+    `# Results
+
+Machine: ${machine()}, shared by everything that is measured. Made by \`make bench\`; each benchmark is a command of its own
+that takes \`--json\`, and says when and on which commit it ran.
+
+"rival" is Cilium 1.20.2 with its defaults on this kind of machine. "met" says whether the goal was reached in this run;
+"too noisy" that the bare control beside it varied too much to say.
+
+${parts.map((part) => part.trimEnd()).join('\n\n')}
+
+## programs
+
+${programs}
+`,
+  );
+}
+
 let missed = 0;
 for (const name of wanted) {
   process.stderr.write(`== ${name}\n`);
@@ -112,28 +144,14 @@ for (const name of wanted) {
   const command = `\`node bench/${name}.ts\``;
   if (typeof report === 'string') {
     missed++;
-    sections.push(`## ${name}\n\n${about}. ${command}\n\n**Not measured**: ${report}\n`);
+    sections.set(name, `## ${name}\n\n${about}. ${command}\n\n**Not measured**: ${report}\n`);
     process.stderr.write(`not measured: ${report}\n`);
-    continue;
+  } else {
+    missed += report.measures.filter((each) => each.met === 'no').length;
+    const when = `${report.date.slice(0, 16).replace('T', ' ')} UTC, commit ${commit}`;
+    sections.set(name, `## ${name}\n\n${about}. ${command}, ${when}\n\n${table(report)}\n`);
   }
-  missed += report.measures.filter((each) => each.met === 'no').length;
-  sections.push(
-    `## ${name}\n\n${about}. ${command}, ${report.date.slice(0, 16).replace('T', ' ')} UTC\n\n${table(report)}\n`,
-  );
+  writeResults();
 }
-const text = `# Results
-
-Machine: ${machine()}, shared by everything that is measured. Commit ${commit}. Made by \`make bench\`; each benchmark is a
-command of its own that takes \`--json\`.
-
-"rival" is Cilium 1.20.2 with its defaults on this kind of machine. "met" says whether the goal was reached in this run;
-"too noisy" that the bare control beside it varied too much to say.
-
-${sections.join('\n')}
-## programs
-
-${await programTable()}
-`;
-writeFileSync(`${root}/bench/RESULTS.md`, text);
 process.stdout.write(`bench/RESULTS.md: ${wanted.length} benchmarks, ${missed} goals missed\n`);
 process.exit(0);
