@@ -16,10 +16,10 @@ struct {
 	__type(value, struct service);
 } services SEC(".maps");
 
-/* Written by the agent. 2^21 slots: 8 MiB. */
+/* Written by the agent. 1 572 864 slots: 6 MiB. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 98304);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct service_slots);
@@ -63,7 +63,7 @@ struct {
 /* The rest is written by the datapath alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 16384);
 	__type(key, struct affinity_key);
 	__type(value, struct affinity);
 } service_affinity SEC(".maps");
@@ -91,7 +91,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 49152);
 	__type(key, struct socket_peer_key);
 	__type(value, struct socket_peer);
 } socket_peers SEC(".maps");
