@@ -70,7 +70,7 @@ static __always_inline struct ct_entry *ct_lookup(const struct packet *p, int *h
 	}
 }
 
-static __noinline int ct_insert(const struct packet *p, const struct ct_entry *e)
+__noinline int ct_insert(const struct packet *p, const struct ct_entry *e)
 {
 	if (!p || !e)
 		return -1;
@@ -87,7 +87,7 @@ static __noinline int ct_insert(const struct packet *p, const struct ct_entry *e
 	}
 }
 
-static __noinline int ct_delete(const struct packet *p)
+__noinline int ct_delete(const struct packet *p)
 {
 	if (!p)
 		return -1;
@@ -105,7 +105,7 @@ static __noinline int ct_delete(const struct packet *p)
 }
 
 /* Reports an entry; p is any packet of the connection and d its direction, for the addresses. */
-static __noinline int ct_report(const struct packet *p, const struct ct_entry *e, int d, int type, int reason)
+__noinline int ct_report(const struct packet *p, const struct ct_entry *e, int d, int type, int reason)
 {
 	struct event *ev;
 
@@ -164,7 +164,7 @@ static __always_inline void ct_account(struct __sk_buff *skb, struct ct_entry *e
 
 /* FIN and RST. Returns why the connection is over, or 0. END_CLOSED means that its entry can go: both ends' FINs were
  * acknowledged. Not before: what is then still under way would look new, and be denied. */
-static __noinline int ct_tcp_close(struct ct_entry *e, const struct packet *p, int d)
+__noinline int ct_tcp_close(struct ct_entry *e, const struct packet *p, int d)
 {
 	int other;
 

@@ -53,7 +53,7 @@ struct drop_context {
 };
 
 /* Counts the drop, reports it within the rate, and returns the verdict for the hook. */
-static __noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct drop_context *c, __u32 reason)
+__noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct drop_context *c, __u32 reason)
 {
 	__u32 suppressed = 0;
 	struct event *ev;

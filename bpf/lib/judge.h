@@ -124,7 +124,7 @@ static __always_inline int unreachable_from_pod(const struct packet *p)
 }
 
 /* A known connection whose verdict, sender or way has to be looked at again. */
-static __noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh, struct judgement *j)
+__noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int dh, struct judgement *j)
 {
 	int d = dh & 1, hook = dh >> 1, reason, act;
 	struct drop_context c = {};
@@ -214,7 +214,7 @@ static __always_inline int is_opening(const struct packet *p, int d)
  * s->judgement knows both ends, s->meant the frontend that was meant.
  * A TCP segment without SYN that has no entry (the table forgot it, or Weir came later) is judged as its sender's
  * connection and, when that is denied, as the reply to its receiver's. A reset of this kind makes no entry. */
-static __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, struct scratch *s, struct ct_entry *old)
+__noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, struct scratch *s, struct ct_entry *old)
 {
 	int reason, act, d = 0, midstream, hook = (how & 0xff) >> 1;
 	struct drop_context c = {};

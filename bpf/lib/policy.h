@@ -68,7 +68,7 @@ static __always_inline struct policy_port *policy_lookup(__u32 subject, __u32 di
 }
 
 /* Fills in both ends. The epochs are read first: what changes later makes the verdict stale, never fresh. */
-static __noinline int judge_ends(struct judgement *j)
+__noinline int judge_ends(struct judgement *j)
 {
 	if (!j)
 		return 0;
@@ -83,7 +83,7 @@ static __noinline int judge_ends(struct judgement *j)
 }
 
 /* The verdict of both ends' policies; an end that is not a pod of this node has none here. No row means no. */
-static __noinline int judge_policy(struct judgement *j)
+__noinline int judge_policy(struct judgement *j)
 {
 	struct policy_port *v;
 

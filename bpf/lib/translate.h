@@ -49,7 +49,7 @@ static __always_inline struct service *frontend_of_packet(const struct packet *p
 
 /* Gives a packet to a frontend its backend. s->judgement knows the ends as they are; s->meant keeps the frontend. Answers
  * enum translation, or minus the reason to drop. */
-static __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+__noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
 {
 	struct affinity_key who __attribute__((aligned(8)));
 	__u32 now = clock_ticks(), number = 0, cause;

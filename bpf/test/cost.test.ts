@@ -12,9 +12,9 @@ const skip = process.getuid?.() === 0 ? false : 'needs root';
 
 /** The kernel refuses a program at a million. What is verified is also what a pod's first packet may run through. */
 const verifiedLimits: Record<string, number> = {
-  pod: 280_000,
-  device: 280_000,
-  node: 280_000,
+  pod: 60_000,
+  device: 60_000,
+  node: 60_000,
   sweep: 5_000,
   balance_host: 60_000,
 };
