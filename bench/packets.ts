@@ -9,7 +9,7 @@ import { withNetns } from '../src/kernel/netns.ts';
 import { loadInstructions, returnProgram } from '../src/kernel/raw-program.ts';
 import { readRing } from '../src/kernel/ring-buffer.ts';
 import { testRun } from '../src/kernel/test-run.ts';
-import { parseNetworkPolicy } from '../src/secure/policy/parse-network-policy.ts';
+import { readPolicies } from '../src/secure/policy/read-policies.ts';
 import { createBed } from '../test/bed/bed.ts';
 import { tcpPacket } from '../test/bed/packet.ts';
 import { type Measure, median, printReport, quantile } from './report.ts';
@@ -30,17 +30,19 @@ const goals: Record<string, number> = {
 };
 const rival: Record<string, number> = { 'established, local pod': 743, 'established, remote pod': 491 };
 
-const policy = parseNetworkPolicy({
-  apiVersion: 'networking.k8s.io/v1',
-  kind: 'NetworkPolicy',
-  metadata: { name: 'both', namespace: 'default' },
-  spec: {
-    podSelector: {},
-    policyTypes: ['Ingress', 'Egress'],
-    ingress: [{ from: [{ podSelector: { matchLabels: { app: 'a' } } }], ports: [{ port: 5001 }] }],
-    egress: [{ to: [{ podSelector: {} }], ports: [{ port: 5001 }] }],
+const policies = readPolicies([
+  {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name: 'both', namespace: 'default' },
+    spec: {
+      podSelector: {},
+      policyTypes: ['Ingress', 'Egress'],
+      ingress: [{ from: [{ podSelector: { matchLabels: { app: 'a' } } }], ports: [{ port: 5001 }] }],
+      egress: [{ to: [{ podSelector: {} }], ports: [{ port: 5001 }] }],
+    },
   },
-}).row!;
+]);
 
 interface Case {
   readonly name: string;
@@ -63,7 +65,7 @@ async function measureLoad(turned: boolean): Promise<void> {
   });
   const empty = loadInstructions({ type: ProgType.schedCls, instructions: returnProgram(7) });
   try {
-    bed.setPolicies([policy]);
+    bed.setPolicies(policies);
     const node = bed.nodes[0]!;
     const pod = bed.pod('a');
     const programFd = node.datapath!.programFd('pod');

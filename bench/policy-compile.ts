@@ -4,11 +4,12 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { identityLabels, reservedIdentityRows } from '../src/core/identity.ts';
-import type { AddressRow, IdentityRow, NetworkPolicyRow } from '../src/core/rows.ts';
+import { type AddressRow, type IdentityRow, type PolicyRow, policyKey } from '../src/core/rows.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../src/secure/policy/compile.ts';
 import type { PolicyModel } from '../src/secure/policy/evaluate.ts';
 import { modelChanges } from '../src/secure/policy/model-changes.ts';
 import type { PolicyChanges, PolicyDelta } from '../src/secure/policy/policy-delta.ts';
+import { inNamespace } from '../src/secure/policy/policy-reader.ts';
 import { type Measure, printReport } from './report.ts';
 
 const { values } = parseArgs({
@@ -39,22 +40,36 @@ function makeModel(peerIdentities: number): PolicyModel {
   return { identities, namespaces: [{ name: 'bench', labels: {} }], addresses, prefixes: [], policies };
 }
 
-function makePolicy(number: number, port: number, peerIdentities: number): NetworkPolicyRow {
+function makePolicy(number: number, port: number, peerIdentities: number): PolicyRow {
   const peers = Array.from({ length: peersPerPolicy }, (_, i) => ({
-    kind: 'pods' as const,
-    podSelector: {
-      matchLabels: { app: `peer-${(number * peersPerPolicy + i) % peerIdentities}` },
-      matchExpressions: [],
-    },
+    kind: 'endpoints' as const,
+    selector: inNamespace(
+      { matchLabels: { app: `peer-${(number * peersPerPolicy + i) % peerIdentities}` }, matchExpressions: [] },
+      'bench',
+    ),
   }));
   return {
-    key: `bench/policy-${number}`,
+    key: policyKey('NetworkPolicy', 'bench', `policy-${number}`),
+    kind: 'NetworkPolicy',
     namespace: 'bench',
     name: `policy-${number}`,
+    tier: 'normal',
+    priority: 0,
     staged: false,
-    podSelector: { matchLabels: { app: 'server' }, matchExpressions: [] },
+    subject: {
+      kind: 'endpoints',
+      selector: inNamespace({ matchLabels: { app: 'server' }, matchExpressions: [] }, 'bench'),
+    },
     isolates: { ingress: true, egress: false },
-    ingress: [{ peers, ports: [{ kind: 'range', protocol: 'TCP', first: port, last: port }] }],
+    ingress: [
+      {
+        index: 0,
+        list: 'ingress',
+        action: 'allow',
+        peers,
+        ports: [{ kind: 'range', protocol: 6, first: port, last: port }],
+      },
+    ],
     egress: [],
   };
 }
@@ -131,7 +146,7 @@ async function bench(name: string, peerIdentities: number) {
   compiler.update(changes);
   const allMs = performance.now() - begin;
   const heapMiB = ((await heapBytes()) - heapBefore) / 2 ** 20;
-  const upsert = (row: NetworkPolicyRow): PolicyDelta => compiler.update(change('policies', row.key, row));
+  const upsert = (row: PolicyRow): PolicyDelta => compiler.update(change('policies', row.key, row));
   const pod = (i: number) => ({ ...model.addresses.at(-1)!, address: `10.3.0.${i}` });
   return {
     name,
@@ -141,7 +156,9 @@ async function bench(name: string, peerIdentities: number) {
     peers: [...compiler.peers()].length,
     'change a policy': measure((i) => upsert(makePolicy(i % 10, 20_000 + i, peerIdentities))),
     'add a policy': measure((i) => upsert(makePolicy(policyCount + i, 30_000 + i, peerIdentities))),
-    'delete a policy': measure((i) => compiler.update(change('policies', `bench/policy-${policyCount + i}`))),
+    'delete a policy': measure((i) =>
+      compiler.update(change('policies', policyKey('NetworkPolicy', 'bench', `policy-${policyCount + i}`))),
+    ),
     'add a remote pod': measure((i) => compiler.update(change('addresses', `10.3.0.${i}`, pod(i)))),
   };
 }

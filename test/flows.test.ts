@@ -14,7 +14,7 @@ import { createTable } from '../src/core/table.ts';
 import { u32Codec } from '../src/kernel/codec.ts';
 import { createFlowObserver } from '../src/observe/flows/flow-observer.ts';
 import { serviceClient } from '../src/observe/flows/grpc-service.ts';
-import { parseNetworkPolicy } from '../src/secure/policy/parse-network-policy.ts';
+import { readPolicies } from '../src/secure/policy/read-policies.ts';
 import { type Bed, createBed } from './bed/bed.ts';
 
 const skip =
@@ -149,7 +149,7 @@ test('packets between pods become flows that name both ends and the rule, in bot
   });
   t.after(() => bed.close());
   const [web, db, far] = [bed.pod('web'), bed.pod('db'), bed.pod('far')];
-  bed.setPolicies([isolate, admit].map((each) => parseNetworkPolicy(each).row!));
+  bed.setPolicies(readPolicies([isolate, admit]));
   const flows = await observeNode(t, bed, 0);
   const server = python(db.netns, serve, '8080');
   t.after(() => server.child.kill());
@@ -214,7 +214,7 @@ test('drops over the rate of reports are counted exactly, and every flow that wa
   });
   t.after(() => bed.close());
   const [web, db] = [bed.pod('web'), bed.pod('db')];
-  bed.setPolicies([parseNetworkPolicy(isolate).row!]);
+  bed.setPolicies(readPolicies([isolate]));
   const flows = await observeNode(t, bed, 0);
   const flood =
     'import socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor i in range(200): s.sendto(b"x",(sys.argv[1],9))';

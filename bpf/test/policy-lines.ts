@@ -1,29 +1,30 @@
 // NetworkPolicies for tests, in few words.
-import type { NetworkPolicyRow } from '../../src/core/rows.ts';
-import { parseNetworkPolicy } from '../../src/secure/policy/parse-network-policy.ts';
+import type { PolicyRow } from '../../src/core/rows.ts';
+import { readPolicies } from '../../src/secure/policy/read-policies.ts';
 
 /** A policy from its spec; throws when it has a problem. */
 export function networkPolicy(
   name: string,
   spec: Record<string, unknown>,
   options: { namespace?: string; staged?: boolean } = {},
-): NetworkPolicyRow {
-  const { row, problems } = parseNetworkPolicy({
-    apiVersion: 'networking.k8s.io/v1',
-    kind: 'NetworkPolicy',
-    metadata: {
-      name,
-      namespace: options.namespace ?? 'default',
-      ...(options.staged ? { annotations: { 'weir.dev/enforcement': 'staged' } } : {}),
+): PolicyRow {
+  const [row] = readPolicies([
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: {
+        name,
+        namespace: options.namespace ?? 'default',
+        ...(options.staged ? { annotations: { 'weir.dev/enforcement': 'staged' } } : {}),
+      },
+      spec,
     },
-    spec,
-  });
-  if (row === undefined || problems.length > 0) throw new Error(problems.join('; '));
-  return row;
+  ]);
+  return row!;
 }
 
 /** Lets `from` reach the pods with label app=`to` on a TCP port; everybody else is shut out. */
-export function allowIngress(name: string, to: string, from: string, port: number, protocol = 'TCP'): NetworkPolicyRow {
+export function allowIngress(name: string, to: string, from: string, port: number, protocol = 'TCP'): PolicyRow {
   return networkPolicy(name, {
     podSelector: { matchLabels: { app: to } },
     policyTypes: ['Ingress'],
@@ -32,6 +33,6 @@ export function allowIngress(name: string, to: string, from: string, port: numbe
 }
 
 /** Shuts the pods with label app=`to` from everybody. */
-export function denyIngress(name: string, to: string): NetworkPolicyRow {
+export function denyIngress(name: string, to: string): PolicyRow {
   return networkPolicy(name, { podSelector: { matchLabels: { app: to } }, policyTypes: ['Ingress'] });
 }

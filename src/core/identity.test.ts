@@ -47,8 +47,16 @@ test('identityKey() does not depend on order or repetition', () => {
   );
 });
 
-test("podOfIdentity() gives back the pod's own labels; reserved identities are no pods", () => {
-  assert.deepEqual(podOfIdentity(identityLabels(pod)), { namespace: 'shop', labels: { app: 'web' } });
+test('podOfIdentity() gives the labels that selectors may ask for; reserved identities are no pods', () => {
+  assert.deepEqual(podOfIdentity(identityLabels(pod)), {
+    namespace: 'shop',
+    labels: {
+      app: 'web',
+      'io.cilium.k8s.policy.cluster': 'default',
+      'io.cilium.k8s.policy.serviceaccount': 'default',
+      'io.kubernetes.pod.namespace': 'shop',
+    },
+  });
   assert.equal(podOfIdentity(['reserved:host']), undefined);
 });
 

@@ -1,6 +1,6 @@
 // Security identities: the reserved numbers, which labels count, and the canonical text of a set of labels.
 // Everything a policy decides about a pod it decides by these labels, so that pods alike share one number.
-import { formatLabel, type LabelMap, parseLabel } from './labels.ts';
+import { formatLabel, type LabelMap, type LabelSelector, ownValue, parseLabel, selectorHolds } from './labels.ts';
 
 /** Identities that need no allocation, numbered as the ecosystem numbers them. */
 export const reservedIdentities = {
@@ -38,12 +38,37 @@ export function isWorld(identity: number): boolean {
   return identity === world || identity === v4 || identity === v6;
 }
 
-/** Identity labels that Weir adds itself, beside the pod's own. */
-const metaLabels = {
+/** Whether an address with this identity is outside of the cluster: there policies speak of CIDRs. */
+export function isOutside(identity: number): boolean {
+  return isWorld(identity) || identity === reservedIdentities['kube-apiserver'];
+}
+
+/** Whether an identity is that of nodes. */
+export function isNode(identity: number): boolean {
+  return identity === reservedIdentities.host || identity === reservedIdentities['remote-node'];
+}
+
+/**
+ * The labels that Weir adds to a pod's own, as selectors of policies name them: beside these keys, `namespaceLabel(key)`
+ * is a label of the pod's namespace, and every other key a label of the pod.
+ */
+export const metaLabels = {
   namespace: 'io.kubernetes.pod.namespace',
   serviceAccount: 'io.cilium.k8s.policy.serviceaccount',
   cluster: 'io.cilium.k8s.policy.cluster',
 } as const;
+
+const namespaceLabelPrefix = 'io.cilium.k8s.namespace.labels.';
+
+/** The key under which a selector of endpoints asks for a label of the pod's namespace. */
+export function namespaceLabel(key: string): string {
+  return `${namespaceLabelPrefix}${key}`;
+}
+
+/** The key of the namespace's label that a selector of endpoints asks for, undefined when it asks for another. */
+export function namespaceLabelKey(key: string): string | undefined {
+  return key.startsWith(namespaceLabelPrefix) ? key.slice(namespaceLabelPrefix.length) : undefined;
+}
 
 /**
  * Pod labels that do not count, because they differ per pod or per rollout: each would give every pod or every
@@ -69,6 +94,7 @@ export const ignoredLabelKeys: readonly string[] = [
 /** Whether a pod label takes part in the identity. Keys that Weir itself sets cannot come from the pod. */
 export function labelCounts(key: string, ignored: readonly string[] = ignoredLabelKeys): boolean {
   if (key === metaLabels.namespace || key === metaLabels.serviceAccount || key === metaLabels.cluster) return false;
+  if (key.startsWith(namespaceLabelPrefix)) return false;
   return !ignored.some((entry) => (entry.endsWith('/') ? key.startsWith(entry) : key === entry));
 }
 
@@ -103,18 +129,40 @@ export function identityKey(labels: readonly string[]): string {
     .join('');
 }
 
-/** What policies ask about an identity: its namespace and the pod's own labels. Undefined for what is not a pod. */
-export function podOfIdentity(labels: readonly string[]): { namespace: string; labels: LabelMap } | undefined {
-  let namespace: string | undefined;
-  const own: Record<string, string> = {};
+/** A pod as selectors see it: its labels, and those that Weir adds. Its namespace's labels are looked up. */
+export interface PodIdentity {
+  readonly namespace: string;
+  readonly labels: LabelMap;
+}
+
+/** What policies ask about an identity. Undefined for what is not a pod. */
+export function podOfIdentity(labels: readonly string[]): PodIdentity | undefined {
+  const all: Record<string, string> = {};
   for (const text of labels) {
     const label = parseLabel(text);
-    if (label.source !== 'k8s') continue;
-    if (label.key === metaLabels.namespace) namespace = label.value;
-    else if (label.key !== metaLabels.serviceAccount && label.key !== metaLabels.cluster) own[label.key] = label.value;
+    if (label.source === 'k8s') all[label.key] = label.value;
   }
-  return namespace === undefined ? undefined : { namespace, labels: own };
+  const namespace = Object.hasOwn(all, metaLabels.namespace) ? all[metaLabels.namespace] : undefined;
+  return namespace === undefined ? undefined : { namespace, labels: all };
 }
+
+/** Whether a selector of endpoints selects a pod. Labels of a namespace that is not known could be anything: no. */
+export function selectsPod(selector: LabelSelector, pod: PodIdentity, namespaceLabels: LabelMap | undefined): boolean {
+  let unknown = false;
+  const holds = selectorHolds(selector, (key) => {
+    const ofNamespace = namespaceLabelKey(key);
+    if (ofNamespace === undefined) return ownValue(pod.labels, key);
+    if (namespaceLabels === undefined) unknown = true;
+    return namespaceLabels && ownValue(namespaceLabels, ofNamespace);
+  });
+  return holds && !unknown;
+}
+
+/** Selects every pod. */
+export const allPods: LabelSelector = {
+  matchLabels: {},
+  matchExpressions: [{ key: metaLabels.namespace, operator: 'Exists', values: [] }],
+};
 
 /** The rows of the reserved identities, labelled `reserved:name`. */
 export function reservedIdentityRows(): { id: number; labels: readonly string[] }[] {

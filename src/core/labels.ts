@@ -65,14 +65,17 @@ function labelValueProblem(value: string): string | undefined {
 
 /** Whether a selector selects an object with these labels. NotIn and DoesNotExist also hold for a missing key. */
 export function selectorMatches(selector: LabelSelector, labels: LabelMap): boolean {
-  for (const key in selector.matchLabels) if (ownValue(labels, key) !== selector.matchLabels[key]) return false;
-  return selector.matchExpressions.every((requirement) =>
-    requirementHolds(requirement, ownValue(labels, requirement.key)),
-  );
+  return selectorHolds(selector, (key) => ownValue(labels, key));
+}
+
+/** The same for labels that are found by asking. */
+export function selectorHolds(selector: LabelSelector, labelOf: (key: string) => string | undefined): boolean {
+  for (const key in selector.matchLabels) if (labelOf(key) !== selector.matchLabels[key]) return false;
+  return selector.matchExpressions.every((requirement) => requirementHolds(requirement, labelOf(requirement.key)));
 }
 
 /** Every object has a "constructor": only the labels' own keys count. */
-function ownValue(labels: LabelMap, key: string): string | undefined {
+export function ownValue(labels: LabelMap, key: string): string | undefined {
   return Object.hasOwn(labels, key) ? labels[key] : undefined;
 }
 

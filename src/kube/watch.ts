@@ -31,6 +31,8 @@ export interface WatchOptions {
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
+  /** A kind that the API server may not have (yet): then there are no objects of it, and that is no error. */
+  readonly optional?: boolean;
   /** Told whenever the state changes between connected and not. */
   readonly onState?: (state: WatchState) => void;
 }
@@ -38,6 +40,8 @@ export interface WatchOptions {
 const pageSize = 500;
 const minBackoffMs = 100;
 const maxBackoffMs = 5_000;
+/** How often a kind that the API server does not have is looked for. */
+const absentPauseMs = 2_000;
 /** The server ends a watch after this; it keeps connections from going stale unseen. */
 const watchSeconds = 290;
 
@@ -129,6 +133,13 @@ export function watch<T extends KubeObject>(
       } catch (error) {
         if (stop.signal.aborted) return;
         if (hasStatus(error, 410)) version = undefined;
+        if (options.optional && hasStatus(error, 404)) {
+          version = undefined;
+          handler.list([]);
+          setState({ listed: true, connected: true, error: undefined });
+          await pause(absentPauseMs * (0.5 + Math.random() / 2), stop.signal);
+          continue;
+        }
         setState({ connected: false, error: (error as Error).message });
         const backoffMs = Math.min(maxBackoffMs, minBackoffMs * 2 ** failures++);
         await pause(backoffMs * (0.5 + Math.random() / 2), stop.signal);

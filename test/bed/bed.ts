@@ -8,7 +8,7 @@ import { gateways } from '../../src/connect/endpoints/cni-protocol.ts';
 import { createPodInterfaces } from '../../src/connect/endpoints/pod-interface.ts';
 import { ensureNodeDevices, type NodeDevices } from '../../src/connect/routing/node-devices.ts';
 import { identityLabels, reservedIdentities } from '../../src/core/identity.ts';
-import type { AddressRow, EndpointRow, NetworkPolicyRow } from '../../src/core/rows.ts';
+import type { AddressRow, EndpointRow, PolicyRow } from '../../src/core/rows.ts';
 import { addAddress } from '../../src/kernel/addresses.ts';
 import type { DatapathConstants } from '../../src/kernel/datapath.gen.ts';
 import { createVeth, getLink, setLink } from '../../src/kernel/links.ts';
@@ -65,7 +65,7 @@ export interface Bed {
   pod(name: string): BedPod;
   addPod(spec: BedPodSpec): Promise<BedPod>;
   /** Makes these the policies of all nodes. */
-  setPolicies(policies: readonly NetworkPolicyRow[]): void;
+  setPolicies(policies: readonly PolicyRow[]): void;
   close(): void;
 }
 
@@ -93,7 +93,7 @@ export async function createBed(options: {
   const pods: BedPod[] = [];
   const nodes: BedNode[] = [];
   const podLinks: number[] = [0, 0];
-  let policies: readonly NetworkPolicyRow[] = [];
+  let policies: readonly PolicyRow[] = [];
 
   function netns(name: string): string {
     createNamedNetns(name);

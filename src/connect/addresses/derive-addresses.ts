@@ -145,11 +145,16 @@ export function createAddressDerivation(
     let best: AddressRow | undefined;
     let bestId = '';
     let rank = -1;
+    let claimedByApiServer = false;
     for (const [id, row] of claims.get(address) ?? []) {
       const own = sourceNames.indexOf(id.slice(0, id.indexOf('\n')) as SourceName);
+      claimedByApiServer ||= row.kind === 'kube-apiserver';
       // Two of one source: the higher number, since numbers count up, and whatever the order in which we heard of them.
       if (own < rank || (own === rank && byNumber.compare(id, bestId) < 0)) continue;
       [best, bestId, rank] = [row, id, own];
+    }
+    if (best !== undefined && best.kind !== 'kube-apiserver' && best.kind !== 'pod' && claimedByApiServer) {
+      return { ...best, apiServer: true };
     }
     return best;
   }

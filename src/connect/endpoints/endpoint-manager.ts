@@ -24,6 +24,8 @@ export interface EndpointManagerOptions {
   readonly settle: () => void;
   /** Resolves when the other nodes can know of what `settle` saw, or when that takes too long to wait for. */
   readonly published: () => Promise<void>;
+  /** Whether every policy that there is now for pods of a namespace has come; false when that takes too long. */
+  readonly policiesReached?: (namespace: string) => Promise<boolean>;
   readonly mtu: () => number;
   readonly ignoredLabels?: readonly string[];
   readonly nowMs?: () => number;
@@ -135,6 +137,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       request.pod === undefined
         ? undefined
         : await waitForPod(request.pod.namespace, request.pod.name, request.pod.uid);
+    const policies = request.pod && options.policiesReached?.(request.pod.namespace);
     const id = freeId();
     const addresses = allocate(owner);
     const base: EndpointRow = {
@@ -184,6 +187,13 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         identity: identity ?? reservedIdentities.init,
         state: 'ready',
       };
+      // Policies come before the pod's first packet: closed in doubt.
+      if (policies !== undefined && !(await policies))
+        throw new CniError(
+          cniCodes.tryAgain,
+          `the policies for pods of ${row.namespace} have not all reached this node yet`,
+          'Is the API server reachable from the agent?',
+        );
       store.save(row);
       endpoints.upsert(row);
       options.settle();

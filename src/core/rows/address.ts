@@ -22,6 +22,8 @@ export interface AddressRow {
   readonly endpointId: number;
   /** Of a `nat` address: it is this node's. */
   readonly here?: boolean;
+  /** The API server answers here too, beside whatever else the address belongs to. */
+  readonly apiServer?: boolean;
   /** The pod's identity is not known yet: it counts as a pod that no selector selects. */
   readonly pending?: boolean;
 }

@@ -5,6 +5,8 @@ import type { NamedPort } from './named-port.ts';
 export interface ClassRow {
   readonly class: number;
   readonly identity: number;
+  /** Of addresses where the API server answers too, beside a node's own identity. */
+  readonly apiServer?: boolean;
   /** The blocks of policies that contain the address, sorted. */
   readonly prefixes: readonly string[];
   /** The named ports that policies speak of, with this address's numbers, sorted. */

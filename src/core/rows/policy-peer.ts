@@ -1,5 +1,5 @@
 // First step of the compiled policy: who talks with whom decides which ruleset judges the port.
-import type { Direction } from './network-policy.ts';
+import type { Direction } from './policy.ts';
 
 /** The ruleset that allows everything, with cookie 0. */
 export const allowAllRuleset = 1;

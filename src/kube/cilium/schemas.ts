@@ -2,45 +2,8 @@
 // time, and the schema of the CRD that the API server enforces.
 import { z } from 'zod';
 import type { WeirKind } from '../weir/schemas.ts';
-
-const labelValue = z
-  .string()
-  .max(63)
-  .regex(/^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/);
-
-const atomic = { 'x-kubernetes-list-type': 'atomic' };
-
-const selectorSchema = z.object({
-  matchLabels: z.record(z.string(), labelValue).optional(),
-  matchExpressions: z
-    .array(
-      z.object({
-        key: z.string(),
-        operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
-        values: z.array(z.string()).meta(atomic).optional(),
-      }),
-    )
-    .meta(atomic)
-    .optional(),
-});
-
-const conditionSchema = z.object({
-  type: z
-    .string()
-    .max(316)
-    .regex(
-      /^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$/,
-    ),
-  status: z.enum(['True', 'False', 'Unknown']),
-  reason: z
-    .string()
-    .min(1)
-    .max(1024)
-    .regex(/^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$/),
-  message: z.string().max(32_768),
-  lastTransitionTime: z.string().meta({ format: 'date-time' }),
-  observedGeneration: z.int().min(0).meta({ format: 'int64' }).optional(),
-});
+import { cidrGroupSchema, ciliumPolicySchema, clusterNetworkPolicySchema } from './policy-schemas.ts';
+import { conditionSchema, selectorSchema } from './selector-schemas.ts';
 
 /** Addresses that services of type LoadBalancer get. The spec is the user's, the status the operator's. */
 const loadBalancerPoolSchema = z.object({
@@ -77,7 +40,68 @@ export type LoadBalancerPool = {
   metadata: { name: string; uid?: string; resourceVersion?: string; creationTimestamp?: string; generation?: number };
 } & z.infer<typeof loadBalancerPoolSchema>;
 
-/** The kinds of cilium.io. */
+const policyColumns = [
+  { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' },
+  { name: 'Valid', type: 'string', jsonPath: ".status.conditions[?(@.type=='Valid')].status" },
+] as const;
+
+/** The kinds of policy that Kubernetes does not bring itself, and what they refer to. */
+export const policyResources = {
+  networkPolicies: {
+    group: 'cilium.io',
+    version: 'v2',
+    plural: 'ciliumnetworkpolicies',
+    singular: 'ciliumnetworkpolicy',
+    shortNames: ['cnp', 'ciliumnp'],
+    kind: 'CiliumNetworkPolicy',
+    namespaced: true,
+    schema: ciliumPolicySchema,
+    status: true,
+    columns: policyColumns,
+  },
+  clusterwideNetworkPolicies: {
+    group: 'cilium.io',
+    version: 'v2',
+    plural: 'ciliumclusterwidenetworkpolicies',
+    singular: 'ciliumclusterwidenetworkpolicy',
+    shortNames: ['ccnp'],
+    kind: 'CiliumClusterwideNetworkPolicy',
+    namespaced: false,
+    schema: ciliumPolicySchema,
+    status: true,
+    columns: [policyColumns[1]],
+  },
+  cidrGroups: {
+    group: 'cilium.io',
+    version: 'v2',
+    plural: 'ciliumcidrgroups',
+    singular: 'ciliumcidrgroup',
+    shortNames: ['ccg'],
+    kind: 'CiliumCIDRGroup',
+    namespaced: false,
+    schema: cidrGroupSchema,
+    status: false,
+    columns: [],
+  },
+  clusterNetworkPolicies: {
+    group: 'policy.networking.k8s.io',
+    version: 'v1alpha2',
+    plural: 'clusternetworkpolicies',
+    singular: 'clusternetworkpolicy',
+    shortNames: ['cnp'],
+    kind: 'ClusterNetworkPolicy',
+    namespaced: false,
+    schema: clusterNetworkPolicySchema,
+    status: true,
+    columns: [
+      { name: 'Tier', type: 'string', jsonPath: '.spec.tier' },
+      { name: 'Priority', type: 'string', jsonPath: '.spec.priority' },
+      { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' },
+    ],
+  },
+} as const satisfies Record<string, WeirKind>;
+
+/** The other kinds of cilium.io. */
 export const ciliumResources = {
   loadBalancerPools: {
     group: 'cilium.io',

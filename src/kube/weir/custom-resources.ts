@@ -26,7 +26,13 @@ export function customResourceDefinition(kind: WeirKind): KubeObject & { spec: u
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
-    metadata: { name: `${kind.plural}.${kind.group}` },
+    metadata: {
+      name: `${kind.plural}.${kind.group}`,
+      // The API server wants to be told of who approved a definition in a group of Kubernetes' own.
+      ...(kind.group.endsWith('.k8s.io') && {
+        annotations: { 'api-approved.kubernetes.io': 'unapproved, as the network-policy-api project defines it' },
+      }),
+    },
     spec: {
       group: kind.group,
       scope: kind.namespaced ? 'Namespaced' : 'Cluster',

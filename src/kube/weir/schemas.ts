@@ -10,6 +10,8 @@ const weirNodeSchema = z.object({
   spec: z.object({
     /** The node's own addresses, the preferred one of each family first. */
     addresses: z.array(z.string()).max(32),
+    /** Those of the Node, by which policies select nodes. */
+    labels: z.record(z.string(), z.string()).optional(),
     /** The blocks from which the node's pods get addresses, one per family. */
     podCIDRs: z.array(z.string()).max(8),
     /** The pools all nodes' blocks come from. An address in them that no slice names is a pod whose identity travels. */

@@ -2,7 +2,7 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type AgentEvent, AgentEventSchema, AgentEventType } from '../../../proto/gen/flow/flow_pb.js';
-import type { EndpointRow, IdentityRow, NetworkPolicyRow } from '../../core/rows.ts';
+import type { EndpointRow, IdentityRow, PolicyObjectRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 
 /** An event and its time. */
@@ -25,7 +25,7 @@ export interface AgentEvents {
 export function createAgentEvents(options: {
   readonly endpoints: ReadTable<EndpointRow>;
   readonly identities: ReadTable<IdentityRow>;
-  readonly policies: ReadTable<NetworkPolicyRow>;
+  readonly policies: ReadTable<PolicyObjectRow>;
   readonly startedAtMs: number;
   readonly capacity?: number;
 }): AgentEvents {
@@ -67,12 +67,12 @@ export function createAgentEvents(options: {
           case: 'policyUpdate',
           value: {
             labels: [
-              'k8s:io.cilium.k8s.policy.derived-from=NetworkPolicy',
+              `k8s:io.cilium.k8s.policy.derived-from=${row.kind}`,
               `k8s:io.cilium.k8s.policy.name=${row.name}`,
-              `k8s:io.cilium.k8s.policy.namespace=${row.namespace}`,
+              ...(row.namespace === '' ? [] : [`k8s:io.cilium.k8s.policy.namespace=${row.namespace}`]),
             ],
             revision: BigInt(revision),
-            ruleCount: BigInt(row.ingress.length + row.egress.length),
+            ruleCount: BigInt(row.specs.reduce((sum, spec) => sum + spec.ingress.length + spec.egress.length, 0)),
           },
         });
       }

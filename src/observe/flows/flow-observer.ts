@@ -1,6 +1,6 @@
 // The flows of one agent, put together: events in, ring, losses, what the agent did, and the server that hands them out.
 import { randomBytes } from 'node:crypto';
-import type { CookieRow, EndpointRow, NetworkPolicyRow, NodeRow } from '../../core/rows.ts';
+import type { CookieRow, EndpointRow, NodeRow, PolicyObjectRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import { Counter } from '../../kernel/datapath.gen.ts';
 import type { RingBuffer } from '../../kernel/ring-buffer.ts';
@@ -26,7 +26,7 @@ export interface FlowObserverOptions extends EndTables {
   readonly cookie: (cookie: number) => CookieRow | undefined;
   readonly services?: FlowServices;
   readonly endpoints: ReadTable<EndpointRow>;
-  readonly policies: ReadTable<NetworkPolicyRow>;
+  readonly policies: ReadTable<PolicyObjectRow>;
   readonly nodes: ReadTable<NodeRow>;
   /** Counters as an earlier run of the agent left them, so that what was lost in between is told too. */
   readonly countersBefore?: FlowCounters;

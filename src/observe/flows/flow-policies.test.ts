@@ -1,23 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { CookieRow, NetworkPolicyRow } from '../../core/rows.ts';
+import { type CookieRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
 import { createRevisedRules, policiesOf } from './flow-policies.ts';
 import { denyCookie } from './testdata/scene.ts';
 
-const policy = (name: string, ingress: NetworkPolicyRow['ingress'] = []): NetworkPolicyRow => ({
-  key: `shop/${name}`,
+const policy = (name: string, specs: PolicyObjectRow['specs'] = []): PolicyObjectRow => ({
+  key: policyKey('NetworkPolicy', 'shop', name),
+  kind: 'NetworkPolicy',
   namespace: 'shop',
   name,
-  staged: false,
-  podSelector: { matchLabels: {}, matchExpressions: [] },
-  isolates: { ingress: true, egress: false },
-  ingress,
-  egress: [],
+  enforcement: 'default',
+  specs,
+  unenforced: [],
 });
 
 function setUp() {
-  const policies = createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key });
+  const policies = createTable<PolicyObjectRow>({ name: 'policies', key: (row) => row.key });
   policies.upsert([policy('other'), policy('default-deny')]);
   const rules = createRevisedRules(
     (cookie): CookieRow | undefined => (cookie === 8 ? denyCookie : undefined),
@@ -32,9 +31,9 @@ test('createRevisedRules() gives each policy the revision at which it was last t
   assert.equal(revision(), 1);
   assert.equal(rules.find(8), rules.find(8));
   const before = rules.find(8)!;
-  policies.upsert(policy('other', [{ peers: [], ports: [] } as never]));
+  policies.upsert(policy('other', [{} as never]));
   assert.equal(revision(), 1);
-  policies.upsert(policy('default-deny', [{ peers: [], ports: [] } as never]));
+  policies.upsert(policy('default-deny', [{} as never]));
   assert.equal(revision(), policies.revision);
   assert.equal(policiesOf(before)[0]!.revision, 1, 'a flow that was read before keeps what held then');
   assert.equal(rules.find(9), undefined);
@@ -42,7 +41,7 @@ test('createRevisedRules() gives each policy the revision at which it was last t
 
 test('createRevisedRules() remembers a policy that has gone, for events on their way', () => {
   const { policies, rules, revision } = setUp();
-  policies.delete('shop/default-deny');
+  policies.delete(policyKey('NetworkPolicy', 'shop', 'default-deny'));
   assert.equal(revision(), 1);
   rules.close();
   policies.upsert(policy('default-deny'));

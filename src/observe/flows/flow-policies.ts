@@ -1,5 +1,5 @@
 // The policies behind a verdict as flows name them: one entry per policy, with the rules that matched among its labels.
-import type { NetworkPolicyRow, RuleOrigin } from '../../core/rows.ts';
+import { type PolicyObjectRow, policyKey, type RuleOrigin, rulePlace } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import type { FlowRules } from './flow-row.ts';
 
@@ -13,15 +13,15 @@ export interface FlowPolicy {
   readonly revision: number;
 }
 
-/** The label that names a rule, such as `weir:rule=ingress[0]`: its place under spec.ingress or spec.egress. */
+/** The label that names a rule, such as `weir:rule=ingress[0]`: its place under the policy's spec. */
 export const ruleLabel = 'weir:rule=';
 
 /** The policies of a verdict. Isolation has no rule label: no rule of these policies matched. */
 export function policiesOf(row: FlowRules): FlowPolicy[] {
-  const byPolicy = Map.groupBy(row.rules, (rule) => `${rule.kind}/${rule.namespace}/${rule.name}`);
-  return [...byPolicy.values()].map((rules) => {
+  const byPolicy = Map.groupBy(row.rules, (rule) => policyKey(rule.kind, rule.namespace, rule.name));
+  return [...byPolicy].map(([key, rules]) => {
     const { kind, namespace, name } = rules[0]!;
-    const revision = row.revisions?.get(`${namespace}/${name}`) ?? 0;
+    const revision = row.revisions?.get(key) ?? 0;
     return { kind, namespace, name, labels: labelsOf(rules), revision };
   });
 }
@@ -31,9 +31,9 @@ function labelsOf(rules: readonly RuleOrigin[]): string[] {
   return [
     `k8s:io.cilium.k8s.policy.derived-from=${kind}`,
     `k8s:io.cilium.k8s.policy.name=${name}`,
-    `k8s:io.cilium.k8s.policy.namespace=${namespace}`,
+    ...(namespace === '' ? [] : [`k8s:io.cilium.k8s.policy.namespace=${namespace}`]),
     ...(uid === undefined ? [] : [`k8s:io.cilium.k8s.policy.uid=${uid}`]),
-    ...rules.filter((rule) => rule.ruleIndex >= 0).map((rule) => `${ruleLabel}${rule.direction}[${rule.ruleIndex}]`),
+    ...rules.map(rulePlace).flatMap((place) => (place === undefined ? [] : [`${ruleLabel}${place}`])),
   ];
 }
 
@@ -48,7 +48,7 @@ export interface RevisedRules {
 /** Adds to rules the revision at which this agent last took each of their policies: that of its agent event. */
 export function createRevisedRules(
   find: (cookie: number) => FlowRules | undefined,
-  policies: ReadTable<NetworkPolicyRow>,
+  policies: ReadTable<PolicyObjectRow>,
 ): RevisedRules {
   const revisions = new Map<string, number>();
   for (const { key, revision } of policies.changesSince(0).changes) revisions.set(String(key), revision);
@@ -75,7 +75,7 @@ export function createRevisedRules(
       if (rules === undefined) return undefined;
       const known = revised.get(rules);
       if (known !== undefined) return known;
-      const keys = new Set(rules.rules.map((rule) => `${rule.namespace}/${rule.name}`));
+      const keys = new Set(rules.rules.map((rule) => policyKey(rule.kind, rule.namespace, rule.name)));
       const own = new Map(
         [...keys].flatMap((key) => (revisions.has(key) ? [[key, revisions.get(key)!] as const] : [])),
       );

@@ -147,17 +147,16 @@ test('ServerStatus, GetNodes, GetNamespaces and the health check answer', async 
 test('GetAgentEvents tells what the agent did, and Notify which nodes there are', async (t) => {
   const { client, tables, address } = await serve(t);
   const policy = {
-    key: 'shop/p',
+    key: 'NetworkPolicy/shop/p',
+    kind: 'NetworkPolicy' as const,
     namespace: 'shop',
     name: 'p',
-    staged: false,
-    podSelector: { matchLabels: {}, matchExpressions: [] },
-    isolates: { ingress: true, egress: false },
-    ingress: [],
-    egress: [],
+    enforcement: 'default' as const,
+    specs: [],
+    unenforced: [],
   };
   tables.policies.upsert(policy);
-  tables.policies.delete('shop/p');
+  tables.policies.delete('NetworkPolicy/shop/p');
   const kinds: number[] = [];
   for await (const each of client.getAgentEvents!(
     create(GetAgentEventsRequestSchema),

@@ -30,7 +30,6 @@ import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
-import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
@@ -38,6 +37,8 @@ import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
+import { createPolicyFence } from './policy-fence.ts';
+import { followPolicies, type PolicySources, policyKinds } from './policy-sources.ts';
 import { type AgentServices, startServices } from './services.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
@@ -50,6 +51,7 @@ export interface Agent {
   readonly startedAtMs: number;
   readonly client: KubeClient;
   readonly sources: AgentSources;
+  readonly policies: PolicySources;
   readonly endpoints: ReadTable<EndpointRow, 'container' | 'pod'>;
   readonly addresses: ReadTable<AddressRow>;
   readonly tables: readonly ReadTable<unknown>[];
@@ -76,6 +78,8 @@ const tidyIntervalMs = 2_000;
 const syncWaitMs = 10_000;
 /** How long ADD waits for the API server to have the pod's slice. */
 const publishWaitMs = 500;
+/** How long ADD waits for policies that were there before the pod: the runtime tries again after it. */
+const policyWaitMs = 5_000;
 
 /** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
 export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
@@ -134,20 +138,9 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     else if (state.connected) log.debug('following', { resource: state.resource });
   };
   const writeAgain = (name: 'routes' | 'slices') => reconcilers.find((each) => each.name === name)?.writeAgain();
-  const badPolicies = new Map<string, string>();
   const sources = followSources({
     client,
     node: settings.nodeName,
-    parsePolicy(object) {
-      const { row, problems } = parseNetworkPolicy(object, settings.ignoredLabels);
-      const name = row?.key ?? (object as { metadata?: { name?: string } }).metadata?.name ?? '?';
-      const text = problems.join('; ');
-      if (problems.length > 0 && badPolicies.get(name) !== text)
-        log.warn('POLICY_INVALID: a policy isolates its pods and allows nothing', { policy: name, problems });
-      if (problems.length > 0) badPolicies.set(name, text);
-      else badPolicies.delete(name);
-      return row;
-    },
     onState,
     // The operator does when a node goes; the node may be back under its name.
     onOwnSliceDeleted(name) {
@@ -160,6 +153,24 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
         addresses: [ipv4, ipv6],
       }),
   });
+  const badPolicies = new Map<string, string>();
+  const policies = followPolicies({
+    client,
+    nodeName: settings.nodeName,
+    clusterStaged: settings.policyEnforcement === 'staged',
+    ...(settings.ignoredLabels && { ignoredLabels: settings.ignoredLabels }),
+    namespaces: sources.namespaces,
+    nodes: sources.nodes,
+    onState,
+    onProblems(policy, problems) {
+      const text = problems.join('; ');
+      if (problems.length > 0 && badPolicies.get(policy) !== text)
+        log.warn('POLICY_INVALID: a policy isolates its pods and allows nothing', { policy, problems });
+      if (problems.length > 0) badPolicies.set(policy, text);
+      else badPolicies.delete(policy);
+    },
+  });
+  const policyFence = createPolicyFence({ client, resources: policyKinds, objects: policies.objects });
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];
 
@@ -186,7 +197,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const sliceDerivation = createSliceDerivation(endpoints, slices, settings.nodeName);
   let numbersDirty = false;
   const sync = createKernelSync({
-    tables: { endpoints, identities, namespaces: sources.namespaces, policies: sources.policies, prefixes, addresses },
+    tables: { endpoints, identities, namespaces: sources.namespaces, policies: policies.policies, prefixes, addresses },
     addressDerivation,
     compiler,
     writer,
@@ -219,9 +230,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     },
     published: async () => {
       const written = reconcilers.find((each) => each.name === 'slices');
-      // Without the API server pods still get their network; others then learn of them late.
+      // Others may learn of the pod late: that is no reason to keep it waiting for long.
       await written?.waitFor(slices.revision, AbortSignal.timeout(publishWaitMs)).catch(() => {});
     },
+    policiesReached: (namespace) => policyFence.reached(namespace, policyWaitMs),
     mtu: () => mtu,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
     ignoredLabels: settings.ignoredLabels,
@@ -355,7 +367,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     endpoints,
     identities,
     sources.namespaces,
-    sources.policies,
+    policies.policies,
     prefixes,
     sources.remoteEndpoints,
     sources.nodes,
@@ -416,7 +428,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     () =>
       endpoints.revision +
       sources.remoteEndpoints.revision +
-      sources.policies.revision +
+      policies.policies.revision +
       services.frontends.revision +
       services.frontends.size,
   );
@@ -439,6 +451,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     startedAtMs,
     client,
     sources,
+    policies,
     endpoints,
     addresses,
     tables: [
@@ -446,7 +459,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       sources.pods,
       identities,
       sources.namespaces,
-      sources.policies,
+      policies.objects,
+      policies.policies,
+      policies.cidrGroups,
+      policies.services,
       sources.nodes,
       sources.remoteEndpoints,
       sources.apiServers,
@@ -493,6 +509,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       for (const timer of timers) clearInterval(timer);
       networkWatch.close();
       await announcing?.stop();
+      policies.stop();
       sources.stop();
       await services.stop();
       for (const each of reconcilers) await each.stop();

@@ -46,7 +46,7 @@ export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
       sockets: agent.services.hooks.map('socket_services'),
     }),
     endpoints: agent.endpoints,
-    policies: sources.policies,
+    policies: agent.policies.objects,
     nodes: sources.nodes,
     countersBefore: file.load(),
     onCounters: file.save,

@@ -7,8 +7,8 @@ import type {
   EndpointRow,
   IdentityRow,
   NamespaceRow,
-  NetworkPolicyRow,
   NodeRow,
+  PolicyRow,
   PrefixRow,
   RemoteEndpointRow,
 } from '../../core/rows.ts';
@@ -38,7 +38,7 @@ function setUp() {
   const endpoints = createTable<EndpointRow>({ name: 'endpoints', key: (row) => row.id });
   const identities = createTable<IdentityRow>({ name: 'identities', key: (row) => row.id });
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
-  const policies = createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key });
+  const policies = createTable<PolicyRow>({ name: 'policies', key: (row) => row.key });
   const prefixes = createTable<PrefixRow>({ name: 'prefixes', key: (row) => row.cidr });
   const addresses = createTable<AddressRow>({ name: 'addresses', key: (row) => row.address });
   const remoteEndpoints = createTable<RemoteEndpointRow>({ name: 'remote', key: (row) => row.key });

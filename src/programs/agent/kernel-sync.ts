@@ -3,14 +3,7 @@
 // has been read once: until then the kernel goes on with what it has.
 import type { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import type { DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
-import type {
-  AddressRow,
-  EndpointRow,
-  IdentityRow,
-  NamespaceRow,
-  NetworkPolicyRow,
-  PrefixRow,
-} from '../../core/rows.ts';
+import type { AddressRow, EndpointRow, IdentityRow, NamespaceRow, PolicyRow, PrefixRow } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import type { PolicyCompiler } from '../../secure/policy/compile.ts';
 
@@ -19,7 +12,7 @@ export interface SyncTables {
   readonly endpoints: ReadTable<EndpointRow>;
   readonly identities: ReadTable<IdentityRow>;
   readonly namespaces: ReadTable<NamespaceRow>;
-  readonly policies: ReadTable<NetworkPolicyRow>;
+  readonly policies: ReadTable<PolicyRow>;
   readonly prefixes: ReadTable<PrefixRow>;
   readonly addresses: Table<AddressRow>;
 }

@@ -1,6 +1,6 @@
 // Policy as people ask about it: what a policy does on this node, and what holds for one pod and by which rule.
-import { selectorMatches } from '../../core/labels.ts';
-import type { ClassRow, PolicyPortRow, RuleOrigin } from '../../core/rows.ts';
+import { type PodIdentity, podOfIdentity, selectsPod } from '../../core/identity.ts';
+import { type ClassRow, type PolicyPortRow, type PolicyRow, policyKey, type RuleOrigin } from '../../core/rows.ts';
 import type { Agent } from './agent.ts';
 
 /** A policy with what it does here. */
@@ -28,24 +28,43 @@ export interface EffectiveRow {
   readonly rules: readonly RuleOrigin[];
 }
 
-/** All policies, with the local pods that each selects and the compiled rows that name it. */
+/** All policies, with the local endpoints that each selects and the compiled rows that name it. */
 export function policiesOf(agent: Agent) {
-  const { compiler, endpoints, sources } = agent;
+  const { compiler, endpoints, policies, sources } = agent;
   const rowsOf = new Map<string, number>();
   for (const port of compiler.ports()) {
     const rules = compiler.cookie(port.cookie)?.rules ?? [];
-    for (const key of new Set(rules.map((rule) => `${rule.namespace}/${rule.name}`)))
+    for (const key of new Set(rules.map((rule) => policyKey(rule.kind, rule.namespace, rule.name))))
       rowsOf.set(key, (rowsOf.get(key) ?? 0) + 1);
   }
-  const pods = [...endpoints.rows()];
-  return [...sources.policies.rows()].map((policy) => ({
-    kind: 'NetworkPolicy',
-    ...policy,
-    pods: pods
-      .filter((pod) => pod.namespace === policy.namespace && selectorMatches(policy.podSelector, pod.labels))
-      .map((pod) => `${pod.namespace}/${pod.pod}`),
-    rows: rowsOf.get(policy.key) ?? 0,
-  }));
+  const pods = [...endpoints.rows()].flatMap((row) => {
+    const labels = sources.identities.get(row.identity)?.labels;
+    const pod = labels && podOfIdentity(labels);
+    return pod === undefined ? [] : [{ name: `${row.namespace}/${row.pod}`, pod }];
+  });
+  const specs = Map.groupBy(policies.policies.rows(), (row) => policyKey(row.kind, row.namespace, row.name));
+  const selects = (row: PolicyRow, pod: PodIdentity): boolean =>
+    row.subject.kind === 'endpoints' &&
+    (row.namespace === '' || row.namespace === pod.namespace) &&
+    selectsPod(row.subject.selector, pod, sources.namespaces.get(pod.namespace)?.labels);
+  return [...policies.objects.rows()].map((object) => {
+    const rows = specs.get(object.key) ?? [];
+    const { specs: written, ...rest } = object;
+    return {
+      ...rest,
+      tier: written[0]?.tier ?? 'normal',
+      priority: written[0]?.priority ?? 0,
+      staged: rows.some((row) => row.staged),
+      isolates: {
+        ingress: written.some((spec) => spec.isolates.ingress),
+        egress: written.some((spec) => spec.isolates.egress),
+      },
+      pods: pods.filter(({ pod }) => rows.some((row) => selects(row, pod))).map(({ name }) => name),
+      /** It is about this node itself. */
+      node: rows.some((row) => row.subject.kind === 'node'),
+      rows: rowsOf.get(object.key) ?? 0,
+    };
+  });
 }
 
 /** What the kernel does with an endpoint's connections, fallbacks last. */

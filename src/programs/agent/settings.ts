@@ -27,6 +27,8 @@ export interface AgentSettings {
   readonly lbMode: 'snat' | 'dsr' | 'hybrid';
   /** What a sender gets whose packet policy denies: nothing, or an ICMP message that makes its connect() fail at once. */
   readonly policyDenyResponse: 'none' | 'icmp';
+  /** Whether policies that do not say so themselves, nor their namespace, are enforced or only reported. */
+  readonly policyEnforcement: 'enforced' | 'staged';
   /** How a packet carries the frontend to the backend's node with dsr: an option of the IP header, or inside another packet. */
   readonly dsrDispatch: 'option' | 'tunnel';
   /** Where services are balanced before the kernel's stack sees a packet: in the driver of physical devices (auto), of all

@@ -8,7 +8,6 @@ import type {
   IdentityRow,
   NamedPort,
   NamespaceRow,
-  NetworkPolicyRow,
   NodeRow,
   PodRow,
   RemoteEndpointRow,
@@ -18,12 +17,12 @@ import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type Watch, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
+import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 
 /** Tables that follow the API, and how the following goes. */
 export interface AgentSources {
   readonly pods: ReadTable<PodRow>;
   readonly namespaces: ReadTable<NamespaceRow>;
-  readonly policies: ReadTable<NetworkPolicyRow>;
   readonly nodes: ReadTable<NodeRow>;
   readonly identities: ReadTable<IdentityRow, 'key'>;
   readonly remoteEndpoints: ReadTable<RemoteEndpointRow>;
@@ -66,7 +65,6 @@ interface EndpointSliceObject extends KubeObject {
 export function followSources(options: {
   readonly client: KubeClient;
   readonly node: string;
-  readonly parsePolicy: (object: unknown) => NetworkPolicyRow | undefined;
   readonly onState: (state: WatchState) => void;
   /** Somebody, maybe this agent, deleted a slice of this node. */
   readonly onOwnSliceDeleted: (name: string) => void;
@@ -76,7 +74,6 @@ export function followSources(options: {
   const { client, node, onState } = options;
   const pods = createTable<PodRow>({ name: 'pods', key: (row) => row.key });
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
-  const policies = createTable<NetworkPolicyRow>({ name: 'network-policies', key: (row) => row.key });
   const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
   const identities = createTable<IdentityRow, 'key'>({
     name: 'identities',
@@ -94,20 +91,9 @@ export function followSources(options: {
       fieldSelector: `spec.nodeName=${node}`,
       onState,
     }),
-    watchIntoTable<KubeObject, NamespaceRow>(
-      client,
-      kubernetesResources.namespaces,
-      namespaces,
-      (object) => ({ name: object.metadata.name, labels: object.metadata.labels ?? {} }),
-      { onState },
-    ),
-    watchIntoTable<KubeObject, NetworkPolicyRow>(
-      client,
-      kubernetesResources.networkPolicies,
-      policies,
-      options.parsePolicy,
-      { onState },
-    ),
+    watchIntoTable<KubeObject, NamespaceRow>(client, kubernetesResources.namespaces, namespaces, namespaceRow, {
+      onState,
+    }),
     watchIntoTable<WeirNode, NodeRow>(client, weirResources.nodes, nodes, nodeRow, { onState }),
     watchIntoTable<WeirIdentity, IdentityRow>(client, weirResources.identities, identities, identityRow, { onState }),
     watchSlices(client, node, remoteEndpoints, admission, onState, options.onOwnSliceDeleted),
@@ -116,7 +102,6 @@ export function followSources(options: {
   return {
     pods,
     namespaces,
-    policies,
     nodes,
     identities,
     remoteEndpoints,
@@ -250,6 +235,12 @@ function watchApiServers(
   );
 }
 
+function namespaceRow({ metadata }: KubeObject): NamespaceRow {
+  const enforcement = metadata.annotations?.[enforcementAnnotation];
+  const staged = enforcement === 'staged' ? true : enforcement === 'enforced' ? false : undefined;
+  return { name: metadata.name, labels: metadata.labels ?? {}, ...(staged !== undefined && { staged }) };
+}
+
 function podRow(pod: PodObject): PodRow | undefined {
   if (pod.spec?.hostNetwork) return undefined;
   const sidecars = (pod.spec?.initContainers ?? []).filter((container) => container.restartPolicy === 'Always');
@@ -301,6 +292,7 @@ function workloadOf(pod: PodObject): PodRow['workload'] {
 function nodeRow(object: WeirNode): NodeRow {
   return {
     name: object.metadata.name,
+    labels: object.spec.labels ?? {},
     addresses: object.spec.addresses.flatMap((address) => canonicalIp(address) ?? []),
     podCidrs: object.spec.podCIDRs.flatMap((cidr) => canonicalIp(cidr) ?? []),
     clusterPools: object.spec.clusterPools.flatMap((cidr) => canonicalIp(cidr) ?? []),

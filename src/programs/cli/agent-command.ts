@@ -90,6 +90,14 @@ export function agentCommand(): Command {
         .default('l2'),
     )
     .addOption(
+      new Option(
+        '--policy-enforcement <mode>',
+        'what becomes of policies that do not say so, nor their namespace: enforced, or only reported',
+      )
+        .choices(['enforced', 'staged'])
+        .default('enforced'),
+    )
+    .addOption(
       new Option('--policy-deny-response <what>', 'what senders get when policy denies: nothing, or a refusal by ICMP')
         .choices(['none', 'icmp'])
         .default('none'),
@@ -124,6 +132,7 @@ Examples:
         reportIntervalMs: options.reportInterval * 1000,
         dropReportsPerSecond: options.dropReports,
         xdp: options.xdp,
+        policyEnforcement: options.policyEnforcement,
         policyDenyResponse: options.policyDenyResponse,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,

@@ -247,7 +247,7 @@ test('identity list merges nodes; identity get lists who has it', async () => {
 
 test('policy list says which policy cannot be understood and why', async () => {
   const { out } = await weir('two', 'policy', 'list');
-  assert.match(out, /^shop +broken +2 +ingress +4 +invalid: allows nothing$/m);
+  assert.match(out, /^NetworkPolicy +shop +broken +2 +ingress +4 +invalid: allows nothing$/m);
   assert.match(out, /isolates the pods it selects and allows nothing:\n {2}spec\.ingress\[0\].*\n {2}spec\.x is/);
 });
 

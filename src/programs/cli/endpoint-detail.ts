@@ -1,4 +1,5 @@
 // `weir endpoint get`: one pod and its policy, verdict by verdict with the rules behind each.
+import { policyName, type RuleOrigin, rulePlace } from '../../core/rows.ts';
 import type { EndpointView } from '../agent/api-routes.ts';
 import type { EffectiveRow, PeerView } from '../agent/policy-view.ts';
 import { askNodes, notFound } from './ask-nodes.ts';
@@ -65,14 +66,20 @@ function verdictText(row: EffectiveRow): string {
 /** Where a verdict comes from: the rules that allow, or for a default deny the policies that isolate. */
 export function originText(row: Pick<EffectiveRow, 'rules' | 'direction' | 'allow' | 'peer'>): string {
   if (row.rules.length > 0) {
-    const names = row.rules.map((rule) =>
-      rule.ruleIndex < 0 ? `${rule.namespace}/${rule.name}` : `${rule.namespace}/${rule.name} rule ${rule.ruleIndex}`,
-    );
-    return row.allow ? names.join(', ') : `isolated by ${names.join(', ')}`;
+    const names = row.rules.map(ruleText);
+    return row.rules.some((rule) => rule.ruleIndex >= 0) ? names.join(', ') : `isolated by ${names.join(', ')}`;
   }
   if (!row.allow) return 'not compiled yet: closed until it is';
   if (row.peer.labels?.includes('reserved:host')) return 'a node always reaches its own pods';
   return row.peer.class === 0 ? 'no policy isolates this direction' : 'no policy speaks of it';
+}
+
+/** `shop/cart rule 0`, `lockdown egressDeny[1]`, or the policy alone where it isolates. */
+export function ruleText(rule: RuleOrigin): string {
+  const place = rulePlace(rule);
+  if (place === undefined) return policyName(rule);
+  const plain = rule.list === undefined && rule.spec === undefined;
+  return `${policyName(rule)} ${plain ? `rule ${rule.ruleIndex}` : place}`;
 }
 
 /** The ports of a row with their last port: prefixes of ports are ranges. */

@@ -1,5 +1,6 @@
 // `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
 import type { Command } from 'commander';
+import { policyName } from '../../core/rows.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
 import { type Column, printRows } from './output.ts';
 import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
@@ -52,8 +53,8 @@ async function listPolicies(options: QueryOptions & { namespace?: string; invali
     .filter((row) => !options.invalid || row.error !== undefined)
     .sort((a, b) => (a.key < b.key ? -1 : 1));
   const columns: Column<ClusterPolicy>[] = [
-    { title: 'KIND', value: (row) => row.kind, wide: true },
-    { title: 'NAMESPACE', value: (row) => row.namespace, shrinkTo: 9 },
+    { title: 'KIND', value: (row) => row.kind, shrinkTo: 8 },
+    { title: 'NAMESPACE', value: (row) => row.namespace || '-', shrinkTo: 9 },
     { title: 'NAME', value: (row) => row.name, shrinkTo: 12 },
     { title: 'PODS', value: (row) => row.pods.length, alignRight: true },
     { title: 'ISOLATES', value: isolatesText },
@@ -66,9 +67,16 @@ async function listPolicies(options: QueryOptions & { namespace?: string; invali
   for (const row of rows) {
     if (row.error === undefined) continue;
     process.stdout.write(
-      `\n${row.kind} ${row.key} cannot be understood, so it isolates the pods it selects and allows nothing:\n`,
+      `\n${row.kind} ${policyName(row)} cannot be understood, so it isolates the pods it selects and allows nothing:\n`,
     );
     for (const problem of row.error.split('; ')) process.stdout.write(`  ${problem}\n`);
+  }
+  for (const row of rows) {
+    if (row.unenforced.length === 0) continue;
+    process.stdout.write(
+      `\n${row.kind} ${policyName(row)} uses what is not enforced yet; these rules isolate, and allow nothing:\n`,
+    );
+    for (const place of row.unenforced) process.stdout.write(`  ${place}\n`);
   }
 }
 
@@ -79,5 +87,6 @@ function isolatesText(row: PolicyView): string {
 
 function stateText(row: PolicyView): string {
   if (row.error !== undefined) return 'invalid: allows nothing';
-  return row.staged ? 'staged: only reported' : 'enforced';
+  if (row.staged) return 'staged: only reported';
+  return row.unenforced.length > 0 ? 'in part: see below' : 'enforced';
 }

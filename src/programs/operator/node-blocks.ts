@@ -1,6 +1,8 @@
 // Gives nodes their blocks of pod addresses. Who has a block is decided by the API server: a block is claimed by making
 // the object with its name. The block of a node that is gone is kept until nothing can have an address of it any more.
+
 import { blockName, nextBlock, type Pool } from '../../connect/ipam/block-pool.ts';
+import { deepEqual } from '../../core/equal.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { resourcePath } from '../../kube/resource.ts';
@@ -11,6 +13,7 @@ import type { Log } from '../log.ts';
 export interface OperatorNode {
   readonly name: string;
   readonly addresses: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 /** WeirNode and WeirBlock objects by name. */
@@ -119,9 +122,9 @@ export function createNodeBlocks(options: NodeBlocksOptions): { reconcile(): Pro
       if (await options.bind(node.name)) bound.add(node.name);
     }
     const podCIDRs = await blocksFor(node, current?.spec.podCIDRs ?? []);
-    // In the order of the API's answers, with which it is compared.
-    const spec = { addresses: [...node.addresses], clusterPools: pools.map((pool) => pool.cidr), podCIDRs };
-    if (current === undefined || JSON.stringify(current.spec) !== JSON.stringify(spec)) {
+    const { labels } = node;
+    const spec = { addresses: [...node.addresses], clusterPools: pools.map((pool) => pool.cidr), labels, podCIDRs };
+    if (current === undefined || !deepEqual(current.spec, spec)) {
       assertLeading();
       const object = { apiVersion, kind: 'WeirNode', metadata: current?.metadata ?? { name: node.name }, spec };
       const written = await (current === undefined

@@ -6,6 +6,7 @@ import type { Pool } from '../../connect/ipam/block-pool.ts';
 import { identityKey, identityLabels } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import { createTable } from '../../core/table.ts';
+import { policyResources } from '../../kube/cilium/schemas.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
 import { type Watch, watch, watchIntoTable } from '../../kube/watch.ts';
@@ -76,8 +77,8 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
 /** Does the operator's work until the signal aborts. */
 async function lead(options: OperatorOptions, mayAct: () => boolean, signal: AbortSignal): Promise<void> {
   const { client, log } = options;
-  await installCustomResources(client, signal);
-  log.info('definitions of weir.dev installed');
+  await installCustomResources(client, signal, [...Object.values(weirResources), ...Object.values(policyResources)]);
+  log.info('definitions of weir.dev and of policies installed');
   const hasRules = await installRules(client, log);
   const pods = createTable<PodLabelsRow, 'identity' | 'node'>({
     name: 'pods',
@@ -295,7 +296,7 @@ function nodeRow(node: NodeObject): OperatorNode {
   const addresses = (node.status?.addresses ?? [])
     .filter((entry) => entry.type === 'InternalIP' || entry.type === 'ExternalIP')
     .flatMap((entry) => canonicalIp(entry.address) ?? []);
-  return { name: node.metadata.name, addresses: [...new Set(addresses)] };
+  return { name: node.metadata.name, addresses: [...new Set(addresses)], labels: node.metadata.labels ?? {} };
 }
 
 function podRow(pod: PodObject, ignored?: readonly string[]): PodLabelsRow | undefined {

@@ -21,7 +21,7 @@ export interface PolicyClass extends ClassRow {
   readonly pending: boolean;
   /** How many addresses and blocks are in it. */
   members: number;
-  /** Its addresses that are pods of this node. While there are any, the class is a subject of policy. */
+  /** Its addresses that are pods of this node, or the node's own. While there are any, the class is a subject of policy. */
   local: ReadonlySet<string>;
 }
 
@@ -59,6 +59,8 @@ export interface Classes {
   byNumber(number: number): PolicyClass | undefined;
   byIdentity(identity: number): ReadonlySet<PolicyClass>;
   byBlock(cidr: string): ReadonlySet<PolicyClass>;
+  /** Classes of addresses where the API server answers too. */
+  ofApiServers(): ReadonlySet<PolicyClass>;
   /** Classes in which some address has this port name. */
   byPortName(name: string, protocol: string): Iterable<PolicyClass>;
   ipcache(): IterableIterator<IpcacheRow>;
@@ -80,6 +82,7 @@ export function createClasses(numbering: Numbering): Classes {
   const byIdentity = new Map<number, Set<PolicyClass>>();
   const byBlock = new Map<string, Set<PolicyClass>>();
   const withPorts = new Set<PolicyClass>();
+  const ofApiServers = new Set<PolicyClass>();
   const identities = new Map<string, number>();
   const localBlocks = new Set<string>();
   const identityBlocks = createPrefixSet();
@@ -132,21 +135,32 @@ export function createClasses(numbering: Numbering): Classes {
   function classFor(address: IpAddress | Cidr, row: AddressRow | undefined, changes: ClassChanges): PolicyClass {
     const identity = row?.identity ?? identityAround(address);
     const pending = row?.pending === true;
+    const apiServer = row?.apiServer === true;
     const prefixes = policyBlocks.containing(address).sort();
     const namedPorts = (row?.namedPorts ?? [])
       .filter(({ name, protocol }) => portNames.has(`${name}/${protocol}`))
       .sort(comparePorts);
     const ports = namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join(',');
-    const content = `${identity}${pending ? '?' : ''} ${prefixes.join(',')} ${ports}`;
+    const content = `${identity}${pending ? '?' : ''}${apiServer ? '+' : ''} ${prefixes.join(',')} ${ports}`;
     const known = byKey.get(content);
     if (known !== undefined) return known;
     const number = numbering.acquire(content);
-    const made: PolicyClass = { class: number, identity, prefixes, namedPorts, pending, members: 0, local: noAddress };
+    const made: PolicyClass = {
+      class: number,
+      identity,
+      ...(apiServer && { apiServer }),
+      prefixes,
+      namedPorts,
+      pending,
+      members: 0,
+      local: noAddress,
+    };
     byKey.set(content, made);
     byNumber.set(number, made);
     addTo(byIdentity, identity, made);
     for (const prefix of prefixes) addTo(byBlock, prefix, made);
     if (namedPorts.length > 0) withPorts.add(made);
+    if (apiServer) ofApiServers.add(made);
     contents.set(made, content);
     changes.added.push(made);
     return made;
@@ -178,6 +192,7 @@ export function createClasses(numbering: Numbering): Classes {
     removeFrom(byIdentity, gone.identity, gone);
     for (const prefix of gone.prefixes) removeFrom(byBlock, prefix, gone);
     withPorts.delete(gone);
+    ofApiServers.delete(gone);
     numbering.release(content);
   }
 
@@ -256,6 +271,7 @@ export function createClasses(numbering: Numbering): Classes {
     byNumber: (number) => byNumber.get(number),
     byIdentity: (identity) => byIdentity.get(identity) ?? none,
     byBlock: (cidr) => byBlock.get(cidr) ?? none,
+    ofApiServers: () => ofApiServers,
     *byPortName(name, protocol) {
       for (const candidate of withPorts) {
         if (candidate.namedPorts.some((port) => port.name === name && port.protocol === protocol)) yield candidate;
@@ -270,9 +286,10 @@ export function createClasses(numbering: Numbering): Classes {
   };
 }
 
-/** Whether an address is a pod of this node. */
+/** Whether an address is an endpoint of this node: a pod of it, or the node's own. */
 export function isLocal(row: AddressRow | undefined): row is AddressRow {
-  return row !== undefined && row.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0);
+  if (row === undefined) return false;
+  return row.kind === 'host' || (row.kind === 'pod' && (row.endpointId > 0 || row.ifindex > 0));
 }
 
 function placeOf(row: AddressRow | undefined, localBlock: boolean): Place {

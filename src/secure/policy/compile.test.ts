@@ -7,10 +7,12 @@ import type {
   AddressRow,
   IdentityRow,
   NamespaceRow,
-  NetworkPolicyRow,
+  PolicyRow,
   PolicyRule,
   PrefixRow,
+  RuleOrigin,
 } from '../../core/rows.ts';
+import { protocolNumbers, rulePlace } from '../../core/rows.ts';
 import { createTable, type Table } from '../../core/table.ts';
 import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from './compile.ts';
 import {
@@ -32,7 +34,7 @@ function createNode(options: PolicyCompilerOptions = {}) {
     namespaces: createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name }),
     addresses: createTable<AddressRow>({ name: 'addresses', key: (row) => row.address }),
     prefixes: createTable<PrefixRow>({ name: 'prefixes', key: (row) => row.cidr }),
-    policies: createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key }),
+    policies: createTable<PolicyRow>({ name: 'policies', key: (row) => row.key }),
   };
   const compiler = createPolicyCompiler({ clock: createFakeClock(), ...options });
   const maps = createCompiledMaps();
@@ -78,7 +80,8 @@ function assertAgrees(
   maps: CompiledMaps,
   connections: Connection[],
 ): void {
-  const local = new Set(model.addresses.filter((row) => row.endpointId > 0).map((row) => row.address));
+  const here = model.addresses.filter((row) => row.endpointId > 0 || row.kind === 'host');
+  const local = new Set(here.map((row) => row.address));
   for (const connection of connections) {
     const wanted = evaluate(model, connection);
     const found = lookupConnection(maps, connection);
@@ -88,7 +91,7 @@ function assertAgrees(
     ]) {
       if (!local.has(end)) continue;
       const cookie = compiler.cookie(found[direction].cookie);
-      const named = (cookie?.rules ?? []).map((rule) => `${rule.namespace}/${rule.name}/${rule.ruleIndex}`).sort();
+      const named = (cookie?.rules ?? []).map(nameOf).sort();
       assert.deepEqual(
         { allowed: found[direction].allowed, staged: found[direction].stagedAllowed, named, why: cookie?.verdict },
         { allowed: wanted[direction].allowed, staged: wanted[direction].stagedAllowed, ...reasons(wanted[direction]) },
@@ -99,16 +102,22 @@ function assertAgrees(
 }
 
 function reasons(verdict: Verdict): { named: string[]; why: string | undefined } {
-  const speakers = verdict.allowed ? verdict.allowedBy : verdict.isolatedBy;
-  const named = speakers.map((rule) => `${rule.namespace}/${rule.name}/${rule.ruleIndex}`).sort();
-  if (!verdict.allowed) return { named, why: 'default-deny' };
-  return verdict.isolatedBy.length === 0 ? { named: [], why: undefined } : { named, why: 'allow' };
+  const { allowed, decidedBy, isolatedBy } = verdict;
+  if (decidedBy.length > 0) return { named: decidedBy.map(nameOf).sort(), why: allowed ? 'allow' : 'deny' };
+  return allowed ? { named: [], why: undefined } : { named: isolatedBy.map(nameOf).sort(), why: 'default-deny' };
+}
+
+function nameOf(rule: RuleOrigin): string {
+  return `${rule.kind}/${rule.namespace}/${rule.name}/${rulePlace(rule)}`;
 }
 
 /** Rows without their numbers, so that compilers with different histories can be compared. */
 function meaning(compiler: PolicyCompiler): unknown {
   const classes = new Map(
-    [...compiler.classes()].map((row) => [row.class, JSON.stringify([row.identity, row.prefixes, row.namedPorts])]),
+    [...compiler.classes()].map((row) => [
+      row.class,
+      JSON.stringify([row.identity, row.apiServer, row.prefixes, row.namedPorts]),
+    ]),
   );
   const rulesets = new Map<number, string[]>();
   for (const row of compiler.ports()) {
@@ -381,9 +390,16 @@ function sorted(map: ReadonlyMap<string, unknown>): unknown[] {
 /** Without blocks and port names policies do not part addresses into classes. */
 function withoutReclassing(model: PolicyModel): PolicyModel {
   const plain = (rules: readonly PolicyRule[]): PolicyRule[] =>
-    rules.map(({ peers, ports }) => ({
-      peers: peers.map((peer) => (peer.kind === 'block' ? { kind: 'pods', podSelector: everything } : peer)),
-      ports: ports.map((port) => (port.kind === 'named' ? { kind: 'all', protocol: port.protocol } : port)),
+    rules.map(({ peers, ports, ...rest }) => ({
+      ...rest,
+      ...(peers && {
+        peers: peers.map((peer) => (peer.kind === 'block' ? { kind: 'endpoints', selector: everything } : peer)),
+      }),
+      ...(ports && {
+        ports: ports.map((port) =>
+          port.kind === 'named' ? { kind: 'all', protocol: protocolNumbers[port.protocol] } : port,
+        ),
+      }),
     }));
   const policies = model.policies.map((row) => ({ ...row, ingress: plain(row.ingress), egress: plain(row.egress) }));
   return { ...model, policies };

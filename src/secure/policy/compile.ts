@@ -1,8 +1,8 @@
 // Compiles policy for this node, incrementally: what goes in are changes of identities, namespaces, addresses, blocks
 // and policies; what comes out are changes of the kernel's rows. Cost follows the change. A subject is a class with
-// pods of this node; a peer is any class. A subject's fallback (peer 0) judges whatever finds no row or no entry.
+// endpoints of this node; a peer is any class. A subject's fallback (peer 0) judges whatever finds no row or no entry.
 import { type Clock, systemClock } from '../../core/clock.ts';
-import { podOfIdentity, reservedIdentities } from '../../core/identity.ts';
+import { type PodIdentity, podOfIdentity, reservedIdentities } from '../../core/identity.ts';
 import type {
   AddressRow,
   ClassRow,
@@ -20,9 +20,10 @@ import { createLocalPolicies, directions, type Subject } from './local-policies.
 import { createNumbering, type NumberingState } from './numbering.ts';
 import { createPeerRows } from './peer-rows.ts';
 import { applyChanges, type PolicyChanges, type PolicyDelta } from './policy-delta.ts';
+import { anything } from './port-prefix.ts';
 import { createRuleIndex } from './rule-index.ts';
-import { createRulesets, type PortEntry, portEntries, sameEntries, sameVerdict } from './rulesets.ts';
-import { createSelectors, type PodIdentity, type SelectionChange } from './selectors.ts';
+import { createRulesets, type PortEntry, portEntries } from './rulesets.ts';
+import { createSelectors, type SelectionChange } from './selectors.ts';
 import { baseOf, closedBase, reachesPeers, type SubjectBase } from './subject-base.ts';
 
 /** The numbers to keep across restarts, as JSON. */
@@ -93,7 +94,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     ruleRemoved: rules.remove,
     ruleTouched(rule, subject) {
       const dirty = dirtOf(subject.identity, rule.direction);
-      if (rule.peers.length === 0) dirty.base = true;
+      if (rule.peers === undefined) dirty.base = true;
       // Classes that the rule's blocks and port names are about to make will bring their own dirt.
       for (const peer of rules.classesOf(rule)) dirty.peers.add(peer);
     },
@@ -158,6 +159,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
         if (row === undefined) namespaces.delete(name);
         else namespaces.add(name);
         touchSelection(selectors.setNamespace(name, row?.labels));
+        policies.setNamespace(name, row?.labels);
       },
     );
     applyChanges(changes.identities, () => pods.keys(), setIdentity);
@@ -173,8 +175,8 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     );
     applyChanges(changes.addresses, classes.addresses, setAddress);
     for (const identity of touchedSubjects) {
-      if (localAddresses.has(identity)) policies.setSubject(identity, pods.get(identity));
-      else policies.deleteSubject(identity);
+      if (!localAddresses.has(identity)) policies.deleteSubject(identity);
+      else policies.setSubject(identity, identity === reservedIdentities.host ? 'node' : pods.get(identity));
     }
     touchedSubjects.clear();
     applyChanges(
@@ -194,8 +196,8 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     const before = known[direction];
     const base = dirty.base || before === undefined ? baseOf(subject, direction, cookies) : before;
     known[direction] = base;
-    // Only entries of staged rules deny outside of the fallback.
-    const denyMoved = base.denyCookie !== before?.denyCookie && hasStaged(subject);
+    // Where all rules are enforced and allow, nothing but the fallback denies.
+    const denyMoved = base.denyCookie !== before?.denyCookie && deniesPeers(subject, direction);
     const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
     const recipes = new Map<string, readonly PortEntry[]>();
     for (const local of locals) {
@@ -245,18 +247,18 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     matching: readonly CompiledRule[],
     recipes: Map<string, readonly PortEntry[]>,
   ): readonly PortEntry[] | 'allow all' | undefined {
-    // A node may always reach its own pods: probes of the kubelet must not depend on policy.
-    if (direction === 'ingress' && peer.identity === reservedIdentities.host) return 'allow all';
-    if (matching.length === 0) return undefined;
+    const ruling = [...new Set([...matching, ...base.wildcards])];
+    if (direction === 'ingress' && peer.identity === reservedIdentities.host) {
+      if (ruling.length === 0) return 'allow all';
+      ruling.push(nodeRule);
+    } else if (matching.length === 0) return undefined;
     const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
+    // Rules for any peer are the same for all.
     const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
-    const recipe = `${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
+    const recipe = `${ruling.includes(nodeRule) ? 'node ' : ''}${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
     let entries = recipes.get(recipe);
     if (entries === undefined) {
-      const full = portEntries([...new Set([...matching, ...base.wildcards])], namedPorts, base, cookies);
-      if (sameEntries(full, fallback)) entries = [];
-      // What the fallback says of everything else need not be said again.
-      else entries = sameVerdict(full[0]!, fallback[0]!) ? full.slice(1) : full;
+      entries = portEntries(ruling, namedPorts, base, cookies, fallback);
       recipes.set(recipe, entries);
     }
     return entries.length === 0 ? undefined : entries;
@@ -333,11 +335,30 @@ function concerning(subject: Subject, direction: Direction, rules: Iterable<Comp
   return found;
 }
 
-function hasStaged(subject: Subject): boolean {
-  for (const policy of subject.policies) if (policy.row.staged) return true;
+/** Whether rows of single peers may hold the default deny. */
+function deniesPeers(subject: Subject, direction: Direction): boolean {
+  for (const { row, rules } of subject.policies) {
+    if (row.staged || rules[direction].some((rule) => rule.action !== 'allow' || rule.tier !== 'normal')) return true;
+  }
   return false;
 }
 
-function classRow({ class: number, identity, prefixes, namedPorts }: PolicyClass): ClassRow {
-  return { class: number, identity, prefixes, namedPorts };
+/** A node may reach its own pods unless a rule denies it: probes of the kubelet must not depend on who is allowed. */
+const nodeRule: CompiledRule = {
+  id: 0,
+  policy: undefined as never,
+  direction: 'ingress',
+  staged: false,
+  tier: 'normal',
+  action: 'allow',
+  rank: '',
+  origin: undefined as never,
+  originKey: '',
+  peers: undefined,
+  prefixes: [anything],
+  portNames: [],
+};
+
+function classRow({ class: number, identity, apiServer, prefixes, namedPorts }: PolicyClass): ClassRow {
+  return { class: number, identity, ...(apiServer && { apiServer }), prefixes, namedPorts };
 }

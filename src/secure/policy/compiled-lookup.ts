@@ -4,6 +4,7 @@ import { formatCidr, maskAddress, parseAddress } from '../../core/ip.ts';
 import {
   type Direction,
   type IpcacheRow,
+  ipcacheFlags,
   type PolicyPeerRow,
   type PolicyPortRow,
   policyPeerKey,
@@ -70,7 +71,7 @@ function lookupAddress(maps: CompiledMaps, text: string): IpcacheRow | undefined
   return undefined;
 }
 
-/** Judges both ends. An end that is no pod of this node is not judged, and allowed. */
+/** Judges both ends. An end that is neither a pod of this node nor the node itself is not judged, and allowed. */
 export function lookupConnection(
   maps: CompiledMaps,
   connection: Connection,
@@ -93,7 +94,8 @@ function judge(
   peer: IpcacheRow | undefined,
   connection: Connection,
 ): CompiledVerdict {
-  if (subject === undefined || (subject.endpointId === 0 && subject.ifindex === 0)) return notJudged;
+  const here = subject !== undefined && (subject.endpointId !== 0 || subject.ifindex !== 0);
+  if (subject === undefined || (!here && (subject.flags & ipcacheFlags.thisNode) === 0)) return notJudged;
   const row = (peerClass: number): PolicyPeerRow | undefined =>
     maps.peers.get(policyPeerKey({ subject: subject.class, direction, peer: peerClass }));
   for (const candidate of [peer === undefined ? undefined : row(peer.class), row(0)]) {

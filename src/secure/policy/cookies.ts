@@ -54,8 +54,9 @@ export function createCookies(numbering: Numbering): Cookies {
         rules.length < 2
           ? rules
           : [...rules].sort((a, b) => (a.originKey < b.originKey ? -1 : a.originKey > b.originKey ? 1 : 0));
-      // Isolation speaks with rule index -1, so the texts of denials and of allowances never meet.
       let content = ordered.length === 1 ? ordered[0]!.originKey : ordered.map((rule) => rule.originKey).join(' ');
+      // A rule may be changed from one verdict to the other and keep its place. Isolation has no place.
+      if (verdict === 'deny') content = `!${content}`;
       if (content.length > 256) content = hash('sha256', content, 'base64');
       const cookie = numbering.acquire(content);
       if (!rows.has(cookie)) {

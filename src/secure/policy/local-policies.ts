@@ -1,19 +1,23 @@
-// The policies, and which pods of this node each selects. Only policies that select one of them are made ready; all
+// The policies, and which endpoints of this node each selects. Only policies that select one of them are made ready; all
 // others cost nothing but their row. Says which subjects, and which rules of them, need compiling again.
 import { deepEqual } from '../../core/equal.ts';
-import { selectorMatches } from '../../core/labels.ts';
-import type { Direction, NetworkPolicyRow } from '../../core/rows.ts';
+import { type PodIdentity, selectsPod } from '../../core/identity.ts';
+import type { LabelMap } from '../../core/labels.ts';
+import type { Direction, PolicyRow } from '../../core/rows.ts';
 import { type CompiledRule, compileRule, type LocalPolicy, speakerOf } from './compiled-rule.ts';
-import type { PodIdentity } from './selectors.ts';
 
 /** The directions, for loops. */
 export const directions: readonly Direction[] = ['ingress', 'egress'];
 
-/** An identity that pods of this node have. */
+/** Who is to be judged: pods of one identity, the node itself, or pods whose labels are not known. */
+export type SubjectIs = PodIdentity | 'node' | undefined;
+
+/** An identity that endpoints of this node have. */
 export interface Subject {
   readonly identity: number;
-  /** Undefined while its labels are unknown: then it is closed. */
-  pod: PodIdentity | undefined;
+  is: SubjectIs;
+  /** Its labels are unknown. */
+  readonly closed: boolean;
   readonly policies: Set<LocalPolicy>;
 }
 
@@ -23,18 +27,20 @@ export interface PolicyEvents {
   ruleRemoved(rule: CompiledRule): void;
   /** The rule concerns this subject now, or no longer. */
   ruleTouched(rule: CompiledRule, subject: Subject): void;
-  /** Other policies isolate the subject, or other rules for any peer concern it. */
+  /** Other policies isolate the subject or have rules for it, or other rules for any peer concern it. */
   isolationTouched(subject: Subject, direction: Direction): void;
 }
 
 /** The policies known, and the subjects. */
 export interface LocalPolicies {
-  set(row: NetworkPolicyRow): void;
+  set(row: PolicyRow): void;
   delete(key: string): void;
   has(key: string): boolean;
   keys(): IterableIterator<string>;
-  /** Tells that pods of this node have an identity, and what it is. */
-  setSubject(identity: number, pod: PodIdentity | undefined): void;
+  /** Tells that endpoints of this node have an identity, and what it is. */
+  setSubject(identity: number, is: SubjectIs): void;
+  /** Tells a namespace's labels; undefined when it is gone or unknown. */
+  setNamespace(name: string, labels: LabelMap | undefined): void;
   deleteSubject(identity: number): void;
   subject(identity: number): Subject | undefined;
   subjects(): IterableIterator<Subject>;
@@ -42,36 +48,54 @@ export interface LocalPolicies {
 
 /** Makes an empty set of policies. */
 export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
-  const rows = new Map<string, NetworkPolicyRow>();
+  const rows = new Map<string, PolicyRow>();
+  /** Those of the whole cluster under the empty name. */
   const keysOfNamespace = new Map<string, Set<string>>();
+  const namespaces = new Map<string, LabelMap>();
   const active = new Map<string, LocalPolicy>();
   const subjects = new Map<number, Subject>();
   let lastRuleId = 0;
 
-  function selects(row: NetworkPolicyRow, pod: PodIdentity | undefined): boolean {
-    return pod !== undefined && row.namespace === pod.namespace && selectorMatches(row.podSelector, pod.labels);
+  function selects(row: PolicyRow, is: SubjectIs): boolean {
+    if (is === undefined || is === 'node') return is === row.subject.kind;
+    if (row.subject.kind === 'node' || (row.namespace !== '' && row.namespace !== is.namespace)) return false;
+    return selectsPod(row.subject.selector, is, namespaces.get(is.namespace));
+  }
+
+  /** Compares a subject with all policies that may select it. */
+  function review(subject: Subject): void {
+    const { is } = subject;
+    for (const policy of [...subject.policies]) if (!selects(policy.row, is)) unselect(policy, subject);
+    if (is === undefined) return;
+    const own = is === 'node' ? [] : (keysOfNamespace.get(is.namespace) ?? []);
+    for (const key of [...own, ...(keysOfNamespace.get('') ?? [])]) {
+      const row = rows.get(key)!;
+      if (!selects(row, is)) continue;
+      const policy = active.get(key) ?? activate(row);
+      if (!subject.policies.has(policy)) select(policy, subject);
+    }
   }
 
   function touch(policy: LocalPolicy, subject: Subject): void {
     for (const direction of directions) {
-      if (policy.row.isolates[direction]) events.isolationTouched(subject, direction);
+      if (concerns(policy.row, direction)) events.isolationTouched(subject, direction);
       for (const rule of policy.rules[direction]) events.ruleTouched(rule, subject);
     }
   }
 
-  function activate(row: NetworkPolicyRow, previous?: LocalPolicy): LocalPolicy {
+  function activate(row: PolicyRow, previous?: LocalPolicy): LocalPolicy {
     const policy: LocalPolicy = {
       row,
       subjects: new Set(),
       rules: { ingress: [], egress: [] },
-      isolation: { ingress: speakerOf(row, 'ingress', -1), egress: speakerOf(row, 'egress', -1) },
+      isolation: { ingress: speakerOf(row, 'ingress'), egress: speakerOf(row, 'egress') },
     };
     active.set(row.key, policy);
-    const kept = previous !== undefined && previous.row.staged === row.staged && previous.row.uid === row.uid;
+    const kept = previous !== undefined && sameFrame(previous.row, row);
     for (const direction of directions) {
       for (const [i, rule] of row[direction].entries()) {
         const old = kept && deepEqual(previous.row[direction][i], rule) ? previous.rules[direction][i] : undefined;
-        const made = old ?? compileRule(policy, direction, i, ++lastRuleId);
+        const made = old ?? compileRule(policy, direction, rule, ++lastRuleId);
         made.policy = policy;
         policy.rules[direction].push(made);
         if (old === undefined) events.ruleAdded(made);
@@ -86,14 +110,14 @@ export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
   }
 
   /** Puts a newer version in a policy's place, touching only what differs. */
-  function replace(old: LocalPolicy, row: NetworkPolicyRow, selected: readonly Subject[]): void {
+  function replace(old: LocalPolicy, row: PolicyRow, selected: readonly Subject[]): void {
     const before = [...old.subjects].map((identity) => subjects.get(identity)!);
     const policy = activate(row, old);
     const gone: [Direction, CompiledRule][] = [];
     for (const direction of directions) {
       for (const rule of old.rules[direction]) if (rule.policy !== policy) gone.push([direction, rule]);
     }
-    const sameFrame = old.row.staged === row.staged && old.row.uid === row.uid;
+    const kept = sameFrame(old.row, row);
     for (const subject of before) {
       subject.policies.delete(old);
       if (!selected.includes(subject)) touch(old, subject);
@@ -107,7 +131,8 @@ export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
         continue;
       }
       for (const direction of directions) {
-        if (!sameFrame || old.row.isolates[direction] !== row.isolates[direction]) {
+        const isolates = old.row.isolates[direction] !== row.isolates[direction];
+        if (!kept || isolates || concerns(old.row, direction) !== concerns(row, direction)) {
           events.isolationTouched(subject, direction);
         }
         for (const rule of policy.rules[direction]) {
@@ -118,8 +143,8 @@ export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
     for (const [, rule] of gone) events.ruleRemoved(rule);
   }
 
-  function reselect(row: NetworkPolicyRow | undefined, key: string): void {
-    const selected = row === undefined ? [] : [...subjects.values()].filter((subject) => selects(row, subject.pod));
+  function reselect(row: PolicyRow | undefined, key: string): void {
+    const selected = row === undefined ? [] : [...subjects.values()].filter((subject) => selects(row, subject.is));
     const old = active.get(key);
     if (old !== undefined && row !== undefined && selected.length > 0) {
       replace(old, row, selected);
@@ -169,20 +194,29 @@ export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
     },
     has: (key) => rows.has(key),
     keys: () => rows.keys(),
-    setSubject(identity, pod) {
+    setSubject(identity, is) {
       let subject = subjects.get(identity);
       if (subject === undefined) {
-        subject = { identity, pod: undefined, policies: new Set() };
+        subject = {
+          identity,
+          is: undefined,
+          get closed() {
+            return this.is === undefined;
+          },
+          policies: new Set(),
+        };
         subjects.set(identity, subject);
-      } else if (deepEqual(subject.pod, pod)) return;
-      subject.pod = pod;
+      } else if (deepEqual(subject.is, is)) return;
+      subject.is = is;
       for (const direction of directions) events.isolationTouched(subject, direction);
-      for (const policy of [...subject.policies]) if (!selects(policy.row, pod)) unselect(policy, subject);
-      for (const key of pod === undefined ? [] : (keysOfNamespace.get(pod.namespace) ?? [])) {
-        const row = rows.get(key)!;
-        if (!selects(row, pod)) continue;
-        const policy = active.get(key) ?? activate(row);
-        if (!subject.policies.has(policy)) select(policy, subject);
+      review(subject);
+    },
+    setNamespace(name, labels) {
+      if (deepEqual(namespaces.get(name), labels)) return;
+      if (labels === undefined) namespaces.delete(name);
+      else namespaces.set(name, labels);
+      for (const subject of subjects.values()) {
+        if (typeof subject.is === 'object' && subject.is.namespace === name) review(subject);
       }
     },
     deleteSubject(identity) {
@@ -194,4 +228,21 @@ export function createLocalPolicies(events: PolicyEvents): LocalPolicies {
     subject: (identity) => subjects.get(identity),
     subjects: () => subjects.values(),
   };
+}
+
+/** Whether a policy says anything about a direction. */
+export function concerns(row: PolicyRow, direction: Direction): boolean {
+  return row.isolates[direction] || row[direction].length > 0;
+}
+
+/** Whether a newer version of a policy speaks as the old one did: then rules that did not change are kept. */
+function sameFrame(a: PolicyRow, b: PolicyRow): boolean {
+  return (
+    a.staged === b.staged &&
+    a.uid === b.uid &&
+    a.log === b.log &&
+    a.spec === b.spec &&
+    a.tier === b.tier &&
+    a.priority === b.priority
+  );
 }

@@ -8,19 +8,35 @@ import { parseAllDocuments } from 'yaml';
 import { parseNetworkPolicy } from './parse-network-policy.ts';
 
 const metadata = { name: 'p', namespace: 'shop' };
-const parse = (spec: unknown, more: object = {}) => parseNetworkPolicy({ metadata: { ...metadata, ...more }, spec });
+/** The object and its only spec as one. */
+const parse = (spec: unknown, more: object = {}) => {
+  const { row, problems } = parseNetworkPolicy({ metadata: { ...metadata, ...more }, spec });
+  const { specs, ...object } = row!;
+  assert.equal(specs.length, 1);
+  return { row: { ...object, ...specs[0]! }, problems };
+};
+const inShop = (matchLabels: object) => ({
+  kind: 'endpoints',
+  selector: { matchLabels: { ...matchLabels, 'io.kubernetes.pod.namespace': 'shop' }, matchExpressions: [] },
+});
 
 test('parseNetworkPolicy() fills in the defaults of the API', () => {
   const { row, problems } = parse({ podSelector: {}, ingress: [{ ports: [{ port: 80 }] }] });
   assert.deepEqual(problems, []);
   assert.deepEqual(row, {
-    key: 'shop/p',
+    key: 'NetworkPolicy/shop/p',
+    kind: 'NetworkPolicy',
     namespace: 'shop',
     name: 'p',
-    staged: false,
-    podSelector: { matchLabels: {}, matchExpressions: [] },
+    enforcement: 'default',
+    unenforced: [],
+    tier: 'normal',
+    priority: 0,
+    subject: inShop({}),
     isolates: { ingress: true, egress: false },
-    ingress: [{ peers: [], ports: [{ kind: 'range', protocol: 'TCP', first: 80, last: 80 }] }],
+    ingress: [
+      { index: 0, list: 'ingress', action: 'allow', ports: [{ kind: 'range', protocol: 6, first: 80, last: 80 }] },
+    ],
     egress: [],
   });
   assert.deepEqual(parse({ egress: [{}] }).row?.isolates, { ingress: true, egress: true });
@@ -33,13 +49,15 @@ test('parseNetworkPolicy() clears host bits of blocks, as the API server accepts
   const { row } = parse({ ingress: [{ from: [{ ipBlock: { cidr: '10.1.2.3/8', except: ['10.9.9.9/16', 'bad'] } }] }] });
   assert.match(row?.error ?? '', /except\[1\] is not a block: "bad" has no prefix length/);
   const fine = parse({ ingress: [{ from: [{ ipBlock: { cidr: 'FD00:0::1/8', except: ['fd01::/16'] } }] }] });
-  assert.deepEqual(fine.row?.ingress[0]?.peers, [{ kind: 'block', cidr: 'fd00::/8', except: ['fd01::/16'] }]);
+  assert.deepEqual(fine.row?.ingress[0]?.peers, [
+    { kind: 'block', cidr: 'fd00::/8', except: ['fd01::/16'], reach: 'any' },
+  ]);
 });
 
 test('parseNetworkPolicy() knows staged policies by their annotation', () => {
   const annotated = (value: string) => parse({}, { annotations: { 'weir.dev/enforcement': value } }).row;
-  assert.equal(annotated('staged')?.staged, true);
-  assert.equal(annotated('enforced')?.staged, false);
+  assert.equal(annotated('staged')?.enforcement, 'staged');
+  assert.equal(annotated('enforced')?.enforcement, 'enforced');
   assert.match(annotated('stagged')?.error ?? '', /must be staged or enforced/);
 });
 
@@ -123,7 +141,7 @@ for (const [name, spec, message] of wrong) {
 
 test('parseNetworkPolicy() keeps what it can read of a broken selector, so that it isolates more rather than less', () => {
   const { row } = parse({ podSelector: { matchLabels: { app: 'web', 'bad key': 'x' } }, policyTypes: 'Ingress' });
-  assert.deepEqual(row?.podSelector, { matchLabels: { app: 'web' }, matchExpressions: [] });
+  assert.deepEqual(row?.subject, inShop({ app: 'web' }));
   assert.deepEqual(row?.isolates, { ingress: true, egress: true });
   assert.deepEqual(parse({ egress: 'everything' }).row?.isolates, { ingress: true, egress: true });
 });
@@ -188,7 +206,9 @@ test('parseNetworkPolicy() never throws, and never allows anything after a probl
     fc.property(tree, fc.oneof(fc.constant(metadata), tree), (spec, meta) => {
       const { row, problems } = parseNetworkPolicy({ metadata: meta, spec });
       assert.equal(row === undefined || row.error !== undefined, problems.length > 0);
-      if (row?.error !== undefined) assert.deepEqual([row.ingress, row.egress], [[], []]);
+      if (row?.error !== undefined) {
+        for (const spec of row.specs) assert.deepEqual([spec.ingress, spec.egress], [[], []]);
+      }
     }),
     { numRuns: 2000 },
   );

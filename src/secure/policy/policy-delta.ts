@@ -6,8 +6,8 @@ import type {
   IdentityRow,
   IpcacheRow,
   NamespaceRow,
-  NetworkPolicyRow,
   PolicyPortRow,
+  PolicyRow,
   PrefixRow,
 } from '../../core/rows.ts';
 import type { ChangeSet } from '../../core/table.ts';
@@ -22,7 +22,7 @@ export interface PolicyChanges {
   readonly namespaces?: Changes<NamespaceRow>;
   readonly addresses?: Changes<AddressRow>;
   readonly prefixes?: Changes<PrefixRow>;
-  readonly policies?: Changes<NetworkPolicyRow>;
+  readonly policies?: Changes<PolicyRow>;
 }
 
 /**

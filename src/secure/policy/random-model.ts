@@ -1,18 +1,28 @@
 // Random clusters and policies for property tests: few names, so that selectors, blocks and ports meet often.
 import fc from 'fast-check';
-import { identityLabels, reservedIdentities, reservedIdentityRows } from '../../core/identity.ts';
+import {
+  identityLabels,
+  metaLabels,
+  namespaceLabel,
+  reservedIdentities,
+  reservedIdentityRows,
+} from '../../core/identity.ts';
 import type { LabelSelector } from '../../core/labels.ts';
-import type {
-  AddressRow,
-  IdentityRow,
-  NamedPort,
-  NamespaceRow,
-  NetworkPolicyRow,
-  PolicyPeer,
-  PolicyPort,
-  PolicyRule,
-  PortProtocol,
-  PrefixRow,
+import {
+  type AddressRow,
+  type Direction,
+  type IdentityRow,
+  type NamedPort,
+  type NamespaceRow,
+  type PolicyKind,
+  type PolicyPeer,
+  type PolicyPort,
+  type PolicyRow,
+  type PolicyRule,
+  type PolicyTier,
+  type PortProtocol,
+  type PrefixRow,
+  policyKey,
 } from '../../core/rows.ts';
 import type { Connection, PolicyModel } from './evaluate.ts';
 
@@ -36,6 +46,7 @@ const inside: Record<string, string[]> = {
 };
 const protocols = fc.constantFrom<PortProtocol>('TCP', 'UDP', 'SCTP');
 const port = fc.constantFrom(79, 80, 81, 443, 8080, 65_535);
+const icmpType = fc.constantFrom(0, 3, 8, 128);
 const portName = fc.constantFrom('http', 'dns');
 const namespace = fc.constantFrom('a', 'b', 'c');
 const value = fc.constantFrom('x', 'y', 'z');
@@ -81,45 +92,132 @@ const selector: fc.Arbitrary<LabelSelector> = fc.record({
   ),
 });
 
+/** Selectors of endpoints speak of pods' labels, of what Weir adds, and of namespaces' labels. */
+const endpointSelector: fc.Arbitrary<LabelSelector> = fc
+  .tuple(selector, fc.option(namespace, { nil: undefined, freq: 2 }), fc.option(selector, { nil: undefined, freq: 4 }))
+  .map(([own, inNamespace, ofNamespace]) => ({
+    matchLabels: {
+      ...own.matchLabels,
+      ...(inNamespace !== undefined && { [metaLabels.namespace]: inNamespace }),
+      ...Object.fromEntries(
+        Object.entries(ofNamespace?.matchLabels ?? {}).map(([key, of]) => [namespaceLabel(key), of]),
+      ),
+    },
+    matchExpressions: [
+      ...own.matchExpressions,
+      ...(ofNamespace?.matchExpressions ?? []).map((each) => ({ ...each, key: namespaceLabel(each.key) })),
+    ],
+  }));
+
+const reserved = Object.values(reservedIdentities);
+
 const peer: fc.Arbitrary<PolicyPeer> = fc.oneof(
-  fc.record({ kind: fc.constant('pods' as const), podSelector: selector }),
-  fc.record({ kind: fc.constant('pods' as const), podSelector: selector, namespaceSelector: selector }),
-  fc
-    .constantFrom(...blocks)
-    .chain((cidr) => fc.subarray(inside[cidr] ?? []).map((except) => ({ kind: 'block' as const, cidr, except }))),
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('endpoints' as const), selector: endpointSelector }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('reserved' as const),
+      identities: fc.uniqueArray(fc.constantFrom(...reserved), { maxLength: 3 }),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.constantFrom(...blocks).chain((cidr) =>
+      fc.record({
+        kind: fc.constant('block' as const),
+        cidr: fc.constant(cidr),
+        except: fc.subarray(inside[cidr] ?? []),
+        reach: fc.constantFrom('any' as const, 'not-pods' as const, 'outside' as const),
+      }),
+    ),
+  },
 );
 
+const protocolNumber = fc.constantFrom(6, 6, 17, 132);
 const policyPort: fc.Arbitrary<PolicyPort> = fc.oneof(
-  fc.record({ kind: fc.constant('all' as const), protocol: protocols }),
-  fc.tuple(protocols, port).map(([protocol, first]) => ({ kind: 'range' as const, protocol, first, last: first })),
+  fc.record({ kind: fc.constant('all' as const), protocol: fc.constantFrom(6, 17, 132, 1, 47) }),
+  fc.tuple(protocolNumber, port).map(([protocol, first]) => ({ kind: 'range' as const, protocol, first, last: first })),
   fc
-    .tuple(protocols, port, port)
+    .tuple(protocolNumber, port, port)
     .map(([protocol, a, b]) => ({ kind: 'range' as const, protocol, first: Math.min(a, b), last: Math.max(a, b) })),
+  fc
+    .tuple(fc.constantFrom(1, 58), icmpType)
+    .map(([protocol, type]) => ({ kind: 'range' as const, protocol, first: type, last: type })),
   fc.record({ kind: fc.constant('named' as const), protocol: protocols, name: portName }),
 );
 
-const rule: fc.Arbitrary<PolicyRule> = fc.record({
-  peers: fc.array(peer, { maxLength: 2 }),
-  ports: fc.array(policyPort, { maxLength: 2 }),
-});
-
-const policy = (name: string): fc.Arbitrary<NetworkPolicyRow> =>
+type RuleBody = Pick<PolicyRule, 'action' | 'peers' | 'ports'>;
+const some = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(fc.array(arbitrary, { maxLength: 2 }), { nil: undefined });
+const ruleBody = (...actions: PolicyRule['action'][]): fc.Arbitrary<RuleBody> =>
   fc
-    .record({
-      namespace,
-      staged: fc.boolean().map((staged) => staged && name !== 'p0'),
-      podSelector: selector,
-      isolates: fc.record({ ingress: fc.boolean(), egress: fc.boolean() }),
-      ingress: fc.array(rule, { maxLength: 2 }),
-      egress: fc.array(rule, { maxLength: 2 }),
-    })
-    .map((row) => ({
-      ...row,
-      name,
-      key: `${row.namespace}/${name}`,
-      ingress: row.isolates.ingress ? row.ingress : [],
-      egress: row.isolates.egress ? row.egress : [],
-    }));
+    .record({ action: fc.constantFrom(...actions), peers: some(peer), ports: some(policyPort) })
+    .map(({ action, peers, ports }) => ({ action, ...(peers && { peers }), ...(ports && { ports }) }));
+
+/** Puts rules in their lists, as the API has them: denials of Cilium's policies count for themselves. */
+function placed(direction: Direction, bodies: readonly RuleBody[], kind: PolicyKind): PolicyRule[] {
+  const denies = kind.startsWith('Cilium');
+  const counts = { allow: 0, deny: 0 };
+  return bodies.map((body, i) => {
+    if (!denies) return { ...body, list: direction, index: i };
+    const which = body.action === 'deny' ? ('deny' as const) : ('allow' as const);
+    return { ...body, list: which === 'deny' ? (`${direction}Deny` as const) : direction, index: counts[which]++ };
+  });
+}
+
+const policy = (name: string): fc.Arbitrary<PolicyRow> =>
+  fc
+    .constantFrom<PolicyKind>(
+      'NetworkPolicy',
+      'NetworkPolicy',
+      'CiliumNetworkPolicy',
+      'CiliumClusterwideNetworkPolicy',
+      'ClusterNetworkPolicy',
+    )
+    .chain((kind) => {
+      const cluster = kind === 'ClusterNetworkPolicy';
+      const rules = fc.array(
+        cluster
+          ? ruleBody('allow', 'deny', 'pass')
+          : kind === 'NetworkPolicy'
+            ? ruleBody('allow')
+            : ruleBody('allow', 'allow', 'deny'),
+        { maxLength: 3 },
+      );
+      return fc
+        .record({
+          namespace,
+          staged: fc.boolean().map((staged) => staged && name !== 'p0'),
+          selector: endpointSelector,
+          ofNode: fc.nat(5).map((number) => number === 0 && kind === 'CiliumClusterwideNetworkPolicy'),
+          isolates: fc.record({ ingress: fc.boolean(), egress: fc.boolean() }),
+          ingress: rules,
+          egress: rules,
+          priority: fc.nat(1),
+          tier: fc.constantFrom<PolicyTier>('admin', 'baseline'),
+          log: fc.constantFrom(undefined, undefined, 'audit'),
+        })
+        .map((row): PolicyRow => {
+          const namespaced = kind === 'NetworkPolicy' || kind === 'CiliumNetworkPolicy';
+          const inNamespace = namespaced ? row.namespace : '';
+          // A NetworkPolicy has rules only where it isolates.
+          const bodies = (direction: Direction) =>
+            kind === 'NetworkPolicy' && !row.isolates[direction] ? [] : row[direction];
+          return {
+            key: policyKey(kind, inNamespace, name),
+            kind,
+            namespace: inNamespace,
+            name,
+            tier: cluster ? row.tier : 'normal',
+            priority: cluster ? row.priority : 0,
+            staged: row.staged,
+            subject: row.ofNode ? { kind: 'node' } : { kind: 'endpoints', selector: row.selector },
+            isolates: cluster ? { ingress: false, egress: false } : row.isolates,
+            ingress: placed('ingress', bodies('ingress'), kind),
+            egress: placed('egress', bodies('egress'), kind),
+            ...(row.log !== undefined && { log: row.log }),
+          };
+        });
+    });
 
 const podAddress = (address: string): fc.Arbitrary<AddressRow | undefined> =>
   fc.option(
@@ -155,14 +253,27 @@ const nodes: AddressRow[] = [
     namedPorts: [],
     ifindex: 0,
     endpointId: 0,
+    apiServer: true,
+  },
+  {
+    address: '8.8.8.8',
+    identity: reservedIdentities['kube-apiserver'],
+    kind: 'kube-apiserver',
+    namedPorts: [],
+    ifindex: 0,
+    endpointId: 0,
   },
 ];
 
-const prefixes: PrefixRow[] = [
+/** A node always has these: whatever else is not known is in them. */
+const worlds: PrefixRow[] = [
   { cidr: '0.0.0.0/0', identity: reservedIdentities['world-ipv4'] },
+  { cidr: '::/0', identity: reservedIdentities['world-ipv6'] },
+];
+
+const prefixes: PrefixRow[] = [
   { cidr: '10.0.0.0/16', identity: reservedIdentities.unmanaged },
   { cidr: '10.0.0.0/24', identity: reservedIdentities.health },
-  { cidr: '::/0', identity: reservedIdentities['world-ipv6'] },
 ];
 
 /** A cluster as one node sees it, and its policies. */
@@ -184,7 +295,7 @@ export const arbitraryModel: fc.Arbitrary<PolicyModel> = fc.record({
   addresses: fc
     .tuple(fc.tuple(...podAddresses.map(podAddress)), fc.subarray(nodes))
     .map(([pods, some]) => [...pods.filter((row) => row !== undefined), ...some]),
-  prefixes: fc.subarray(prefixes),
+  prefixes: fc.subarray(prefixes).map((some) => [...worlds, ...some]),
   policies: fc
     .tuple(...['p0', 'p1', 'p2', 'p3'].map((name) => fc.option(policy(name), { nil: undefined, freq: 3 })))
     .map((rows) => rows.filter((row) => row !== undefined)),
@@ -195,13 +306,18 @@ const address = fc.constantFrom(...podAddresses, ...podAddresses, ...otherAddres
 /** Connections between addresses that such clusters know, and some that they do not. */
 export const arbitraryConnections: fc.Arbitrary<Connection[]> = fc.array(
   fc
-    .tuple(address, address, fc.constantFrom(6, 6, 17, 132, 1, 58), fc.oneof(port, fc.constantFrom(78, 100, 1024)))
-    .filter(([source, destination]) => source.includes(':') === destination.includes(':'))
-    .map(([source, destination, protocol, number]) => ({
+    .tuple(
+      fc.tuple(address, address),
+      fc.constantFrom(6, 6, 17, 132, 1, 58, 47),
+      fc.oneof(port, fc.constantFrom(78, 100, 1024)),
+      icmpType,
+    )
+    .filter(([[source, destination]]) => source.includes(':') === destination.includes(':'))
+    .map(([[source, destination], protocol, number, type]) => ({
       source,
       destination,
       protocol,
-      port: protocol === 1 || protocol === 58 ? 0 : number,
+      port: protocol === 1 || protocol === 58 ? type : protocol === 47 ? 0 : number,
     })),
   { minLength: 20, maxLength: 40 },
 );

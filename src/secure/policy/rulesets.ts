@@ -7,26 +7,31 @@ import type { CompiledRule } from './compiled-rule.ts';
 import type { Cookies } from './cookies.ts';
 import type { Numbering } from './numbering.ts';
 import { anything, type PortPrefix, portPrefix, prefixNumber, widen } from './port-prefix.ts';
+import { decide } from './precedence.ts';
 
 /** An entry before it has a ruleset. */
 export type PortEntry = Omit<PolicyPortRow, 'ruleset'>;
 
-/** Whether the pod is isolated, by enforced policies and by staged ones as well, and who says so. */
+/** Whether the endpoint is isolated, by enforced policies and by staged ones as well, and who says so. */
 export interface Isolation {
   readonly enforced: boolean;
   readonly staged: boolean;
+  /** Whether any policy is staged; else the staged verdict is the verdict. */
+  readonly anyStaged: boolean;
   readonly denyCookie: number;
 }
 
 /**
  * The entries for one peer. The most specific entry decides in the kernel, so each entry carries every rule that
- * covers it. The first entry is the catch-all. Named ports are resolved with `namedPorts`, the destination's.
+ * covers it. Named ports are resolved with `namedPorts`, the destination's. With a `fallback`, where the kernel looks
+ * when no entry here matches, what it says anyway is left out; without one the first entry is the catch-all.
  */
 export function portEntries(
   rules: readonly CompiledRule[],
   namedPorts: readonly NamedPort[],
   isolation: Isolation,
   cookies: Cookies,
+  fallback?: readonly PortEntry[],
 ): PortEntry[] {
   const own = new Map<number, { prefix: PortPrefix; rules: CompiledRule[] }>();
   const add = (prefix: PortPrefix, rule: CompiledRule): void => {
@@ -45,7 +50,9 @@ export function portEntries(
   }
   if (!own.has(prefixNumber(anything))) own.set(prefixNumber(anything), { prefix: anything, rules: [] });
 
-  const lengths = [...new Set([...own.values()].map(({ prefix }) => prefix.prefixBits))].sort((a, b) => b - a);
+  const behind = new Map(fallback?.map((entry) => [prefixNumber(entry), entry]));
+  const lengths = lengthsOf([...own.values()].map(({ prefix }) => prefix));
+  const fallbackLengths = lengthsOf(fallback ?? []);
   const entries = new Map<number, PortEntry>();
   // From wide to narrow, so that the entry around each is there already.
   for (const key of [...own.keys()].sort((a, b) => a - b)) {
@@ -59,9 +66,28 @@ export function portEntries(
       for (const rule of own.get(outer)?.rules ?? []) covering.add(rule);
     }
     const entry = judge(prefix, [...covering], isolation, cookies);
+    around ??= longestAround(behind, fallbackLengths, prefix);
     if (around === undefined || !sameVerdict(around, entry)) entries.set(key, entry);
   }
   return [...entries.values()];
+}
+
+/** The prefix lengths in use, the longest first. */
+function lengthsOf(prefixes: readonly PortPrefix[]): number[] {
+  return [...new Set(prefixes.map((prefix) => prefix.prefixBits))].sort((a, b) => b - a);
+}
+
+function longestAround(
+  entries: ReadonlyMap<number, PortEntry>,
+  lengths: readonly number[],
+  prefix: PortPrefix,
+): PortEntry | undefined {
+  for (const length of lengths) {
+    if (length > prefix.prefixBits) continue;
+    const entry = entries.get(prefixNumber(widen(prefix, length)));
+    if (entry !== undefined) return entry;
+  }
+  return undefined;
 }
 
 function judge(
@@ -70,21 +96,28 @@ function judge(
   isolation: Isolation,
   cookies: Cookies,
 ): PortEntry {
-  const enforced = covering.filter((rule) => !rule.staged);
-  const allow = !isolation.enforced || enforced.length > 0;
+  const outcome = decide(
+    covering.filter((rule) => !rule.staged),
+    isolation.enforced,
+  );
+  const allow = allows(outcome);
   let cookie = 0;
-  if (isolation.enforced) cookie = allow ? cookies.number({ verdict: 'allow', rules: enforced }) : isolation.denyCookie;
-  return { ...prefix, allow, proxyPort: 0, cookie, stagedAllow: !isolation.staged || covering.length > 0 };
+  if (outcome.verdict === 'default-deny') cookie = isolation.denyCookie;
+  else if ('rules' in outcome) {
+    const speaking = outcome.rules.filter((rule) => rule.originKey !== '');
+    if (speaking.length > 0) cookie = cookies.number({ verdict: outcome.verdict, rules: speaking });
+  }
+  const stagedAllow = isolation.anyStaged ? allows(decide(covering, isolation.staged)) : allow;
+  return { ...prefix, allow, proxyPort: 0, cookie, stagedAllow };
+}
+
+function allows({ verdict }: { readonly verdict: string }): boolean {
+  return verdict === 'allow' || verdict === 'none';
 }
 
 /** Whether two entries say the same. */
 export function sameVerdict(a: PortEntry, b: PortEntry): boolean {
   return a.allow === b.allow && a.cookie === b.cookie && a.stagedAllow === b.stagedAllow && a.proxyPort === b.proxyPort;
-}
-
-/** Whether two lists hold the same entries, in whatever order. */
-export function sameEntries(a: readonly PortEntry[], b: readonly PortEntry[]): boolean {
-  return a.length === b.length && entriesKey(a) === entriesKey(b);
 }
 
 /** A canonical text of entries. */
@@ -123,12 +156,8 @@ export interface Rulesets {
 
 /** Makes the set of rulesets, which begins with the one that allows everything. */
 export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets {
-  const allowAll: Ruleset = {
-    number: allowAllRuleset,
-    key: 'allow all',
-    entries: [{ ...anything, allow: true, proxyPort: 0, cookie: 0, stagedAllow: true }],
-    uses: 1,
-  };
+  const everything: PortEntry[] = [{ ...anything, allow: true, proxyPort: 0, cookie: 0, stagedAllow: true }];
+  const allowAll: Ruleset = { number: allowAllRuleset, key: entriesKey(everything), entries: everything, uses: 1 };
   const rulesets = new Map<string, Ruleset>();
   const fresh = new Set<Ruleset>([allowAll]);
   const unused = new Set<Ruleset>();
@@ -155,6 +184,7 @@ export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets
     },
     retain(entries) {
       const key = keyOf(entries);
+      if (key === allowAll.key) return this.retainAgain(allowAll);
       let ruleset = rulesets.get(key);
       if (ruleset === undefined) {
         ruleset = { number: numbering.acquire(key), key, entries, uses: 0 };

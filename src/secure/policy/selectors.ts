@@ -1,26 +1,18 @@
 // Which identities each peer selector selects, kept up to date as identities, namespaces and policies come and go.
 // Equal selectors are one entry. Entries and identities find each other by one label, so that a change is compared
 // with what it may concern and not with everything.
-import { type LabelMap, type LabelSelector, selectorKey, selectorMatches } from '../../core/labels.ts';
+import { metaLabels, namespaceLabel, type PodIdentity, selectsPod } from '../../core/identity.ts';
+import { type LabelMap, type LabelSelector, selectorKey } from '../../core/labels.ts';
 import type { PolicyPeer } from '../../core/rows.ts';
 import type { CompiledRule } from './compiled-rule.ts';
-
-/** What selectors ask about an identity. */
-export interface PodIdentity {
-  readonly namespace: string;
-  readonly labels: LabelMap;
-}
 
 /** A selector in use: the identities it selects and the rules that use it. */
 export interface PeerSelector {
   readonly key: string;
-  /** Without a namespace selector: the only namespace. */
-  readonly namespace: string | undefined;
-  readonly namespaceSelector: LabelSelector | undefined;
-  readonly podSelector: LabelSelector;
+  readonly selector: LabelSelector;
   readonly identities: Set<number>;
   readonly rules: Set<CompiledRule>;
-  /** The label or namespace under which it is found. */
+  /** The label under which it is found. */
   readonly indexedBy: string;
 }
 
@@ -30,11 +22,11 @@ export interface SelectionChange {
   readonly identity: number;
 }
 
-type PodPeer = Extract<PolicyPeer, { kind: 'pods' }>;
+type EndpointPeer = Extract<PolicyPeer, { kind: 'endpoints' }>;
 
 /** The index. */
 export interface Selectors {
-  /** Begins to follow the pod peers of a rule. */
+  /** Begins to follow the endpoint peers of a rule. */
   use(rule: CompiledRule): void;
   unuse(rule: CompiledRule): void;
   of(rule: CompiledRule): readonly PeerSelector[];
@@ -58,20 +50,8 @@ export function createSelectors(): Selectors {
   const namespaces = new Map<string, LabelMap>();
   const usedBy = new Map<CompiledRule, PeerSelector[]>();
 
-  function keyOf(rule: CompiledRule, peer: PodPeer): string {
-    const { namespaceSelector } = peer;
-    const scope = namespaceSelector === undefined ? rule.origin.namespace : selectorKey(namespaceSelector);
-    return `${scope} ${selectorKey(peer.podSelector)}`;
-  }
-
-  function selects(selector: PeerSelector, pod: PodIdentity): boolean {
-    if (selector.namespaceSelector === undefined) {
-      if (selector.namespace !== pod.namespace) return false;
-    } else {
-      const labels = namespaces.get(pod.namespace);
-      if (labels === undefined || !selectorMatches(selector.namespaceSelector, labels)) return false;
-    }
-    return selectorMatches(selector.podSelector, pod.labels);
+  function selects({ selector }: PeerSelector, pod: PodIdentity): boolean {
+    return selectsPod(selector, pod, namespaces.get(pod.namespace));
   }
 
   function set(selector: PeerSelector, identity: number, selected: boolean): boolean {
@@ -100,28 +80,34 @@ export function createSelectors(): Selectors {
     return changes;
   }
 
-  function make(key: string, namespace: string, peer: PodPeer): PeerSelector {
-    const { namespaceSelector, podSelector } = peer;
-    const scope = namespaceSelector === undefined ? `namespace ${namespace}` : 'any';
-    const indexes = [scope, ...Object.entries(podSelector.matchLabels).map(([name, value]) => `${name}=${value}`)];
-    const found = (index: string): number => identitiesBy.get(index)?.size ?? 0;
-    const labelled = indexes.length > 1 ? indexes.slice(1) : indexes;
-    const indexedBy = labelled.reduce((best, index) => (found(index) < found(best) ? index : best));
-    const selector: PeerSelector = {
-      key,
-      namespace: namespaceSelector === undefined ? namespace : undefined,
-      namespaceSelector,
-      podSelector,
-      identities: new Set(),
-      rules: new Set(),
-      indexedBy,
-    };
-    selectors.set(key, selector);
-    addTo(selectorsBy, indexedBy, selector);
+  function indexesOf({ namespace, labels }: PodIdentity): string[] {
+    const ofNamespace = Object.entries(namespaces.get(namespace) ?? {});
+    return [
+      'any',
+      ...Object.entries(labels).map(([key, value]) => `${key}=${value}`),
+      ...ofNamespace.map(([key, value]) => `${namespaceLabel(key)}=${value}`),
+    ];
+  }
+
+  function index(identity: number, pod: PodIdentity): void {
+    for (const each of indexesOf(pod)) addTo(identitiesBy, each, identity);
+  }
+
+  function unindex(identity: number, pod: PodIdentity): void {
+    for (const each of indexesOf(pod)) removeFrom(identitiesBy, each, identity);
+  }
+
+  function make(key: string, { selector }: EndpointPeer): PeerSelector {
+    const labels = Object.entries(selector.matchLabels).map(([name, value]) => `${name}=${value}`);
+    const found = (each: string): number => identitiesBy.get(each)?.size ?? 0;
+    const indexedBy = labels.reduce((best, each) => (found(each) < found(best) ? each : best), labels[0] ?? 'any');
+    const made: PeerSelector = { key, selector, identities: new Set(), rules: new Set(), indexedBy };
+    selectors.set(key, made);
+    addTo(selectorsBy, indexedBy, made);
     for (const identity of identitiesBy.get(indexedBy) ?? []) {
-      set(selector, identity, selects(selector, identities.get(identity)!));
+      set(made, identity, selects(made, identities.get(identity)!));
     }
-    return selector;
+    return made;
   }
 
   return {
@@ -130,10 +116,10 @@ export function createSelectors(): Selectors {
     },
     use(rule) {
       const used = new Set<PeerSelector>();
-      for (const peer of rule.peers) {
-        if (peer.kind !== 'pods') continue;
-        const key = keyOf(rule, peer);
-        used.add(selectors.get(key) ?? make(key, rule.origin.namespace, peer));
+      for (const peer of rule.peers ?? []) {
+        if (peer.kind !== 'endpoints') continue;
+        const key = selectorKey(peer.selector);
+        used.add(selectors.get(key) ?? make(key, peer));
       }
       for (const selector of used) selector.rules.add(rule);
       if (used.size > 0) usedBy.set(rule, [...used]);
@@ -151,30 +137,24 @@ export function createSelectors(): Selectors {
     of: (rule) => usedBy.get(rule) ?? [],
     setIdentity(identity, pod) {
       const before = identities.get(identity);
-      if (before !== undefined) for (const index of indexesOf(before)) removeFrom(identitiesBy, index, identity);
+      if (before !== undefined) unindex(identity, before);
       if (pod === undefined) identities.delete(identity);
       else {
         identities.set(identity, pod);
-        for (const index of indexesOf(pod)) addTo(identitiesBy, index, identity);
+        index(identity, pod);
       }
       return review(identity, pod);
     },
     setNamespace(name, labels) {
+      const inside = [...(identitiesBy.get(`${metaLabels.namespace}=${name}`) ?? [])];
+      for (const identity of inside) unindex(identity, identities.get(identity)!);
       if (labels === undefined) namespaces.delete(name);
       else namespaces.set(name, labels);
-      const inside = [...(identitiesBy.get(`namespace ${name}`) ?? [])];
+      for (const identity of inside) index(identity, identities.get(identity)!);
       return inside.flatMap((identity) => review(identity, identities.get(identity)));
     },
     selecting: (identity) => selecting.get(identity) ?? none,
   };
-}
-
-function indexesOf(pod: PodIdentity): string[] {
-  return [
-    'any',
-    `namespace ${pod.namespace}`,
-    ...Object.entries(pod.labels).map(([name, value]) => `${name}=${value}`),
-  ];
 }
 
 function addTo<K, V>(map: Map<K, Set<V>>, key: K, value: V): void {

@@ -2,12 +2,12 @@
 import type { Direction } from '../../core/rows.ts';
 import type { CompiledRule } from './compiled-rule.ts';
 import type { Cookies } from './cookies.ts';
-import type { Subject } from './local-policies.ts';
+import { concerns, type Subject } from './local-policies.ts';
 import type { Isolation } from './rulesets.ts';
 
 /** What all peers of a subject share. */
 export interface SubjectBase extends Isolation {
-  /** No policy isolates it, not even a staged one. */
+  /** No policy isolates it or has a rule for it, not even a staged one. */
   readonly open: boolean;
   /** Rules for any peer. */
   readonly wildcards: readonly CompiledRule[];
@@ -16,26 +16,29 @@ export interface SubjectBase extends Isolation {
 /** The base of a pod whose labels are unknown: closed, in the name of no policy. */
 export function closedBase(cookies: Cookies): SubjectBase {
   const denyCookie = cookies.number({ verdict: 'default-deny', rules: [] });
-  return { enforced: true, staged: true, denyCookie, open: false, wildcards: [] };
+  return { enforced: true, staged: true, anyStaged: false, denyCookie, open: false, wildcards: [] };
 }
 
 /** The base of a subject as its policies stand now. */
 export function baseOf(subject: Subject, direction: Direction, cookies: Cookies): SubjectBase {
-  if (subject.pod === undefined) return closedBase(cookies);
-  const isolating = [...subject.policies].filter((policy) => policy.row.isolates[direction]);
+  if (subject.closed) return closedBase(cookies);
+  const policies = [...subject.policies].filter((policy) => concerns(policy.row, direction));
+  const isolating = policies.filter((policy) => policy.row.isolates[direction]);
   const enforced = isolating.filter((policy) => !policy.row.staged).map((policy) => policy.isolation[direction]);
   return {
     enforced: enforced.length > 0,
     staged: isolating.length > 0,
+    anyStaged: policies.some((policy) => policy.row.staged),
     denyCookie: enforced.length > 0 ? cookies.number({ verdict: 'default-deny', rules: enforced }) : 0,
-    open: isolating.length === 0,
-    wildcards: isolating.flatMap((policy) => policy.rules[direction].filter((rule) => rule.peers.length === 0)),
+    open: policies.length === 0,
+    wildcards: policies.flatMap((policy) => policy.rules[direction].filter((rule) => rule.peers === undefined)),
   };
 }
 
 /** Whether the step from one base to another concerns every peer, and not the fallback alone. */
 export function reachesPeers(before: SubjectBase | undefined, after: SubjectBase): boolean {
   if (before === undefined || before.enforced !== after.enforced || before.staged !== after.staged) return true;
+  if (before.anyStaged !== after.anyStaged) return true;
   if (before.open !== after.open || before.wildcards.length !== after.wildcards.length) return true;
   const known = new Set(before.wildcards);
   return !after.wildcards.every((rule) => known.has(rule));

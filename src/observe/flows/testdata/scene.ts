@@ -4,7 +4,7 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import { FlowSchema } from '../../../../proto/gen/flow/flow_pb.js';
 import { parseAddress } from '../../../core/ip.ts';
-import type { AddressRow, CookieRow, EndpointRow, IdentityRow, NetworkPolicyRow, NodeRow } from '../../../core/rows.ts';
+import type { AddressRow, CookieRow, EndpointRow, IdentityRow, NodeRow, PolicyObjectRow } from '../../../core/rows.ts';
 import { createTable } from '../../../core/table.ts';
 import { type Event, EventFlags, EventType, event } from '../../../kernel/datapath.gen.ts';
 import { createFlowEncoder } from '../encode-flow.ts';
@@ -96,7 +96,7 @@ export function createScene(capacity = 64, services?: FlowServices) {
     addresses: createTable<AddressRow>({ name: 'addresses', key: (row) => row.address }),
     identities: createTable<IdentityRow>({ name: 'identities', key: (row) => row.id }),
     endpoints: createTable<EndpointRow>({ name: 'endpoints', key: (row) => row.id }),
-    policies: createTable<NetworkPolicyRow>({ name: 'policies', key: (row) => row.key }),
+    policies: createTable<PolicyObjectRow>({ name: 'policies', key: (row) => row.key }),
     nodes: createTable<NodeRow>({ name: 'nodes', key: (row) => row.name }),
   };
   tables.addresses.upsert([

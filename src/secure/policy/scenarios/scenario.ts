@@ -7,12 +7,11 @@ import {
   type AddressRow,
   type IdentityRow,
   type NamedPort,
-  type NetworkPolicyRow,
   type PortProtocol,
   protocolNumbers,
 } from '../../../core/rows.ts';
 import type { Connection, PolicyModel } from '../evaluate.ts';
-import { parseNetworkPolicy } from '../parse-network-policy.ts';
+import { readPolicies } from '../read-policies.ts';
 
 /** A pod of a scenario. Pods listen on every port that is probed. */
 export interface ScenarioPod {
@@ -120,17 +119,11 @@ export function scenarioModel(
       { cidr: '10.244.0.0/16', identity: reservedIdentities.unmanaged },
       { cidr: 'fd00:10:244::/48', identity: reservedIdentities.unmanaged },
     ],
-    policies: scenarioManifests(scenario, addresses).map(policyRow),
+    policies: readPolicies(scenarioManifests(scenario, addresses)),
   };
 }
 
 const nowhere = { namedPorts: [], ifindex: 0, endpointId: 0 };
-
-function policyRow(manifest: Record<string, unknown>): NetworkPolicyRow {
-  const { row, problems } = parseNetworkPolicy(manifest);
-  if (row === undefined) throw new Error(problems.join('; '));
-  return row;
-}
 
 /** The connection that a probe makes. */
 export function probeConnection(probe: Omit<Probe, 'expect'>, addresses: Addresses): Connection {
@@ -141,7 +134,7 @@ export function probeConnection(probe: Omit<Probe, 'expect'>, addresses: Address
     source,
     destination: addresses(probe.to),
     protocol,
-    port: probe.protocol === 'ICMP' ? 0 : (probe.port ?? 80),
+    port: probe.protocol === 'ICMP' ? (icmp === 1 ? 8 : 128) : (probe.port ?? 80),
   };
 }
 

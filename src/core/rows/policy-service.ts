@@ -1,0 +1,14 @@
+// A Service as policies that name services see it: headless ones too, and not how it is balanced.
+import type { LabelMap } from '../labels.ts';
+
+/** The primary key is `key`, "namespace/name". */
+export interface PolicyServiceRow {
+  readonly key: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly labels: LabelMap;
+  /** The pods that serve it; undefined where somebody writes its endpoints by hand. */
+  readonly selector?: LabelMap;
+  /** Of a Service without selector: its endpoints. */
+  readonly addresses: readonly string[];
+}

@@ -1,0 +1,109 @@
+// Keeps the table of compiled policies' rows in step with policy objects and with what they refer to. Cost follows the
+// change: an object is resolved again when it changes, or something of a kind that it refers to.
+
+import { type Derivation, derive } from '../../core/derive.ts';
+import { deepEqual } from '../../core/equal.ts';
+import type {
+  CidrGroupRow,
+  NamespaceRow,
+  NodeRow,
+  PolicyObjectRow,
+  PolicyRow,
+  PolicyServiceRow,
+} from '../../core/rows.ts';
+import type { ReadTable, Table } from '../../core/table.ts';
+import { type PolicyContext, referencesOf, resolvePolicy } from './resolve-policy.ts';
+
+/** Where policies and what they refer to come from. */
+export interface PolicyObjectSources {
+  readonly objects: ReadTable<PolicyObjectRow>;
+  readonly namespaces: ReadTable<NamespaceRow>;
+  readonly nodes: ReadTable<NodeRow>;
+  readonly cidrGroups: ReadTable<CidrGroupRow>;
+  readonly services: ReadTable<PolicyServiceRow>;
+}
+
+/** Settings of the resolution. */
+export interface PolicyResolutionOptions {
+  readonly nodeName: string;
+  /** Policies are staged unless they or their namespace say otherwise. */
+  readonly clusterStaged: boolean;
+}
+
+/** The context that tables give on a node. */
+export function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
+  return {
+    clusterStaged: options.clusterStaged,
+    namespaceStaged: (name) => sources.namespaces.get(name)?.staged,
+    get nodeLabels() {
+      const node = sources.nodes.get(options.nodeName);
+      return node && (node.labels ?? {});
+    },
+    nodes: () => sources.nodes.rows(),
+    cidrGroups: () => sources.cidrGroups.rows(),
+    services: () => sources.services.rows(),
+  };
+}
+
+/** Keeps `to` derived. */
+export function resolvePolicies(
+  sources: PolicyObjectSources,
+  to: Table<PolicyRow>,
+  options: PolicyResolutionOptions,
+): Derivation {
+  const { objects, namespaces, nodes, cidrGroups, services } = sources;
+  const context = contextOf(sources, options);
+  /** The rows that each object has become. */
+  const rowsOf = new Map<string, readonly PolicyRow[]>();
+  const staging = new Map<string, boolean | undefined>();
+
+  return derive({
+    name: 'policies',
+    from: [objects, namespaces, nodes, cidrGroups, services],
+    to,
+    compute([changedObjects, changedNamespaces, changedNodes, changedGroups, changedServices]) {
+      const dirty = new Set<string>();
+      const all = changedObjects.resync;
+      for (const { key } of changedObjects.changes) dirty.add(String(key));
+      const moved = (name: string): boolean => {
+        const now = namespaces.get(name)?.staged;
+        const before = staging.get(name);
+        staging.set(name, now);
+        return now !== before;
+      };
+      const restaged = new Set<string>();
+      const names = changedNamespaces.resync
+        ? [...namespaces.rows()].map((row) => row.name)
+        : changedNamespaces.changes.map((change) => String(change.key));
+      for (const name of names) if (moved(name)) restaged.add(name);
+      const touched = {
+        nodes: changedNodes.changes.length > 0 || changedNodes.resync,
+        'cidr-groups': changedGroups.changes.length > 0 || changedGroups.resync,
+        services: changedServices.changes.length > 0 || changedServices.resync,
+      };
+      if (all || restaged.size > 0 || Object.values(touched).some(Boolean)) {
+        for (const object of objects.rows()) {
+          if (all || restaged.has(object.namespace)) dirty.add(object.key);
+          else for (const kind of referencesOf(object)) if (touched[kind]) dirty.add(object.key);
+        }
+      }
+      if (all) for (const key of rowsOf.keys()) dirty.add(key);
+
+      const upsert: PolicyRow[] = [];
+      const gone: string[] = [];
+      for (const key of dirty) {
+        const object = objects.get(key);
+        const rows = object === undefined ? [] : resolvePolicy(object, context);
+        const before = new Map((rowsOf.get(key) ?? []).map((row) => [row.key, row]));
+        for (const row of rows) {
+          if (!deepEqual(before.get(row.key), row)) upsert.push(row);
+          before.delete(row.key);
+        }
+        gone.push(...before.keys());
+        if (object === undefined) rowsOf.delete(key);
+        else rowsOf.set(key, rows);
+      }
+      return { upsert, delete: gone };
+    },
+  });
+}

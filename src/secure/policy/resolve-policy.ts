@@ -1,0 +1,131 @@
+// From policy objects to what the compiler takes: whether each is enforced or staged, which of the policies for nodes
+// are about this one, and who is meant by names that somebody else defines (groups of blocks, services, nodes).
+import { formatCidr, hostCidr, parseAddress } from '../../core/ip.ts';
+import { type LabelMap, type LabelSelector, selectorMatches } from '../../core/labels.ts';
+import type {
+  CidrGroupRow,
+  PolicyObjectRow,
+  PolicyPeer,
+  PolicyRow,
+  PolicyRule,
+  PolicyServiceRow,
+  WrittenPeer,
+} from '../../core/rows.ts';
+import { inNamespace } from './policy-reader.ts';
+
+/** What policies refer to. */
+export interface PolicyContext {
+  /** Policies that do not say whether they are enforced are staged. */
+  readonly clusterStaged: boolean;
+  /** The same for those in one namespace; undefined leaves it to the cluster. */
+  namespaceStaged(namespace: string): boolean | undefined;
+  /** The labels of this node; undefined while they are not known. */
+  readonly nodeLabels: LabelMap | undefined;
+  nodes(): Iterable<{ readonly labels?: LabelMap; readonly addresses: readonly string[] }>;
+  cidrGroups(): Iterable<CidrGroupRow>;
+  services(): Iterable<PolicyServiceRow>;
+}
+
+/** A context in which nothing is defined: for policies that refer to nothing. */
+export const emptyContext: PolicyContext = {
+  clusterStaged: false,
+  namespaceStaged: () => undefined,
+  nodeLabels: undefined,
+  nodes: () => [],
+  cidrGroups: () => [],
+  services: () => [],
+};
+
+/** The rows of an object, one for each of its specs that is about pods or about this node. */
+export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
+  const staged = isStaged(object, context);
+  return object.specs.flatMap(({ nodeSelector, ...spec }) => {
+    if (nodeSelector !== undefined && !selectsThisNode(nodeSelector, context)) return [];
+    const rules = (list: readonly PolicyRule<WrittenPeer>[]): PolicyRule[] =>
+      list.map((rule) => {
+        const { peers, ...rest } = rule;
+        return peers === undefined ? rest : { ...rest, peers: peers.flatMap((peer) => resolvePeer(peer, context)) };
+      });
+    return [{ ...spec, staged, ingress: rules(spec.ingress), egress: rules(spec.egress) }];
+  });
+}
+
+/** Whether a policy is reported only: it may say so itself, else its namespace or the cluster does. */
+export function isStaged({ enforcement, namespace }: PolicyObjectRow, context: PolicyContext): boolean {
+  if (enforcement !== 'default') return enforcement === 'staged';
+  return (namespace === '' ? undefined : context.namespaceStaged(namespace)) ?? context.clusterStaged;
+}
+
+/** A node whose labels are not known yet is not selected; they come before anything is written. */
+function selectsThisNode(selector: LabelSelector, { nodeLabels }: PolicyContext): boolean {
+  return nodeLabels !== undefined && selectorMatches(selector, nodeLabels);
+}
+
+function resolvePeer(peer: WrittenPeer, context: PolicyContext): PolicyPeer[] {
+  switch (peer.kind) {
+    case 'endpoints':
+    case 'reserved':
+    case 'block':
+      return [peer];
+    case 'cidr-group':
+      return groupPeers(
+        [...context.cidrGroups()].filter((group) => group.name === peer.name),
+        peer.except,
+      );
+    case 'cidr-groups':
+      return groupPeers(
+        [...context.cidrGroups()].filter((group) => selectorMatches(peer.selector, group.labels)),
+        peer.except,
+      );
+    case 'nodes':
+      return [...context.nodes()]
+        .filter((node) => selectorMatches(peer.selector, node.labels ?? {}))
+        .flatMap((node) => node.addresses.flatMap((address) => addressPeer(address, 'any')));
+    case 'service':
+      return [...context.services()]
+        .filter(({ namespace, name }) => name === peer.name && (peer.namespace ?? namespace) === namespace)
+        .flatMap(servicePeers);
+    case 'services':
+      return [...context.services()]
+        .filter(
+          ({ namespace, labels }) =>
+            (peer.namespace ?? namespace) === namespace && selectorMatches(peer.selector, labels),
+        )
+        .flatMap(servicePeers);
+  }
+}
+
+function groupPeers(groups: readonly CidrGroupRow[], except: readonly string[]): PolicyPeer[] {
+  return groups.flatMap(({ cidrs }) =>
+    cidrs.map((cidr): PolicyPeer => ({ kind: 'block', cidr, except, reach: 'outside' })),
+  );
+}
+
+/** A service with a selector stands for the pods it selects; one without, for the addresses that its endpoints have. */
+function servicePeers({ namespace, selector, addresses }: PolicyServiceRow): PolicyPeer[] {
+  if (selector !== undefined) {
+    return [{ kind: 'endpoints', selector: inNamespace({ matchLabels: selector, matchExpressions: [] }, namespace) }];
+  }
+  return addresses.flatMap((address) => addressPeer(address, 'not-pods'));
+}
+
+function addressPeer(text: string, reach: 'any' | 'not-pods'): PolicyPeer[] {
+  const parsed = parseAddress(text);
+  return parsed.ok ? [{ kind: 'block', cidr: formatCidr(hostCidr(parsed.value)), except: [], reach }] : [];
+}
+
+/** What a policy object refers to, so that only what may have changed is resolved again. */
+export function referencesOf(object: PolicyObjectRow): ReadonlySet<'cidr-groups' | 'nodes' | 'services'> {
+  const found = new Set<'cidr-groups' | 'nodes' | 'services'>();
+  for (const { nodeSelector, ingress, egress } of object.specs) {
+    if (nodeSelector !== undefined) found.add('nodes');
+    for (const { peers } of [...ingress, ...egress]) {
+      for (const { kind } of peers ?? []) {
+        if (kind === 'nodes') found.add('nodes');
+        else if (kind === 'cidr-group' || kind === 'cidr-groups') found.add('cidr-groups');
+        else if (kind === 'service' || kind === 'services') found.add('services');
+      }
+    }
+  }
+  return found;
+}
