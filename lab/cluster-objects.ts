@@ -34,10 +34,18 @@ const agentRules = [
   rule('', ['events'], ['create']),
   rule('discovery.k8s.io', ['endpointslices'], read),
   rule('networking.k8s.io', ['networkpolicies'], read),
+  rule('cilium.io', ['ciliumnetworkpolicies', 'ciliumclusterwidenetworkpolicies', 'ciliumcidrgroups'], read),
+  rule('policy.networking.k8s.io', ['clusternetworkpolicies'], read),
   rule('weir.dev', ['weirnodes', 'weiridentities', 'weirendpointslices'], read),
   rule('weir.dev', ['weirendpointslices'], ['create', 'patch', 'delete']),
 ];
 const operatorRules = [
+  rule('', ['namespaces'], read),
+  rule('networking.k8s.io', ['networkpolicies'], read),
+  rule('cilium.io', ['ciliumnetworkpolicies', 'ciliumclusterwidenetworkpolicies', 'ciliumcidrgroups'], read),
+  rule('cilium.io', ['ciliumnetworkpolicies/status', 'ciliumclusterwidenetworkpolicies/status'], ['patch']),
+  rule('policy.networking.k8s.io', ['clusternetworkpolicies'], read),
+  rule('policy.networking.k8s.io', ['clusternetworkpolicies/status'], ['patch']),
   rule('', ['nodes', 'pods', 'services'], read),
   rule('', ['services/status'], ['patch']),
   rule('', ['events'], ['create']),

@@ -63,7 +63,8 @@ const icmps = list(
       .array(
         z.object({
           family: z.enum(['IPv4', 'IPv6']).default('IPv4'),
-          type: z.union([z.int(), z.string()]).meta({
+          type: z.any().meta({
+            anyOf: [{ type: 'integer' }, { type: 'string' }],
             'x-kubernetes-int-or-string': true,
             pattern: `^(${byte}|${icmpNames.join('|')})$`,
           }),
@@ -76,16 +77,14 @@ const icmps = list(
 
 const port =
   '^(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})|([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*$';
-const ports = z
-  .array(
-    z.object({
-      endPort: z.int().min(0).max(65_535).meta({ format: 'int32' }).optional(),
-      port: z.string().meta({ pattern: port }).optional(),
-      protocol: z.enum(['TCP', 'UDP', 'SCTP', 'VRRP', 'IGMP', 'GRE', 'IPIP', 'IPV6', 'ESP', 'AH', 'ANY']).optional(),
-    }),
-  )
-  .max(40)
-  .optional();
+const portList = z.array(
+  z.object({
+    endPort: z.int().min(0).max(65_535).meta({ format: 'int32' }).optional(),
+    port: z.string().meta({ pattern: port }).optional(),
+    protocol: z.enum(['TCP', 'UDP', 'SCTP', 'VRRP', 'IGMP', 'GRE', 'IPIP', 'IPV6', 'ESP', 'AH', 'ANY']).optional(),
+  }),
+);
+const ports = portList.max(40).optional();
 
 const httpRule = z.object({
   headerMatches: list(
@@ -124,7 +123,7 @@ const toPorts = list(
     terminatingTLS: tls,
   }),
 );
-const toDenyPorts = list(z.object({ ports }));
+const toDenyPorts = list(z.object({ ports: portList.optional() }));
 
 const entity = z.enum([
   'all',

@@ -191,13 +191,13 @@ function selectorLacks(
   labels: Readonly<Record<string, string>>,
   namespaceLabels: Readonly<Record<string, string>> | undefined,
 ): string[] {
-  const valueOf = (key: string): string | undefined => {
+  const labelOf = (key: string): string | undefined => {
     const prefix = 'io.cilium.k8s.namespace.labels.';
     const [from, name] = key.startsWith(prefix) ? [namespaceLabels ?? {}, key.slice(prefix.length)] : [labels, key];
     return Object.hasOwn(from, name) ? from[name] : undefined;
   };
   const have = (key: string): string => {
-    const value = valueOf(key);
+    const value = labelOf(key);
     return value === undefined ? `has no ${plainKey(key)}` : `has ${plainKey(key)}=${value}`;
   };
   const requirements: Requirement[] = [
@@ -207,7 +207,7 @@ function selectorLacks(
     ...selector.matchExpressions,
   ];
   return requirements.flatMap(({ key, operator, values }) => {
-    const value = valueOf(key);
+    const value = labelOf(key);
     const holds = {
       In: value !== undefined && values.includes(value),
       NotIn: value === undefined || !values.includes(value),
