@@ -1,10 +1,11 @@
-// All of NetworkPolicy's truth table on real packets: every generated case is applied with the API server, enforced by
+// All of NetworkPolicy's truth table, and policies of all kinds together, on real packets: every case is applied with the API server, enforced by
 // agents on two nodes, and tried with real connections in both families; what the pure evaluator says must come true.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { addPod, deletePod, type LabPod, podCommand } from '../../lab/lab.ts';
 import { evaluate } from '../../src/secure/policy/evaluate.ts';
 import { caseWorld, generateCases, type PolicyCase } from '../../src/secure/policy/scenarios/generate-cases.ts';
+import { mixedCases } from '../../src/secure/policy/scenarios/mixed-cases.ts';
 import {
   type Addresses,
   describeProbe,
@@ -18,12 +19,14 @@ import { nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const cases = generateCases();
+/** Sets of policies of all kinds; a run at night may have many more. */
+const mixed = mixedCases(Number(process.env.WEIR_MIXED_PACKET_CASES ?? 300));
 /** Cases per test: the report stays readable, and a failure names its case anyway. */
 const perTest = 54;
 /** Denied packets are dropped, so silence is the answer; on one machine an answer takes well under this. */
 const silenceMs = 250;
 
-describe('NetworkPolicy on real packets', { skip }, () => {
+describe('policies on real packets', { skip }, () => {
   let lab: SharedLab;
   const pods = new Map<End, LabPod>();
   const probers = new Map<End, Prober>();
@@ -102,26 +105,23 @@ describe('NetworkPolicy on real packets', { skip }, () => {
 
   let applied: string[] = [];
   async function enforce(objects: Record<string, unknown>[]): Promise<void> {
-    const pathOf = (key: string) => {
-      const [namespace, name] = key.split('/');
-      return `/apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies${name === undefined ? '' : `/${name}`}`;
-    };
-    for (const key of applied) await lab.api.delete(pathOf(key));
-    const keys: string[] = [];
-    const uids = new Set<string>();
-    for (const object of objects) {
-      const { namespace, name } = object.metadata as { namespace: string; name: string };
-      keys.push(`${namespace}/${name}`);
-      const made = await lab.api.create(pathOf(namespace), object as Parameters<typeof lab.api.create>[1]);
-      uids.add(String(made.metadata.uid));
-    }
-    applied = keys;
+    await Promise.all(applied.map((path) => lab.api.delete(path)));
+    const made = await Promise.all(
+      objects.map(async (object) => {
+        const { namespace, name } = object.metadata as { namespace?: string; name: string };
+        const path = collectionPath(String(object.kind), namespace);
+        const answer = await lab.api.create(path, object as Parameters<typeof lab.api.create>[1]);
+        return { path: `${path}/${name}`, uid: String(answer.metadata.uid) };
+      }),
+    );
+    applied = made.map(({ path }) => path);
+    const uids = new Set(made.map(({ uid }) => uid));
     await waitFor(
       'both agents to have these policies and no others',
       async () => {
         for (const node of nodeNames.bare) {
-          const rows = await lab.agent<{ key: string; uid: string; namespace: string }[]>(node, '/v1/policies');
-          const own = rows.filter((row) => row.namespace in caseWorld.namespaces);
+          const rows = await lab.agent<{ name: string; uid: string; namespace: string }[]>(node, '/v1/policies');
+          const own = rows.filter((row) => row.namespace in caseWorld.namespaces || row.name.startsWith('mixed-'));
           if (own.length !== uids.size || !own.every((row) => uids.has(row.uid))) return undefined;
           const { pending } = await lab.agent<{ pending: boolean }>(node, '/v1/sync');
           if (pending) return undefined;
@@ -167,15 +167,32 @@ describe('NetworkPolicy on real packets', { skip }, () => {
     return wrong;
   }
 
-  for (let first = 0; first < cases.length; first += perTest) {
-    const some = cases.slice(first, first + perTest);
-    test(`cases ${first + 1} to ${first + some.length} come true`, async () => {
-      const wrong: string[] = [];
-      for (const each of some) wrong.push(...(await tryCase(each)));
-      assert.deepEqual(wrong, []);
-    });
+  for (const [what, all] of [
+    ['cases', cases],
+    ['mixed cases', mixed],
+  ] as const) {
+    for (let first = 0; first < all.length; first += perTest) {
+      const some = all.slice(first, first + perTest);
+      test(`${what} ${first + 1} to ${first + some.length} come true`, async () => {
+        const wrong: string[] = [];
+        for (const each of some) wrong.push(...(await tryCase(each)));
+        assert.deepEqual(wrong, []);
+      });
+    }
   }
 });
+
+const collections: Readonly<Record<string, string>> = {
+  NetworkPolicy: 'networking.k8s.io/v1/networkpolicies',
+  CiliumNetworkPolicy: 'cilium.io/v2/ciliumnetworkpolicies',
+  CiliumClusterwideNetworkPolicy: 'cilium.io/v2/ciliumclusterwidenetworkpolicies',
+  ClusterNetworkPolicy: 'policy.networking.k8s.io/v1alpha2/clusternetworkpolicies',
+};
+
+function collectionPath(kind: string, namespace: string | undefined): string {
+  const [group, version, plural] = collections[kind]!.split('/');
+  return `/apis/${group}/${version}/${namespace === undefined ? '' : `namespaces/${namespace}/`}${plural}`;
+}
 
 /** Lists of peers get the blocks of both families; everything else is the same in both. */
 function bothFamilies(four: unknown, six: unknown): unknown {
@@ -183,11 +200,11 @@ function bothFamilies(four: unknown, six: unknown): unknown {
   if (Array.isArray(four) && Array.isArray(six)) {
     return four.flatMap((each, i) => {
       const other = six[i];
+      const differ = JSON.stringify(each) !== JSON.stringify(other);
       const isBlock =
-        typeof each === 'object' &&
-        each !== null &&
-        'ipBlock' in each &&
-        JSON.stringify(each) !== JSON.stringify(other);
+        differ &&
+        (typeof each === 'string' ||
+          (typeof each === 'object' && each !== null && ('ipBlock' in each || 'cidr' in each)));
       return isBlock ? [each, other] : [bothFamilies(each, other)];
     });
   }

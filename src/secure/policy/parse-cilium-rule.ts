@@ -242,7 +242,8 @@ function portsOf(
     for (const name of denies ? [] : layer7) if (speaks(fields[name])) unenforced.push(`${at}.${name}`);
     checkLayer7(reader, fields, at, from);
     const list = reader.list(fields.ports, `${at}.ports`);
-    if (!denies && list.length > maxPorts) reader.bad(`${at}.ports`, `has ${list.length} ports; ${maxPorts} are allowed`);
+    if (!denies && list.length > maxPorts)
+      reader.bad(`${at}.ports`, `has ${list.length} ports; ${maxPorts} are allowed`);
     return list.flatMap((port, j) => portOf(reader, port, `${at}.ports[${j}]`));
   });
   return { ports, unenforced };

@@ -136,7 +136,7 @@ function combinations(): Record<string, PolicyCase['policies']> {
 }
 
 /** Some of all connections, other ones for each case, so that together the cases try them all. */
-function probesOf(number: number): Omit<Probe, 'expect'>[] {
+export function probesOf(number: number): Omit<Probe, 'expect'>[] {
   const pods = Object.keys(caseWorld.pods);
   const ends = [...pods, 'world', 'host', 'remote-node'];
   const kinds = [
