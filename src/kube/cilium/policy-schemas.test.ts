@@ -37,7 +37,10 @@ function constraintsOf(schema: Schema): string[] {
   const found = constraints.filter((name) => schema[name] !== undefined && !isImplied(schema, name));
   const cel = (schema['x-kubernetes-validations'] as { rule: string }[] | undefined) ?? [];
   // A slash needs no escape where patterns are texts.
-  return [...found.map((name) => `${name}=${schema[name]}`.replaceAll('\\/', '/')), ...cel.map(({ rule }) => `cel=${rule}`)].sort();
+  return [
+    ...found.map((name) => `${name}=${schema[name]}`.replaceAll('\\/', '/')),
+    ...cel.map(({ rule }) => `cel=${rule}`),
+  ].sort();
 }
 
 /** Whole numbers of zod are bounded by what JavaScript can count. */
@@ -59,14 +62,20 @@ for (const kind of Object.values(policyResources) as WeirKind[]) {
   const file = join(facts, `crd-${kind.plural}.tsv`);
   const skip = existsSync(file) ? false : `no table of facts at ${process.env.WEIR_FACTS ? 'WEIR_FACTS' : 'its place'}`;
   test(`${kind.kind}: the definition says what the table of facts says`, { skip }, () => {
-    const rows = readFileSync(file, 'utf8').trimEnd().split('\n').filter((line) => !line.startsWith('#')).slice(1);
+    const rows = readFileSync(file, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .filter((line) => !line.startsWith('#'))
+      .slice(1);
     const definition = customResourceDefinition(kind).spec as { versions: { schema: { openAPIV3Schema: Schema } }[] };
     const root = definition.versions[0]!.schema.openAPIV3Schema;
     const found = new Map<string, string>();
     lines(root, '', false, found);
     // The table does not say again of `specs` what it says of `spec`.
     for (const path of found.keys()) if (path.startsWith('specs[].')) found.delete(path);
-    const wanted = new Map(rows.map((row) => row.split('\t')).map(([path, type, must]) => [path!, `${type} ${must ?? ''}`]));
+    const wanted = new Map(
+      rows.map((row) => row.split('\t')).map(([path, type, must]) => [path!, `${type} ${must ?? ''}`]),
+    );
     assert.deepEqual([...found].sort(), [...wanted].sort());
     for (const row of rows) {
       const [path = '', , , text = ''] = row.split('\t');

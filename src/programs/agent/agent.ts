@@ -52,6 +52,7 @@ export interface Agent {
   readonly client: KubeClient;
   readonly sources: AgentSources;
   readonly policies: PolicySources;
+  readonly prefixes: ReadTable<PrefixRow>;
   readonly endpoints: ReadTable<EndpointRow, 'container' | 'pod'>;
   readonly addresses: ReadTable<AddressRow>;
   readonly tables: readonly ReadTable<unknown>[];
@@ -454,6 +455,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     policies,
     endpoints,
     addresses,
+    prefixes,
     tables: [
       endpoints,
       sources.pods,

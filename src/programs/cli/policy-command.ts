@@ -23,13 +23,34 @@ export function policyCommand(): Command {
     .option('-n, --namespace <ns>', 'only policies of this namespace')
     .option('--invalid', 'only policies that cannot be understood')
     .action(listPolicies);
+  const why = queryCommand(
+    'why',
+    'Say whether one end may talk with another, by which rule, which rules almost matched, and what would change it.',
+    [
+      'weir policy why shop/web shop/cart --port 8080           # pods, or workloads by name',
+      'weir policy why app=web@shop svc shop/cart --port 8080   # labels that need not exist yet; a service',
+      'weir policy why world 10.244.1.7 --port 443/tcp          # entities and addresses',
+      'weir policy why shop/web kube-system/coredns --port 53/udp -o json',
+    ],
+  )
+    .argument(
+      '<from>',
+      'who connects: NAMESPACE/POD, LABEL=VALUE[,...][@NAMESPACE], an address, an entity, svc NAMESPACE/NAME',
+    )
+    .argument('<to>', 'whom to, in the same words')
+    .option('-p, --port <port>', '443, 53/udp, sctp/3868, icmp, icmpv6/128', '80/tcp')
+    .action(async (from: string, to: string, options: QueryOptions & { port: string }) => {
+      const { explainPolicy } = await import('./policy-why.ts');
+      await explainPolicy(from, to, options);
+    });
   return groupCommand(
     'policy',
     'Policies and what they do.',
-    [list],
+    [list, why],
     [
-      'weir policy list             # which pods each selects, and what is wrong with it',
-      'weir policy list --invalid   # only those that cannot be understood',
+      'weir policy list                                  # which pods each selects, and what is wrong with it',
+      'weir policy list --invalid                        # only those that cannot be understood',
+      'weir policy why shop/web shop/cart --port 8080    # may it, and by which rule',
     ],
   );
 }

@@ -1,0 +1,61 @@
+// `weir policy why`: may this end talk with that one, by which rule, and what would change it.
+import { policyName, type RuleOrigin, rulePlace } from '../../core/rows.ts';
+import type { EndExplanation } from '../../secure/policy/explain.ts';
+import type { PolicyWhy, PolicyWhyView } from '../agent/policy-why.ts';
+import { askNodes } from './ask-nodes.ts';
+import { printValue } from './output.ts';
+import type { QueryOptions } from './query-command.ts';
+
+/** Prints the answer of the first node that knows both ends. */
+export async function explainPolicy(
+  from: string,
+  to: string,
+  options: QueryOptions & { readonly port: string },
+): Promise<void> {
+  const query = new URLSearchParams({ from, to, port: options.port });
+  const answers = await askNodes<PolicyWhyView>(options, `/v1/policy-why?${query}`);
+  const view = answers.find((answer) => answer.value !== undefined)?.value;
+  if (view === undefined) return;
+  if (options.output !== 'table') return printValue(view, options);
+  process.stdout.write(view.answers.map(whyText).join('\n'));
+  if (view.more > 0) process.stdout.write(`\n${view.more} more pairs: name one pod on each side.\n`);
+}
+
+/** One answer in words. */
+export function whyText(why: PolicyWhy): string {
+  const verdict = why.allowed ? 'allowed' : 'denied';
+  const staged =
+    why.stagedAllowed === why.allowed
+      ? ''
+      : ` (${why.stagedAllowed ? 'allowed' : 'denied'} once staged policies are enforced)`;
+  return [
+    `${why.from} -> ${why.to} ${why.service}: ${verdict}${staged}`,
+    ...endText('egress', `leaving ${why.from}`, why.egress),
+    ...endText('ingress', `arriving at ${why.to}`, why.ingress),
+    '',
+  ].join('\n');
+}
+
+function endText(direction: string, where: string, end: EndExplanation): string[] {
+  const lines = [`  ${direction}, ${where}: ${end.allowed ? 'allowed' : 'denied'}, ${becauseText(end)}`];
+  for (const { rule, lacks } of end.almost.slice(0, 3))
+    lines.push(`    almost: ${ruleName(rule)}, but ${lacks.join(', ')}`);
+  if (end.change !== undefined) lines.push(`    to ${end.allowed ? 'deny' : 'allow'} it: ${end.change}`);
+  return lines;
+}
+
+function becauseText(end: EndExplanation): string {
+  switch (end.because) {
+    case 'a rule':
+      return `by ${end.decidedBy.map(ruleName).join(', ')}`;
+    case 'the default deny':
+      return `isolated by ${end.isolatedBy.map(ruleName).join(', ') || 'no policy by name'}, and no rule matches`;
+    default:
+      return end.because;
+  }
+}
+
+function ruleName(rule: RuleOrigin): string {
+  const place = rulePlace(rule);
+  return `${rule.kind} ${policyName(rule)}${place === undefined ? '' : ` ${place}`}`;
+}
