@@ -2,7 +2,7 @@
 import { policyName, type RuleOrigin, rulePlace } from '../../core/rows.ts';
 import type { EndExplanation } from '../../secure/policy/explain.ts';
 import type { PolicyWhy, PolicyWhyView } from '../agent/policy-why.ts';
-import { askNodes } from './ask-nodes.ts';
+import { askNodes, notFound } from './ask-nodes.ts';
 import { printValue } from './output.ts';
 import type { QueryOptions } from './query-command.ts';
 
@@ -14,8 +14,14 @@ export async function explainPolicy(
 ): Promise<void> {
   const query = new URLSearchParams({ from, to, port: options.port });
   const answers = await askNodes<PolicyWhyView>(options, `/v1/policy-why?${query}`);
-  const view = answers.find((answer) => answer.value !== undefined)?.value;
-  if (view === undefined) return;
+  const views = answers.flatMap((answer) => answer.value ?? []);
+  const view = views.find((each) => each.notFound === undefined);
+  if (view === undefined) {
+    const missing = views[0]?.notFound;
+    const error = missing && notFound(missing.reason, missing.hint);
+    if (error !== undefined) throw error;
+    return;
+  }
   if (options.output !== 'table') return printValue(view, options);
   process.stdout.write(view.answers.map(whyText).join('\n'));
   if (view.more > 0) process.stdout.write(`\n${view.more} more pairs: name one pod on each side.\n`);
