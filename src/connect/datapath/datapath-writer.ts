@@ -1,19 +1,13 @@
 // Carries classes, policy and addresses into the kernel. The order is the contract: a ruleset is complete before a peer
 // points to it, policy is there before an address has the class it judges, epochs move after everything they announce,
 // and what is no longer pointed to goes last. So no packet meets half of a policy, and no established one an old verdict.
-import {
-  type EndpointRow,
-  type IpcacheRow,
-  type PolicyPeerRow,
-  type PolicyPortRow,
-  policyPeerKey,
-  policyPortKey,
-} from '../../core/rows.ts';
+import type { EndpointRow, IpcacheRow, PolicyPeerRow, PolicyPortRow } from '../../core/rows.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { Direction, datapathMaps } from '../../kernel/datapath.gen.ts';
+import { datapathMaps } from '../../kernel/datapath.gen.ts';
 import type { MappedArray } from '../../kernel/mmap-array.ts';
 import { addressBytes, blockKey, epochSlot } from './address-keys.ts';
 import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-map.ts';
+import { createPolicyRows, type PolicyRows } from './policy-rows.ts';
 
 /** What is to change, as the policy compiler says it. */
 export interface DatapathDelta {
@@ -50,6 +44,8 @@ export interface DatapathWriter {
   raiseAll(): void;
   retry(): boolean;
   status(): KernelMapStatus[];
+  /** Policy that did not fit. */
+  policyStatus(): ReturnType<PolicyRows['status']>;
 }
 
 /** Takes the maps over as they are. */
@@ -60,6 +56,7 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
   const ports = createKernelMap(maps.policyPorts);
   const endpoints = createKernelMap(maps.endpoints);
   const all: readonly KernelMap[] = [ports, peers, ipcache, prefixes, endpoints];
+  const policy = createPolicyRows(peers, ports);
   const { epochs } = maps;
   const wordsPerSlot = epochs.strideBytes / 4;
 
@@ -90,23 +87,19 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     else ipcache.remove(datapathMaps.ipcache.key.encode({ addr: addressBytes(address) }), address);
   }
 
-  function putPeer(row: PolicyPeerRow): void {
-    peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
-  }
-
   return {
     apply(delta) {
-      for (const row of delta.ports.upsert) ports.put(portKey(row), portValue(row), policyPortKey(row));
-      for (const row of delta.peers.upsert) putPeer(row);
+      for (const row of delta.ports.upsert) policy.putPort(row);
+      for (const row of delta.peers.upsert) policy.putPeer(row);
       for (const row of delta.ipcache.upsert) putAddress(row);
       for (const address of delta.ipcache.delete) removeAddress(address);
-      for (const row of delta.peers.close) putPeer(row);
-      for (const row of delta.peers.delete) peers.remove(peerKey(row), policyPeerKey(row));
+      for (const row of delta.peers.close) policy.putPeer(row);
+      for (const row of delta.peers.delete) policy.removePeer(row);
       const changed = [...delta.ipcache.upsert.map((row) => row.address), ...delta.ipcache.delete];
       // A block that means something else concerns addresses that nobody can list.
       if (changed.some((address) => address.includes('/'))) raiseAll();
       else for (const address of [...changed, ...delta.subjects]) raise(addressBytes(address));
-      for (const row of delta.ports.delete) ports.remove(portKey(row), policyPortKey(row));
+      for (const row of delta.ports.delete) policy.removePort(row);
     },
     putEndpoint(row) {
       const none = new Uint8Array(16);
@@ -128,37 +121,15 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     retry() {
       const failing = () => all.reduce((sum, map) => sum + map.status().failing.length, 0);
       const before = failing();
-      if (before === 0) return false;
+      if (before === 0 && policy.status().waiting === 0) return false;
       for (const map of all) map.retry();
+      const fits = policy.retry();
       const left = failing();
       // What came late was announced before it was there.
-      if (left < before) raiseAll();
-      return left > 0;
+      if (left < before || fits) raiseAll();
+      return left > 0 || policy.status().waiting > 0;
     },
     status: () => all.map((map) => map.status()),
+    policyStatus: policy.status,
   };
-}
-
-function peerKey(row: PolicyPeerRow): Uint8Array {
-  const direction = row.direction === 'ingress' ? Direction.DIRECTION_INGRESS : Direction.DIRECTION_EGRESS;
-  return datapathMaps.policy_peer.key.encode({ subject: row.subject, peer: row.peer, direction });
-}
-
-function portKey(row: PolicyPortRow): Uint8Array {
-  return datapathMaps.policy_ports.key.encode({
-    prefixlen: 32 + row.prefixBits,
-    ruleset: row.ruleset,
-    protocol: row.protocol,
-    portHi: row.port >> 8,
-    portLo: row.port & 255,
-  });
-}
-
-function portValue(row: PolicyPortRow): Uint8Array {
-  return datapathMaps.policy_ports.value.encode({
-    cookie: row.cookie,
-    proxyPort: row.proxyPort,
-    allow: row.allow ? 1 : 0,
-    stagedAllow: row.stagedAllow ? 1 : 0,
-  });
 }

@@ -30,6 +30,8 @@ export interface KernelMapStatus {
 export interface KernelMap {
   readonly name: string;
   put(key: Uint8Array, value: Uint8Array, row: string): boolean;
+  /** What is in the kernel now. */
+  get(key: Uint8Array): Uint8Array | undefined;
   remove(key: Uint8Array, row: string): boolean;
   /** Everything that is to be there has been put once: removes what was not. */
   prune(): void;
@@ -100,6 +102,7 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
       } else if (before !== undefined && map.lookup(key) === undefined) adopted.added++;
       return write(key, value, row);
     },
+    get: (key) => map.lookup(key),
     remove(key, row) {
       before?.delete(keyText(key));
       return write(key, undefined, row);

@@ -58,6 +58,7 @@ function setUp() {
     raiseAll: () => void log.push('raise all'),
     retry: () => false,
     status: () => [],
+    policyStatus: () => ({ waiting: 0, closed: [] }),
   };
   const errors: unknown[] = [];
   const counts = { applied: 0 };
