@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
-import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
+import { createDatapathWriter, type DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
 import { type Datapath, loadDatapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
@@ -38,6 +38,7 @@ import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
 import { createPolicyFence } from './policy-fence.ts';
+import { policyRoom } from './policy-room.ts';
 import { followPolicies, type PolicySources, policyKinds } from './policy-sources.ts';
 import { type AgentServices, startServices } from './services.ts';
 import { type AgentSettings, ticks } from './settings.ts';
@@ -63,6 +64,7 @@ export interface Agent {
   /** Undefined when this node is not to announce. */
   readonly announcing: Announcing | undefined;
   readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
+  policyRows(): ReturnType<DatapathWriter['policyStatus']>;
   readonly sync: KernelSync;
   readonly pools: NodePools;
   readonly handleCni: (request: CniRequest) => Promise<CniResult | undefined>;
@@ -81,6 +83,7 @@ const syncWaitMs = 10_000;
 const publishWaitMs = 500;
 /** How long ADD waits for policies that were there before the pod: the runtime tries again after it. */
 const policyWaitMs = 5_000;
+const roomIntervalMs = 10_000;
 
 /** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
 export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
@@ -403,6 +406,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
   };
 
+  let toldOfRoom = 0;
   const pendingFolder = join(settings.stateDir, 'cni-deletes');
   const timers = [
     setInterval(
@@ -412,6 +416,14 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     setInterval(
       guarded('try rows again', () => writer.retry()),
       retryIntervalMs,
+    ),
+    setInterval(
+      guarded('look at the room for policy', () => {
+        const lines = policyRoom(writer.status(), compiler, (identity) => identities.get(identity)?.labels ?? []);
+        if (lines.length > toldOfRoom) for (const line of lines) log.warn(`there is little room left: ${line}`);
+        toldOfRoom = lines.length;
+      }),
+      roomIntervalMs,
     ),
     setInterval(
       guarded('save the state', () => {
@@ -481,6 +493,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     services,
     announcing,
     writerStatus: writer.status,
+    policyRows: writer.policyStatus,
     sync,
     pools,
     async handleCni(request) {

@@ -3,6 +3,7 @@ import { counterName, datapathMaps } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import { version } from '../cli/version.ts';
 import type { Agent } from './agent.ts';
+import { policyRoom } from './policy-room.ts';
 
 /** What `/v1/health` answers. */
 export interface HealthView {
@@ -18,13 +19,20 @@ const unfinishedShown = 20;
 
 /** Everything that is wrong now, a line each. Cheap: no map is read for it. */
 function problemsOf(agent: Agent): string[] {
-  const lost = agent.sources.watches().filter((watch) => !watch.connected);
+  const lost = [...agent.sources.watches(), ...agent.policies.watches()].filter((watch) => !watch.connected);
+  const { waiting, closed } = agent.policyRows();
   return [
     ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),
     ...agent
       .writerStatus()
       .filter((map) => map.failing.length > 0)
       .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
+    ...(waiting === 0
+      ? []
+      : [
+          `there is no room for ${waiting} rows of policy: they are tried again` +
+            (closed.length === 0 ? '' : `, and ${closed.length} directions of pods are closed meanwhile`),
+        ]),
     ...agent.reconcilers.flatMap((each) => {
       const { error } = each.statusCounts();
       if (error === 0) return [];
@@ -47,7 +55,8 @@ export function healthOf(agent: Agent): HealthView {
 /** The long answer. */
 export function statusOf(agent: Agent) {
   const { datapath } = agent;
-  const watches = agent.sources.watches();
+  const watches = [...agent.sources.watches(), ...agent.policies.watches()];
+  const labelsOf = (identity: number) => agent.sources.identities.get(identity)?.labels ?? [`identity ${identity}`];
   return {
     version,
     ...healthOf(agent),
@@ -74,6 +83,8 @@ export function statusOf(agent: Agent) {
       examples: [...agent.sources.refused.values()].slice(0, unfinishedShown),
     },
     maps: agent.writerStatus(),
+    /** Maps of policy that are nearly full, and what fills them. */
+    warnings: policyRoom(agent.writerStatus(), agent.compiler, labelsOf),
     programs: datapath.programs(),
     attachments: datapath.attachments.list(),
     counters: counterValues(agent),
