@@ -25,9 +25,10 @@ enum way {
 /* Ports tried for a connection before it is given up. */
 #define NAT_TRIES 16
 
-/* What was found: one of the two. */
+/* What was found: a flow with its backend, or a reply. */
 struct found {
 	struct service_flow *flow;
+	struct backend *backend;
 	struct service_reply *reply;
 	int fresh; /* the flow is not in the map yet: balance_begin() puts it there */
 };
@@ -44,33 +45,53 @@ static __always_inline int balanced_protocol(__u8 protocol)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == PROTO_SCTP;
 }
 
-/* The key under which a backend's answers are found. */
-static __always_inline void reply_key_of(struct service_flow_key *k, const struct service_flow *f, __u8 protocol)
+/* Behind which address the node translates; zeros: none. */
+static __always_inline const __u8 *nat_address(const struct lb_config *config, int ipv6)
 {
-	addr_copy(k->src, f->addr);
-	addr_copy(k->dst, f->nat_addr);
-	k->sport = f->port;
-	k->dport = f->nat_port;
-	k->protocol = protocol;
+	return ipv6 ? config->nat6 : config->nat4;
+}
+
+/* The key under which a backend's answers are found. */
+static __always_inline void reply_key_of(struct service_flow_key *k, const struct packet *p, const struct backend *b, const __u8 *nat_addr,
+					 __be16 nat_port)
+{
+	addr_copy(k->src, b->addr);
+	addr_copy(k->dst, nat_addr);
+	k->sport = b->port;
+	k->dport = nat_port;
+	k->protocol = p->protocol;
 	k->pad[0] = k->pad[1] = k->pad[2] = 0;
 }
 
-/* A port of ours for a connection to a backend: none that another one has. 0, or the reason to drop. */
-static __noinline int take_nat_port(const struct packet *p, struct service_flow *f, struct service_reply *r, struct service_flow_key *k,
-				    __u32 hash)
+static __always_inline void reply_begin(struct service_reply *r, const struct packet *p, const struct service_flow *f)
 {
-	__u32 i, seen, now = clock_ticks();
-
-	if (!p || !f || !r || !k)
-		return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+	__builtin_memset(r, 0, sizeof(*r));
 	addr_copy(r->client, p->src);
 	addr_copy(r->frontend, p->dst);
 	r->client_port = p->sport;
 	r->frontend_port = p->dport;
-	r->service = f->service;
-	r->last_seen = now;
+	r->last_seen = f->last_seen;
 	r->lifetime = f->lifetime;
-	reply_key_of(k, f, p->protocol);
+}
+
+static __always_inline int reply_is_of(const struct service_reply *r, const struct packet *p)
+{
+	return addr_equal(r->client, p->src) && r->client_port == p->sport && addr_equal(r->frontend, p->dst) && r->frontend_port == p->dport;
+}
+
+/* A port of ours for a connection to a backend: none that another one has. s->reply_key is complete but for the port,
+ * s->reply is what is to be found there. 0, or the reason to drop. */
+static __noinline int take_nat_port(const struct packet *p, struct service_flow *f, struct scratch *s, __u32 hash)
+{
+	struct service_flow_key *k;
+	struct service_reply *r;
+	__u32 i, seen, now;
+
+	if (!p || !f || !s)
+		return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+	k = &s->reply_key;
+	r = &s->reply;
+	now = r->last_seen;
 	for (i = 0; i < NAT_TRIES; i++) {
 		struct service_reply *other;
 
@@ -104,13 +125,9 @@ static __always_inline void way_recall(struct service_flow *f)
 	__u32 index = f->backend & (BACKEND_WAYS - 1);
 	struct backend_way *w = bpf_map_lookup_elem(&backend_ways, &index);
 
-	if (!w || w->backend != f->backend || w->generation != f->generation || f->last_seen - w->checked > HOP_LIFETIME)
+	if (!w || w->backend != f->backend || w->generation != f->generation || f->last_seen - w->way.checked > HOP_LIFETIME)
 		return;
-	__builtin_memcpy(f->macs, w->macs, 12);
-	f->macs_known = 1;
-	f->mtu = w->mtu;
-	f->hop_checked = w->checked;
-	f->ifindex = w->ifindex;
+	f->way = w->way;
 }
 
 static __always_inline void way_remember(const struct service_flow *f)
@@ -118,15 +135,12 @@ static __always_inline void way_remember(const struct service_flow *f)
 	__u32 index = f->backend & (BACKEND_WAYS - 1);
 	struct backend_way *w = bpf_map_lookup_elem(&backend_ways, &index);
 
-	if (!w || !f->macs_known)
+	if (!w || !f->way.macs_known)
 		return;
 	w->backend = 0; /* who reads meanwhile finds nobody's */
 	asm volatile("" ::: "memory");
-	__builtin_memcpy(w->macs, f->macs, 12);
 	w->generation = f->generation;
-	w->mtu = f->mtu;
-	w->ifindex = f->ifindex;
-	w->checked = f->hop_checked;
+	w->way = f->way;
 	asm volatile("" ::: "memory");
 	w->backend = f->backend;
 }
@@ -161,8 +175,6 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 	f->service = svc->id;
 	f->last_seen = clock_ticks();
 	f->lifetime = flow_lifetime(p->protocol);
-	f->port = b->port;
-	addr_copy(f->addr, b->addr);
 	if (b->flags & BACKEND_NODE)
 		f->flags = FLOW_STACK;
 	config = lb_config_read();
@@ -172,8 +184,7 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 		mine = config->flags & LB_DSR_TUNNEL ? (p->ipv6 ? config->node6 : config->node4) : NULL;
 		f->flags |= FLOW_DSR;
 	} else {
-		mine = p->ipv6 ? config->nat6 : config->nat4;
-		addr_copy(f->nat_addr, mine);
+		mine = nat_address(config, p->ipv6);
 		f->flags |= FLOW_SNAT;
 	}
 	/* The node does not know its block yet, or has none of this family: a flow from nowhere would outlive that. */
@@ -181,22 +192,28 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 		return -DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 	way_recall(f);
 	found->flow = f;
+	found->backend = b;
 	found->fresh = 1;
 	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
 }
 
 /* Makes the connection that balance_new() thought of: with a port of ours, and in the table. 0, or the reason to drop. */
-static __noinline int balance_begin(const struct packet *p, struct scratch *s)
+static __noinline int balance_begin(const struct packet *p, const struct backend *b, struct scratch *s)
 {
+	struct lb_config *config;
 	struct service_flow *f;
 	int reason;
 
-	if (!p || !s)
+	if (!p || !b || !s)
 		return DROP_CT_MAP_INSERTION_FAILED;
 	f = &s->flow;
 	if (f->flags & FLOW_SNAT) {
-		__builtin_memset(&s->reply, 0, sizeof(s->reply));
-		reason = take_nat_port(p, f, &s->reply, &s->reply_key, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol));
+		config = lb_config_read();
+		if (!config)
+			return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+		reply_begin(&s->reply, p, f);
+		reply_key_of(&s->reply_key, p, b, nat_address(config, p->ipv6), 0);
+		reason = take_nat_port(p, f, s, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol));
 		if (reason)
 			return reason;
 	}
@@ -208,6 +225,7 @@ static __always_inline int balance(const struct packet *p, struct scratch *s, st
 {
 	struct service *svc = service_lookup(p->dst, p->dport, p->protocol, SCOPE_OUTSIDE);
 	struct service_flow *f;
+	struct backend *b;
 
 	if (!svc) {
 		struct service_reply *r;
@@ -216,7 +234,7 @@ static __always_inline int balance(const struct packet *p, struct scratch *s, st
 		if (bpf_ntohs(p->dport) < NAT_PORT_MIN)
 			return WAY_NONE;
 		config = lb_config_read();
-		if (!config || !addr_equal(p->dst, p->ipv6 ? config->nat6 : config->nat4))
+		if (!config || !addr_equal(p->dst, nat_address(config, p->ipv6)))
 			return WAY_NONE;
 		flow_key_of(&s->flow_key, p);
 		r = bpf_map_lookup_elem(&service_replies, &s->flow_key);
@@ -228,28 +246,37 @@ static __always_inline int balance(const struct packet *p, struct scratch *s, st
 	}
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (!f || !flow_holds(f, p, now))
+	b = f ? flow_holds(f, p, now) : NULL;
+	if (!b)
 		return balance_new(p, svc, s, found);
 	if (f->flags & FLOW_LOCAL)
 		return WAY_HERE;
 	f->last_seen = now;
 	found->flow = f;
+	found->backend = b;
 	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
 }
 
 /* FIN and RST: what is over frees its port soon. Each direction has its own entry. */
-static __noinline int balance_closing(const struct packet *p, struct service_flow *f, struct service_reply *r, struct scratch *s)
+static __noinline int balance_closing(const struct packet *p, struct found *found, struct scratch *s)
 {
+	struct lb_config *config = lb_config_read();
 	__u8 *mine, *others = NULL;
 	struct service_flow_key *k;
+	struct service_reply *r;
+	struct service_flow *f;
 
-	if (!p || !s)
+	if (!p || !found || !s || !config)
 		return 0;
 	k = &s->reply_key;
+	f = found->flow;
+	r = found->reply;
 	if (f) {
 		mine = &f->flags;
-		reply_key_of(k, f, p->protocol);
-		r = f->flags & FLOW_SNAT ? bpf_map_lookup_elem(&service_replies, k) : NULL;
+		if ((f->flags & FLOW_SNAT) && found->backend) {
+			reply_key_of(k, p, found->backend, nat_address(config, p->ipv6), f->nat_port);
+			r = bpf_map_lookup_elem(&service_replies, k);
+		}
 		if (r)
 			others = &r->flags;
 	} else if (r) {
@@ -278,32 +305,24 @@ static __noinline int balance_closing(const struct packet *p, struct service_flo
 
 /* Once a second a flow that is translated makes sure that its answers still find their way. Where the table forgot the
  * answers and gave the port away, the flow is over: it would speak as somebody else's. 1 when it goes on. */
-static __noinline int keep_reply(const struct packet *p, struct service_flow *f, struct scratch *s)
+static __noinline int keep_reply(const struct packet *p, struct service_flow *f, const struct backend *b, struct scratch *s)
 {
+	struct lb_config *config = lb_config_read();
 	struct service_reply *r;
 
-	if (!p || !f || !s || !(f->flags & FLOW_SNAT))
+	if (!p || !f || !b || !s || !config || !(f->flags & FLOW_SNAT))
 		return 1;
-	reply_key_of(&s->reply_key, f, p->protocol);
+	reply_key_of(&s->reply_key, p, b, nat_address(config, p->ipv6), f->nat_port);
 	r = bpf_map_lookup_elem(&service_replies, &s->reply_key);
 	if (r) {
-		if (!addr_equal(r->client, p->src) || r->client_port != p->sport || !addr_equal(r->frontend, p->dst) ||
-		    r->frontend_port != p->dport) {
+		if (!reply_is_of(r, p)) {
 			f->generation ^= 1U << 31; /* nobody's: the next packet begins a flow of its own */
 			return 0;
 		}
 		r->last_seen = f->last_seen;
 		return 1;
 	}
-	r = &s->reply;
-	__builtin_memset(r, 0, sizeof(*r));
-	addr_copy(r->client, p->src);
-	addr_copy(r->frontend, p->dst);
-	r->client_port = p->sport;
-	r->frontend_port = p->dport;
-	r->service = f->service;
-	r->last_seen = f->last_seen;
-	r->lifetime = f->lifetime;
-	bpf_map_update_elem(&service_replies, &s->reply_key, r, BPF_NOEXIST);
+	reply_begin(&s->reply, p, f);
+	bpf_map_update_elem(&service_replies, &s->reply_key, &s->reply, BPF_NOEXIST);
 	return 1;
 }

@@ -23,17 +23,28 @@ static __always_inline __u32 flow_lifetime(__u8 protocol)
 	return protocol == IPPROTO_TCP || protocol == PROTO_SCTP ? lifetime_tcp_open : lifetime_other_open;
 }
 
-/* A flow keeps its backend while that is there; a connection that begins needs one that takes new ones. */
-static __always_inline int flow_holds(const struct service_flow *f, const struct packet *p, __u32 now)
+static __always_inline int is_tcp_opening(const struct packet *p)
 {
-	int opening = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* The backend that a flow was given, if it is still there. */
+static __always_inline struct backend *flow_backend(const struct service_flow *f)
+{
 	struct backend *b = backend_lookup(f->backend);
+
+	return b && (b->flags & BACKEND_USED) && b->generation == f->generation ? b : NULL;
+}
+
+/* A flow keeps its backend while that is there; a connection that begins needs one that takes new ones. Answers it, or
+ * NULL when the flow is over. */
+static __always_inline struct backend *flow_holds(const struct service_flow *f, const struct packet *p, __u32 now)
+{
+	struct backend *b = flow_backend(f);
 	__u32 idle = now - f->last_seen;
 
-	if (!b || !(b->flags & BACKEND_USED) || b->generation != f->generation)
-		return 0;
-	if (idle > f->lifetime && idle < (__u32)-1000)
-		return 0;
+	if (!b || (idle > f->lifetime && idle < (__u32)-1000))
+		return NULL;
 	/* What is over does not go on as another connection: that would end with the first one's lifetime. */
-	return !opening || ((b->flags & BACKEND_SERVING) && !(f->flags & FLOW_CLOSING));
+	return !is_tcp_opening(p) || ((b->flags & BACKEND_SERVING) && !(f->flags & FLOW_CLOSING)) ? b : NULL;
 }

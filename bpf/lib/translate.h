@@ -53,6 +53,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 {
 	struct affinity_key who __attribute__((aligned(8)));
 	__u32 now = clock_ticks(), number = 0, cause;
+	struct backend *b = NULL;
 	struct service_flow *f;
 	int reason;
 
@@ -61,11 +62,12 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
 	/* A flow of the balancer's is none of a pod's: what is left to the balancer there would pass by the pod's policy. */
-	if (f && flow_holds(f, p, now) && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL))) {
+	if (f && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL)))
+		b = flow_holds(f, p, now);
+	if (b) {
 		f->last_seen = now;
 	} else {
 		struct service *svc = frontend_of_packet(p, &s->judgement.to, hook);
-		struct backend *b;
 
 		if (!svc)
 			return NOT_TRANSLATED;
@@ -87,8 +89,6 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		f->service = svc->id;
 		f->last_seen = now;
 		f->lifetime = flow_lifetime(p->protocol);
-		f->port = b->port;
-		addr_copy(f->addr, b->addr);
 		f->flags = FLOW_LOCAL;
 		if (!p->later_fragment)
 			bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
@@ -98,18 +98,18 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 	addr_copy(s->meant.addr, p->dst);
 	s->meant.port = p->dport;
 	s->meant.service = f->service;
-	s->meant.hairpin = addr_equal(f->addr, p->src);
-	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	s->meant.hairpin = addr_equal(b->addr, p->src);
+	reason = nat_rewrite(skb, p, END_DST, b->addr, b->port);
 	if (reason)
 		return -reason;
-	addr_copy(p->dst, f->addr);
-	p->dport = f->port;
+	addr_copy(p->dst, b->addr);
+	p->dport = b->port;
 	if (s->meant.hairpin) {
-		gateway_of(s->flow.addr, p->ipv6);
-		reason = nat_rewrite(skb, p, END_SRC, s->flow.addr, p->sport);
+		gateway_of(s->flow_key.src, p->ipv6);
+		reason = nat_rewrite(skb, p, END_SRC, s->flow_key.src, p->sport);
 		if (reason)
 			return -reason;
-		addr_copy(p->src, s->flow.addr);
+		addr_copy(p->src, s->flow_key.src);
 	}
 	return TRANSLATED;
 }
@@ -134,6 +134,7 @@ __noinline int answer(struct __sk_buff *skb, const struct packet *p, const struc
 static __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct packet *inner, struct scratch *s)
 {
 	struct service_flow *f;
+	struct backend *b;
 
 	if (!p || !inner || !s || !addr_equal(inner->src, p->dst))
 		return 0;
@@ -144,13 +145,14 @@ static __noinline int translate_error(struct __sk_buff *skb, struct packet *p, s
 	s->flow_key.protocol = inner->protocol;
 	s->flow_key.pad[0] = s->flow_key.pad[1] = s->flow_key.pad[2] = 0;
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (!f || !(f->flags & FLOW_LOCAL))
+	b = f && (f->flags & FLOW_LOCAL) ? flow_backend(f) : NULL;
+	if (!b)
 		return 0;
-	if (nat_rewrite_inner(skb, p, inner, END_SRC << 16 | f->port, f->addr) || nat_rewrite(skb, p, END_DST, f->addr, 0))
+	if (nat_rewrite_inner(skb, p, inner, END_SRC << 16 | b->port, b->addr) || nat_rewrite(skb, p, END_DST, b->addr, 0))
 		return 0;
-	addr_copy(p->dst, f->addr);
-	addr_copy(inner->src, f->addr);
-	inner->sport = f->port;
+	addr_copy(p->dst, b->addr);
+	addr_copy(inner->src, b->addr);
+	inner->sport = b->port;
 	return 1;
 }
 

@@ -152,7 +152,8 @@ describe('services under attack and out of the ordinary', { skip }, () => {
       for (const { key: at, value } of replies.entries())
         if (at.dport === first.sourcePort) replies.update(at, { ...value, clientPort: 1 });
       for (const { key: at, value } of flows().entries())
-        if (at.sport === port) flows().update(at, { ...value, hopChecked: value.hopChecked - 2000 });
+        if (at.sport === port)
+          flows().update(at, { ...value, way: { ...value.way, checked: value.way.checked - 2000 } });
       fromWire(bed, 0, tcp(client, front, port, ['SYN']));
       const sent = fromWire(bed, 0, tcp(client, front, port, ['SYN']));
       assert.equal(sent.outcome, 'sent on');

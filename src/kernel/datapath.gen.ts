@@ -444,44 +444,66 @@ export const backend: Codec<Backend> = makeCodec<Backend>(
   }),
 );
 
+/** struct frame_way */
+export type FrameWay = {
+  ifindex: number;
+  checked: number;
+  mtu: number;
+  macs: Uint8Array;
+  macsKnown: number;
+};
+/** Bytes and byte offsets of struct frame_way. */
+export const FRAME_WAY_SIZE = 24;
+export const FrameWayOffset = {
+  ifindex: 0,
+  checked: 4,
+  mtu: 8,
+  macs: 10,
+  macsKnown: 22,
+} as const;
+export const frameWay: Codec<FrameWay> = makeCodec<FrameWay>(
+  24,
+  (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
+    view.setUint32(offset + 0, row.ifindex, true);
+    view.setUint32(offset + 4, row.checked, true);
+    view.setUint16(offset + 8, row.mtu, true);
+    writeBytes(view, offset + 10, 12, row.macs, 'frame_way.macs');
+    view.setUint8(offset + 22, row.macsKnown);
+  },
+  (view, offset) => ({
+    ifindex: view.getUint32(offset + 0, true),
+    checked: view.getUint32(offset + 4, true),
+    mtu: view.getUint16(offset + 8, true),
+    macs: readBytes(view, offset + 10, 12),
+    macsKnown: view.getUint8(offset + 22),
+  }),
+);
+
 /** struct backend_way */
 export type BackendWay = {
   backend: number;
   generation: number;
-  checked: number;
-  ifindex: number;
-  mtu: number;
-  macs: Uint8Array;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct backend_way. */
 export const BACKEND_WAY_SIZE = 32;
 export const BackendWayOffset = {
   backend: 0,
   generation: 4,
-  checked: 8,
-  ifindex: 12,
-  mtu: 16,
-  macs: 18,
+  way: 8,
 } as const;
 export const backendWay: Codec<BackendWay> = makeCodec<BackendWay>(
   32,
   (view, offset, row) => {
-    view.setUint8(offset + 30, 0);
-    view.setUint8(offset + 31, 0);
     view.setUint32(offset + 0, row.backend, true);
     view.setUint32(offset + 4, row.generation, true);
-    view.setUint32(offset + 8, row.checked, true);
-    view.setUint32(offset + 12, row.ifindex, true);
-    view.setUint16(offset + 16, row.mtu, true);
-    writeBytes(view, offset + 18, 12, row.macs, 'backend_way.macs');
+    frameWay.encodeInto(view, offset + 8, row.way);
   },
   (view, offset) => ({
     backend: view.getUint32(offset + 0, true),
     generation: view.getUint32(offset + 4, true),
-    checked: view.getUint32(offset + 8, true),
-    ifindex: view.getUint32(offset + 12, true),
-    mtu: view.getUint16(offset + 16, true),
-    macs: readBytes(view, offset + 18, 12),
+    way: frameWay.decodeFrom(view, offset + 8),
   }),
 );
 
@@ -1595,54 +1617,34 @@ export type ServiceFlow = {
   service: number;
   lastSeen: number;
   lifetime: number;
-  port: number;
   natPort: number;
-  addr: Uint8Array;
-  natAddr: Uint8Array;
   flags: number;
-  macsKnown: number;
-  macs: Uint8Array;
-  mtu: number;
-  ifindex: number;
-  hopChecked: number;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct service_flow. */
-export const SERVICE_FLOW_SIZE = 80;
+export const SERVICE_FLOW_SIZE = 48;
 export const ServiceFlowOffset = {
   backend: 0,
   generation: 4,
   service: 8,
   lastSeen: 12,
   lifetime: 16,
-  port: 20,
-  natPort: 22,
-  addr: 24,
-  natAddr: 40,
-  flags: 56,
-  macsKnown: 57,
-  macs: 58,
-  mtu: 70,
-  ifindex: 72,
-  hopChecked: 76,
+  natPort: 20,
+  flags: 22,
+  way: 24,
 } as const;
 export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
-  80,
+  48,
   (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
     view.setUint32(offset + 0, row.backend, true);
     view.setUint32(offset + 4, row.generation, true);
     view.setUint32(offset + 8, row.service, true);
     view.setUint32(offset + 12, row.lastSeen, true);
     view.setUint32(offset + 16, row.lifetime, true);
-    view.setUint16(offset + 20, row.port, false);
-    view.setUint16(offset + 22, row.natPort, false);
-    writeBytes(view, offset + 24, 16, row.addr, 'service_flow.addr');
-    writeBytes(view, offset + 40, 16, row.natAddr, 'service_flow.nat_addr');
-    view.setUint8(offset + 56, row.flags);
-    view.setUint8(offset + 57, row.macsKnown);
-    writeBytes(view, offset + 58, 12, row.macs, 'service_flow.macs');
-    view.setUint16(offset + 70, row.mtu, true);
-    view.setUint32(offset + 72, row.ifindex, true);
-    view.setUint32(offset + 76, row.hopChecked, true);
+    view.setUint16(offset + 20, row.natPort, false);
+    view.setUint8(offset + 22, row.flags);
+    frameWay.encodeInto(view, offset + 24, row.way);
   },
   (view, offset) => ({
     backend: view.getUint32(offset + 0, true),
@@ -1650,16 +1652,9 @@ export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
     service: view.getUint32(offset + 8, true),
     lastSeen: view.getUint32(offset + 12, true),
     lifetime: view.getUint32(offset + 16, true),
-    port: view.getUint16(offset + 20, false),
-    natPort: view.getUint16(offset + 22, false),
-    addr: readBytes(view, offset + 24, 16),
-    natAddr: readBytes(view, offset + 40, 16),
-    flags: view.getUint8(offset + 56),
-    macsKnown: view.getUint8(offset + 57),
-    macs: readBytes(view, offset + 58, 12),
-    mtu: view.getUint16(offset + 70, true),
-    ifindex: view.getUint32(offset + 72, true),
-    hopChecked: view.getUint32(offset + 76, true),
+    natPort: view.getUint16(offset + 20, false),
+    flags: view.getUint8(offset + 22),
+    way: frameWay.decodeFrom(view, offset + 24),
   }),
 );
 
@@ -1669,15 +1664,10 @@ export type ServiceReply = {
   frontend: Uint8Array;
   clientPort: number;
   frontendPort: number;
-  service: number;
   lastSeen: number;
   lifetime: number;
   flags: number;
-  macsKnown: number;
-  macs: Uint8Array;
-  mtu: number;
-  ifindex: number;
-  hopChecked: number;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct service_reply. */
 export const SERVICE_REPLY_SIZE = 72;
@@ -1686,47 +1676,35 @@ export const ServiceReplyOffset = {
   frontend: 16,
   clientPort: 32,
   frontendPort: 34,
-  service: 36,
-  lastSeen: 40,
-  lifetime: 44,
-  flags: 48,
-  macsKnown: 49,
-  macs: 50,
-  mtu: 62,
-  ifindex: 64,
-  hopChecked: 68,
+  lastSeen: 36,
+  lifetime: 40,
+  flags: 44,
+  way: 48,
 } as const;
 export const serviceReply: Codec<ServiceReply> = makeCodec<ServiceReply>(
   72,
   (view, offset, row) => {
+    view.setUint8(offset + 45, 0);
+    view.setUint8(offset + 46, 0);
+    view.setUint8(offset + 47, 0);
     writeBytes(view, offset + 0, 16, row.client, 'service_reply.client');
     writeBytes(view, offset + 16, 16, row.frontend, 'service_reply.frontend');
     view.setUint16(offset + 32, row.clientPort, false);
     view.setUint16(offset + 34, row.frontendPort, false);
-    view.setUint32(offset + 36, row.service, true);
-    view.setUint32(offset + 40, row.lastSeen, true);
-    view.setUint32(offset + 44, row.lifetime, true);
-    view.setUint8(offset + 48, row.flags);
-    view.setUint8(offset + 49, row.macsKnown);
-    writeBytes(view, offset + 50, 12, row.macs, 'service_reply.macs');
-    view.setUint16(offset + 62, row.mtu, true);
-    view.setUint32(offset + 64, row.ifindex, true);
-    view.setUint32(offset + 68, row.hopChecked, true);
+    view.setUint32(offset + 36, row.lastSeen, true);
+    view.setUint32(offset + 40, row.lifetime, true);
+    view.setUint8(offset + 44, row.flags);
+    frameWay.encodeInto(view, offset + 48, row.way);
   },
   (view, offset) => ({
     client: readBytes(view, offset + 0, 16),
     frontend: readBytes(view, offset + 16, 16),
     clientPort: view.getUint16(offset + 32, false),
     frontendPort: view.getUint16(offset + 34, false),
-    service: view.getUint32(offset + 36, true),
-    lastSeen: view.getUint32(offset + 40, true),
-    lifetime: view.getUint32(offset + 44, true),
-    flags: view.getUint8(offset + 48),
-    macsKnown: view.getUint8(offset + 49),
-    macs: readBytes(view, offset + 50, 12),
-    mtu: view.getUint16(offset + 62, true),
-    ifindex: view.getUint32(offset + 64, true),
-    hopChecked: view.getUint32(offset + 68, true),
+    lastSeen: view.getUint32(offset + 36, true),
+    lifetime: view.getUint32(offset + 40, true),
+    flags: view.getUint8(offset + 44),
+    way: frameWay.decodeFrom(view, offset + 48),
   }),
 );
 
@@ -1744,7 +1722,7 @@ export type Scratch = {
   refusal: Uint8Array;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 816;
+export const SCRATCH_SIZE = 784;
 export const ScratchOffset = {
   packet: 0,
   inner: 64,
@@ -1753,12 +1731,12 @@ export const ScratchOffset = {
   meant: 400,
   flowKey: 424,
   flow: 464,
-  reply: 544,
-  replyKey: 616,
-  refusal: 656,
+  reply: 512,
+  replyKey: 584,
+  refusal: 624,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  816,
+  784,
   (view, offset, row) => {
     packet.encodeInto(view, offset + 0, row.packet);
     packet.encodeInto(view, offset + 64, row.inner);
@@ -1767,9 +1745,9 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant.encodeInto(view, offset + 400, row.meant);
     serviceFlowKey.encodeInto(view, offset + 424, row.flowKey);
     serviceFlow.encodeInto(view, offset + 464, row.flow);
-    serviceReply.encodeInto(view, offset + 544, row.reply);
-    serviceFlowKey.encodeInto(view, offset + 616, row.replyKey);
-    writeBytes(view, offset + 656, 160, row.refusal, 'scratch.refusal');
+    serviceReply.encodeInto(view, offset + 512, row.reply);
+    serviceFlowKey.encodeInto(view, offset + 584, row.replyKey);
+    writeBytes(view, offset + 624, 160, row.refusal, 'scratch.refusal');
   },
   (view, offset) => ({
     packet: packet.decodeFrom(view, offset + 0),
@@ -1779,9 +1757,9 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant: meant.decodeFrom(view, offset + 400),
     flowKey: serviceFlowKey.decodeFrom(view, offset + 424),
     flow: serviceFlow.decodeFrom(view, offset + 464),
-    reply: serviceReply.decodeFrom(view, offset + 544),
-    replyKey: serviceFlowKey.decodeFrom(view, offset + 616),
-    refusal: readBytes(view, offset + 656, 160),
+    reply: serviceReply.decodeFrom(view, offset + 512),
+    replyKey: serviceFlowKey.decodeFrom(view, offset + 584),
+    refusal: readBytes(view, offset + 624, 160),
   }),
 );
 
