@@ -355,7 +355,7 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 	}
 	if (f->way.mtu && len + room > f->way.mtu)
 		return XDP_PASS;
-	if (found->fresh && balance_begin(p, b, s))
+	if (found->fresh && balance_begin(p, found, s))
 		return XDP_PASS;
 	if (!rewrite(ctx, p, what, nat_addr, f->nat_port, b->addr, b->port, ipv6))
 		return XDP_PASS;

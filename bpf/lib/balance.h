@@ -11,6 +11,12 @@
 #include "service.h"
 #include "service_flow.h"
 
+/* A flow that is not in the map. */
+enum fresh {
+	FRESH_KEPT = 1,	   /* it is to be */
+	FRESH_DERIVED = 2, /* the next packet leads to the same one */
+};
+
 enum way {
 	WAY_NONE = 0,	  /* no service's packet */
 	WAY_HERE = 1,	  /* to a pod of this node, or to nobody: the connection table's matter */
@@ -30,7 +36,8 @@ struct found {
 	struct service_flow *flow;
 	struct backend *backend;
 	struct service_reply *reply;
-	int fresh; /* the flow is not in the map yet: balance_begin() puts it there */
+	__u32 hash; /* of the connection, where it is fresh */
+	int fresh; /* the flow is not in the map: balance_begin() makes it, see flow_is_kept() */
 };
 
 static __always_inline struct lb_config *lb_config_read(void)
@@ -79,44 +86,59 @@ static __always_inline int reply_is_of(const struct service_reply *r, const stru
 	return addr_equal(r->client, p->src) && r->client_port == p->sport && addr_equal(r->frontend, p->dst) && r->frontend_port == p->dport;
 }
 
-/* A port of ours for a connection to a backend: none that another one has. s->reply_key is complete but for the port,
- * s->reply is what is to be found there. 0, or the reason to drop. */
-static __noinline int take_nat_port(const struct packet *p, struct service_flow *f, struct scratch *s, __u32 hash)
+/* The ports that a connection tries, the same ones in the same order each time. Steps are odd, so that all are come by. */
+static __always_inline __be16 nat_port(__u32 hash, __u32 i)
+{
+	return bpf_htons(NAT_PORT_MIN + (hash + i * ((hash >> 16) | 1)) % (NAT_PORT_MAX - NAT_PORT_MIN + 1));
+}
+
+/* A port of ours for a connection to a backend: its own where the table of flows forgot it, else one that no other has.
+ * s->reply_key is complete but for the port, s->reply is what is to be found there. Answers how many ports were passed
+ * over, or minus the reason to drop. Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline int take_nat_port(const struct packet *p, struct scratch *s, __u32 hash)
 {
 	struct service_flow_key *k;
 	struct service_reply *r;
 	__u32 i, seen, now;
 
-	if (!p || !f || !s)
-		return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+	if (!p || !s)
+		return -DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 	k = &s->reply_key;
 	r = &s->reply;
 	now = r->last_seen;
 	for (i = 0; i < NAT_TRIES; i++) {
 		struct service_reply *other;
 
-		/* Steps are odd, so that all ports are come by. */
-		k->dport = bpf_htons(NAT_PORT_MIN + (hash + i * ((hash >> 16) | 1)) % (NAT_PORT_MAX - NAT_PORT_MIN + 1));
+		k->dport = nat_port(hash, i);
 		if (p->protocol == PROTO_SCTP) /* its checksum is of the whole packet: it keeps the port */
 			k->dport = p->sport;
 		if (bpf_ntohs(k->dport) < NAT_PORT_MIN)
 			break;
-		if (!bpf_map_update_elem(&service_replies, k, r, BPF_NOEXIST)) {
-			f->nat_port = k->dport;
-			return 0;
-		}
+		s->flow.nat_port = k->dport;
 		other = bpf_map_lookup_elem(&service_replies, k);
-		seen = other ? other->last_seen : now;
+		if (!other) {
+			if (!bpf_map_update_elem(&service_replies, k, r, BPF_NOEXIST))
+				return i;
+			other = bpf_map_lookup_elem(&service_replies, k);
+		}
+		if (!other)
+			continue;
+		/* What is over does not go on as another connection: the backend may not be done with the first. */
+		if (reply_is_of(other, p) && !(other->flags & FLOW_CLOSING) && other->lifetime != lifetime_tcp_closing) {
+			other->last_seen = now;
+			other->lifetime = r->lifetime;
+			return i;
+		}
+		seen = other->last_seen;
 		/* Of two CPUs that find it over, one gets it. */
-		if (other && now - seen > other->lifetime && now - seen < (__u32)-1000 &&
+		if (now - seen > other->lifetime && now - seen < (__u32)-1000 &&
 		    __sync_val_compare_and_swap(&other->last_seen, seen, now) == seen) {
 			bpf_map_update_elem(&service_replies, k, r, BPF_ANY);
-			f->nat_port = k->dport;
-			return 0;
+			return i;
 		}
 	}
 	count(COUNTER_NAT_FAILED);
-	return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
+	return -DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 }
 
 /* The way to a backend as another connection to it found it a moment ago. */
@@ -145,10 +167,10 @@ static __always_inline void way_remember(const struct service_flow *f)
 	w->backend = f->backend;
 }
 
-/* A connection that is not known yet: picks its backend. */
-static __noinline int balance_new(const struct packet *p, const struct service *svc, struct scratch *s, struct found *found)
+/* A connection that is not known yet: picks its backend. known: the map has a flow of these ends that is over. */
+static __always_inline int balance_new(const struct packet *p, const struct service *svc, struct scratch *s, struct found *found, int known,
+				       __u32 now)
 {
-	struct affinity_key who __attribute__((aligned(8)));
 	__u32 number = 0, cause;
 	struct ipcache_entry *from;
 	struct service_flow *f;
@@ -156,16 +178,14 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 	const __u8 *mine;
 	struct backend *b;
 
-	if (!p || !svc || !s || !found)
-		return WAY_NONE;
 	/* This node and its pods do not come in over a device. */
 	from = bpf_map_lookup_elem(&ipcache, p->src);
 	if (from && (from->ifindex || (from->flags & IPCACHE_THIS_NODE)))
 		return -DROP_INVALID_SOURCE_IP;
 	if (!service_admits(svc, p->src))
 		return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
-	affinity_key_of_client(&who, p->src);
-	b = service_pick(svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &who, &number, &cause);
+	found->hash = connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol);
+	b = flow_pick(p, svc, found->hash, &number, &cause);
 	if (!b || (b->flags & BACKEND_LOCAL))
 		return WAY_HERE;
 	f = &s->flow;
@@ -173,7 +193,7 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 	f->backend = number;
 	f->generation = b->generation;
 	f->service = svc->id;
-	f->last_seen = clock_ticks();
+	f->last_seen = now;
 	f->lifetime = flow_lifetime(p->protocol);
 	if (b->flags & BACKEND_NODE)
 		f->flags = FLOW_STACK;
@@ -193,18 +213,18 @@ static __noinline int balance_new(const struct packet *p, const struct service *
 	way_recall(f);
 	found->flow = f;
 	found->backend = b;
-	found->fresh = 1;
+	found->fresh = flow_is_kept(p, known, cause) ? FRESH_KEPT : FRESH_DERIVED;
 	return f->flags & FLOW_STACK ? WAY_STACK : WAY_BACKEND;
 }
 
 /* Makes the connection that balance_new() thought of: with a port of ours, and in the table. 0, or the reason to drop. */
-static __noinline int balance_begin(const struct packet *p, const struct backend *b, struct scratch *s)
+static __always_inline int balance_begin(const struct packet *p, const struct found *found, struct scratch *s)
 {
 	struct lb_config *config;
 	struct service_flow *f;
-	int reason;
+	int tries = 0;
 
-	if (!p || !b || !s)
+	if (!found->backend)
 		return DROP_CT_MAP_INSERTION_FAILED;
 	f = &s->flow;
 	if (f->flags & FLOW_SNAT) {
@@ -212,11 +232,21 @@ static __noinline int balance_begin(const struct packet *p, const struct backend
 		if (!config)
 			return DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
 		reply_begin(&s->reply, p, f);
-		reply_key_of(&s->reply_key, p, b, nat_address(config, p->ipv6), 0);
-		reason = take_nat_port(p, f, s, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol));
-		if (reason)
-			return reason;
+		if (found->fresh == FRESH_DERIVED)
+			s->reply.lifetime = is_tcp_opening(p) ? lifetime_tcp_opening : lifetime_tcp_closing;
+		reply_key_of(&s->reply_key, p, found->backend, nat_address(config, p->ipv6), nat_port(found->hash, 0));
+		f->nat_port = s->reply_key.dport;
+		/* Of what begins, the first one is mostly free. SCTP keeps its port, and the rest has one already. */
+		if (!(is_tcp_opening(p) || p->protocol == IPPROTO_UDP) ||
+		    bpf_map_update_elem(&service_replies, &s->reply_key, &s->reply, BPF_NOEXIST)) {
+			tries = take_nat_port(p, s, found->hash);
+			if (tries < 0)
+				return -tries;
+		}
 	}
+	/* Which port it is that was not the first would not be found again for sure. */
+	if (found->fresh == FRESH_DERIVED && !tries)
+		return 0;
 	return bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY) ? DROP_CT_MAP_INSERTION_FAILED : 0;
 }
 
@@ -248,7 +278,7 @@ static __always_inline int balance(const struct packet *p, struct scratch *s, st
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
 	b = f ? flow_holds(f, p, now) : NULL;
 	if (!b)
-		return balance_new(p, svc, s, found);
+		return balance_new(p, svc, s, found, f != NULL, now);
 	if (f->flags & FLOW_LOCAL)
 		return WAY_HERE;
 	f->last_seen = now;

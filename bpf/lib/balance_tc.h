@@ -330,7 +330,7 @@ static __noinline int balance_skb(struct __sk_buff *skb, int ipv6)
 	if (way < 0)
 		return drop(skb, p, &c, -way);
 	if (found.fresh) {
-		int reason = balance_begin(p, found.backend, s);
+		int reason = balance_begin(p, &found, s);
 
 		if (reason)
 			return drop(skb, p, &c, reason);

@@ -83,6 +83,13 @@ struct {
 } service_replies SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVICE_OPENINGS);
+	__type(key, __u32);
+	__type(value, struct service_opening);
+} service_openings SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, BACKEND_WAYS);
 	__type(key, __u32);

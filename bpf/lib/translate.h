@@ -51,17 +51,17 @@ static __always_inline struct service *frontend_of_packet(const struct packet *p
  * enum translation, or minus the reason to drop. */
 __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
 {
-	struct affinity_key who __attribute__((aligned(8)));
 	__u32 now = clock_ticks(), number = 0, cause;
 	struct backend *b = NULL;
 	struct service_flow *f;
-	int reason;
+	int reason, known;
 
 	if (!p || !s || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != PROTO_SCTP))
 		return NOT_TRANSLATED;
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
 	/* A flow of the balancer's is none of a pod's: what is left to the balancer there would pass by the pod's policy. */
+	known = f != NULL;
 	if (f && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL)))
 		b = flow_holds(f, p, now);
 	if (b) {
@@ -74,8 +74,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		s->meant.service = svc->id;
 		if (!service_admits(svc, p->src))
 			return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
-		affinity_key_of_client(&who, p->src);
-		b = service_pick(svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &who, &number, &cause);
+		b = flow_pick(p, svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &number, &cause);
 		if (!b)
 			return -DROP_SERVICE_BACKEND_NOT_FOUND;
 		if (hook == HOOK_DEVICE && !(b->flags & BACKEND_LOCAL)) {
@@ -90,7 +89,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		f->last_seen = now;
 		f->lifetime = flow_lifetime(p->protocol);
 		f->flags = FLOW_LOCAL;
-		if (!p->later_fragment)
+		if (!p->later_fragment && flow_is_kept(p, known, cause))
 			bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
 	}
 	if (!(f->flags & FLOW_LOCAL))

@@ -340,6 +340,13 @@ describe('services on packets', { skip }, () => {
       const front = add(frontend([pod('near')]));
       const port = nextPort();
       fromWire(bed, 0, syn(client, front, six, port, 80));
+      fromWire(
+        bed,
+        0,
+        withChecksum(
+          tcpPacket({ from: client, to: front, six, sourcePort: port, destinationPort: 80, flags: ['ACK'] }),
+        ),
+      );
       const answer = tcpPacket({
         from: front,
         to: client,

@@ -1829,6 +1829,37 @@ export const serviceKey: Codec<ServiceKey> = makeCodec<ServiceKey>(
   }),
 );
 
+/** struct service_opening */
+export type ServiceOpening = {
+  client: bigint[];
+  who: bigint;
+  backend: bigint;
+  check: bigint;
+};
+/** Bytes and byte offsets of struct service_opening. */
+export const SERVICE_OPENING_SIZE = 40;
+export const ServiceOpeningOffset = {
+  client: 0,
+  who: 16,
+  backend: 24,
+  check: 32,
+} as const;
+export const serviceOpening: Codec<ServiceOpening> = makeCodec<ServiceOpening>(
+  40,
+  (view, offset, row) => {
+    view.setBigUint64(offset + 0 + 0, row.client[0]!, true); view.setBigUint64(offset + 0 + 8, row.client[1]!, true);
+    view.setBigUint64(offset + 16, row.who, true);
+    view.setBigUint64(offset + 24, row.backend, true);
+    view.setBigUint64(offset + 32, row.check, true);
+  },
+  (view, offset) => ({
+    client: [view.getBigUint64(offset + 0 + 0, true), view.getBigUint64(offset + 0 + 8, true)],
+    who: view.getBigUint64(offset + 16, true),
+    backend: view.getBigUint64(offset + 24, true),
+    check: view.getBigUint64(offset + 32, true),
+  }),
+);
+
 /** struct service_slots */
 export type ServiceSlots = {
   backend: number[];
@@ -2006,6 +2037,7 @@ export const datapathMaps = {
   scratch: { name: 'scratch', type: 6, maxEntries: 1, flags: 0, perCpu: true, key: u32Codec, value: scratch } satisfies MapSpec<number, Scratch>,
   service_affinity: { name: 'service_affinity', type: 9, maxEntries: 16384, flags: 0, perCpu: false, key: affinityKey, value: affinity } satisfies MapSpec<AffinityKey, Affinity>,
   service_flows: { name: 'service_flows', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: serviceFlow } satisfies MapSpec<ServiceFlowKey, ServiceFlow>,
+  service_openings: { name: 'service_openings', type: 2, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: serviceOpening } satisfies MapSpec<number, ServiceOpening>,
   service_replies: { name: 'service_replies', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: serviceReply } satisfies MapSpec<ServiceFlowKey, ServiceReply>,
   services: { name: 'services', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: serviceKey, value: service } satisfies MapSpec<ServiceKey, Service>,
   socket_peers: { name: 'socket_peers', type: 9, maxEntries: 49152, flags: 0, perCpu: false, key: socketPeerKey, value: socketPeer } satisfies MapSpec<SocketPeerKey, SocketPeer>,

@@ -78,6 +78,7 @@ export function createBedServices(
         'lb_config',
         'service_flows',
         'service_replies',
+        'service_openings',
         'service_affinity',
         'ipcache',
         'counters',
