@@ -276,7 +276,7 @@ static __always_inline int balance(const struct packet *p, struct scratch *s, st
 	}
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	b = f ? flow_holds(f, p, now) : NULL;
+	b = f && f->service == svc->id ? flow_holds(f, p, now) : NULL; /* the frontend may be another Service's now */
 	if (!b)
 		return balance_new(p, svc, s, found, f != NULL, now);
 	if (f->flags & FLOW_LOCAL)

@@ -130,7 +130,7 @@ static __noinline int unpack(struct __sk_buff *skb, struct packet *p, struct scr
 	f->service = svc->id;
 	f->last_seen = clock_ticks();
 	f->lifetime = flow_lifetime(s->flow_key.protocol);
-	f->flags = FLOW_LOCAL;
+	f->flags = FLOW_LOCAL | FLOW_DSR;
 	bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
 	if (bpf_skb_adjust_room(skb, p->ipv6 ? -40 : -20, BPF_ADJ_ROOM_MAC, 0) < 0)
 		return -DROP_INVALID_PACKET_DROPPED;

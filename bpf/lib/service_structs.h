@@ -42,6 +42,7 @@ struct service {
 	__u32 slot_count; /* 0: nobody to serve */
 	__u32 affinity_seconds;
 	__u32 flags;
+	__u32 owner; /* hash of the Service and port: whoever has the frontend next gets another id */
 };
 
 /* lb_slots: numbers of backends. */

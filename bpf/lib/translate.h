@@ -54,6 +54,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 	__u32 now = clock_ticks(), number = 0, cause;
 	struct backend *b = NULL;
 	struct service_flow *f;
+	struct service *svc;
 	int reason, known;
 
 	if (!p || !s || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != PROTO_SCTP))
@@ -62,13 +63,14 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
 	/* A flow of the balancer's is none of a pod's: what is left to the balancer there would pass by the pod's policy. */
 	known = f != NULL;
-	if (f && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL)))
+	svc = frontend_of_packet(p, &s->judgement.to, hook);
+	/* The frontend may be another Service's now. What came in a tunnel may name one that only another node has. */
+	if (f && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL)) && 
+	    (svc ? svc->id == f->service : hook == HOOK_DEVICE && (f->flags & FLOW_DSR)))
 		b = flow_holds(f, p, now);
 	if (b) {
 		f->last_seen = now;
 	} else {
-		struct service *svc = frontend_of_packet(p, &s->judgement.to, hook);
-
 		if (!svc)
 			return NOT_TRANSLATED;
 		s->meant.service = svc->id;

@@ -197,6 +197,22 @@ describe('services under attack and out of the ordinary', { skip }, () => {
       assert.notEqual(readPacket(sent.data).sourcePort, first.sourcePort);
     });
 
+    test(`an address that moves to another service leads to that one's backends, whoever asked before (${name})`, () => {
+      for (const [first, second] of [
+        ['far', 'far2'],
+        ['near', 'evil'],
+      ] as const) {
+        const front = add([pod(first)]);
+        add([pod(first)]); // The first service lives on, and so does its backend.
+        const port = nextPort();
+        const goesTo = (flag: TcpFlag) =>
+          readPacket(fromWire(bed, 0, tcp(client, front, port, [flag])).data).destination;
+        assert.deepEqual([goesTo('SYN'), goesTo('ACK')], [pod(first)[key], pod(first)[key]]);
+        services.add({ ...front, service: 'default/other', backends: [pod(second)] });
+        assert.deepEqual([goesTo('SYN'), goesTo('ACK')], [pod(second)[key], pod(second)[key]]);
+      }
+    });
+
     test(`SCTP keeps its port on the way to a backend elsewhere (${name})`, () => {
       const front = add([pod('far')], { protocol: 'SCTP', targetPort: 80 });
       const port = nextPort();

@@ -1770,24 +1770,27 @@ export type Service = {
   slotCount: number;
   affinitySeconds: number;
   flags: number;
+  owner: number;
 };
 /** Bytes and byte offsets of struct service. */
-export const SERVICE_SIZE = 20;
+export const SERVICE_SIZE = 24;
 export const ServiceOffset = {
   id: 0,
   firstSlot: 4,
   slotCount: 8,
   affinitySeconds: 12,
   flags: 16,
+  owner: 20,
 } as const;
 export const service: Codec<Service> = makeCodec<Service>(
-  20,
+  24,
   (view, offset, row) => {
     view.setUint32(offset + 0, row.id, true);
     view.setUint32(offset + 4, row.firstSlot, true);
     view.setUint32(offset + 8, row.slotCount, true);
     view.setUint32(offset + 12, row.affinitySeconds, true);
     view.setUint32(offset + 16, row.flags, true);
+    view.setUint32(offset + 20, row.owner, true);
   },
   (view, offset) => ({
     id: view.getUint32(offset + 0, true),
@@ -1795,6 +1798,7 @@ export const service: Codec<Service> = makeCodec<Service>(
     slotCount: view.getUint32(offset + 8, true),
     affinitySeconds: view.getUint32(offset + 12, true),
     flags: view.getUint32(offset + 16, true),
+    owner: view.getUint32(offset + 20, true),
   }),
 );
 
