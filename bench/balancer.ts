@@ -78,7 +78,17 @@ async function measureLoad(turned: boolean): Promise<void> {
       return times.sort((a, b) => a - b);
     };
     const make = (to: { ipv4: string; ipv6: string }, six: boolean, port: number, flags: ('SYN' | 'ACK')[]) =>
-      withChecksum(tcpPacket({ from: client, to, six, sourcePort: port, destinationPort: 80, flags }));
+      withChecksum(
+        tcpPacket({
+          from: client,
+          to,
+          six,
+          sourcePort: port,
+          destinationPort: 80,
+          flags,
+          destinationMac: here.deviceMac,
+        }),
+      );
     const base = quantile(
       measure('XDP', empty, () => make(other, false, 1, ['ACK']), [2]),
       0.5,

@@ -321,6 +321,21 @@ static __always_inline int add_tunnel(struct xdp_md *ctx, const struct backend *
 	return 1;
 }
 
+/* Is the frame for this device? It is the one that packets leave by, so the way's source is its MAC. */
+static __always_inline int is_for(struct xdp_md *ctx, const struct frame_way *way)
+{
+	void *data = (void *)(long)ctx->data;
+	const __u16 *mine = (const __u16 *)(way->macs + 6);
+	__u16 *to = data;
+
+	return data + ETH_HLEN <= (void *)(long)ctx->data_end && to[0] == mine[0] && to[1] == mine[1] && to[2] == mine[2];
+}
+
+static __always_inline int is_closing(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST));
+}
+
 static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, struct found *found, struct scratch *s, __u32 now, int ipv6)
 {
 	__u32 room = 0, len = (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN;
@@ -353,10 +368,14 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 		if (!found->fresh && !keep_reply(p, f, b, s))
 			return XDP_PASS;
 	}
-	if (f->way.mtu && len + room > f->way.mtu)
+	if (!is_for(ctx, &f->way) || (f->way.mtu && len + room > f->way.mtu))
 		return XDP_PASS;
-	if (found->fresh && balance_begin(p, found, s))
-		return XDP_PASS;
+	if (found->fresh) {
+		if (balance_begin(p, found, s))
+			return XDP_PASS;
+	} else if (is_closing(p)) {
+		balance_closing(p, found, s);
+	}
 	if (!rewrite(ctx, p, what, nat_addr, f->nat_port, b->addr, b->port, ipv6))
 		return XDP_PASS;
 	if (what == 0) {
@@ -368,15 +387,19 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 	return send(ctx, f->way.macs, f->way.ifindex);
 }
 
-static __always_inline int to_client(struct xdp_md *ctx, struct packet *p, struct service_reply *r, __u32 now, int ipv6)
+static __always_inline int to_client(struct xdp_md *ctx, struct packet *p, struct found *found, struct scratch *s, __u32 now, int ipv6)
 {
+	struct service_reply *r = found->reply;
+
 	if (!r->way.macs_known || now - r->way.checked > HOP_LIFETIME) {
 		if (!look_up_way(ctx, r->frontend, r->client, &r->way, ipv6))
 			return XDP_PASS;
 		r->way.checked = now;
 	}
-	if (r->way.mtu && (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN > r->way.mtu)
+	if (!is_for(ctx, &r->way) || (r->way.mtu && (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN > r->way.mtu))
 		return XDP_PASS;
+	if (is_closing(p))
+		balance_closing(p, found, s);
 	if (!rewrite(ctx, p, 3, r->frontend, r->frontend_port, r->client, r->client_port, ipv6))
 		return XDP_PASS;
 	return send(ctx, r->way.macs, r->way.ifindex);
@@ -399,10 +422,8 @@ static __always_inline int handle(struct xdp_md *ctx, int ipv6)
 	way = balance(&p, s, &found, now);
 	if (way != WAY_BACKEND && way != WAY_CLIENT)
 		return XDP_PASS; /* of what is to be dropped, too, tc tells the reason */
-	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)) && !found.fresh)
-		balance_closing(&p, &found, s);
 	if (found.reply)
-		return to_client(ctx, &p, found.reply, now, ipv6);
+		return to_client(ctx, &p, &found, s, now, ipv6);
 	return found.flow ? to_backend(ctx, &p, &found, s, now, ipv6) : XDP_PASS;
 }
 

@@ -12,7 +12,7 @@ import { icmpErrorPacket, type PacketEnd, tcpPacket, udpPacket } from '../../tes
 import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
 import { type BedFrontend, type BedServices, createBedServices, natEnd } from '../../test/bed/services.ts';
 import { denyIngress } from './policy-lines.ts';
-import { counter, fromPod, fromWire } from './probe.ts';
+import { asFramed, counter, framedFor, fromPod, fromWire } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const families = [
@@ -88,7 +88,9 @@ describe('services on packets', { skip }, () => {
   /** The same packet through the balancer in XDP. */
   function throughXdp(node: number, packet: Uint8Array): { action: 'pass' | 'sent' | 'dropped'; data: Uint8Array } {
     const { retval, data } = withNetns(bed.nodes[node]!.netnsFd, () =>
-      testRun(services.xdp[node]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[node]!.deviceIfindex }),
+      testRun(services.xdp[node]!.program('balance_xdp').fd, framedFor(bed.nodes[node]!, packet), {
+        xdpIfindex: bed.nodes[node]!.deviceIfindex,
+      }),
     );
     const action = ({ 1: 'dropped', 2: 'pass', 3: 'sent', 4: 'sent' } as const)[retval];
     assert.ok(action !== undefined, `XDP answered ${retval}`);
@@ -321,6 +323,35 @@ describe('services on packets', { skip }, () => {
       });
     }
 
+    test(`frames for others are left alone, in tc and XDP (${name})`, () => {
+      const front = add(frontend([pod('far')]));
+      const flag = (port: number, flags: ('SYN' | 'ACK')[], to: PacketEnd) =>
+        withChecksum(
+          tcpPacket({
+            from: client,
+            to,
+            six,
+            sourcePort: port,
+            destinationPort: 80,
+            flags,
+            destinationMac: '02:00:00:00:00:77',
+          }),
+        );
+      const port = nextPort();
+      for (const node of [0, 0]) fromWire(bed, node, syn(client, front, six, port, 80)); // finds out the way
+      const balanced = counter(bed.nodes[0]!, 'COUNTER_BALANCED');
+      for (const packet of [flag(port, ['ACK'], front), flag(nextPort(), ['SYN'], front)]) {
+        const node = bed.nodes[0]!;
+        assert.equal(asFramed(bed, 0, packet).outcome, 'left to the kernel');
+        const { retval, data } = withNetns(node.netnsFd, () =>
+          testRun(services.xdp[0]!.program('balance_xdp').fd, packet, { xdpIfindex: node.deviceIfindex }),
+        );
+        assert.deepEqual([retval, Buffer.compare(data, packet)], [2, 0]);
+      }
+      assert.equal(asFramed(bed, 0, flag(nextPort(), ['SYN'], pod('near'))).outcome, 'left to the kernel');
+      assert.equal(counter(bed.nodes[0]!, 'COUNTER_BALANCED'), balanced);
+    });
+
     test(`with direct return a connection outlives the node that took it: another one finds the same backend (${name})`, () => {
       const front = add(frontend([pod('far')], { directReturn: true }));
       const port = nextPort();
@@ -417,7 +448,9 @@ describe('services on packets, inside other packets', { skip }, () => {
         let data = fromWire(bed, 0, packet).data;
         if (hook === 'XDP') {
           const run = withNetns(bed.nodes[0]!.netnsFd, () =>
-            testRun(services.xdp[0]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[0]!.deviceIfindex }),
+            testRun(services.xdp[0]!.program('balance_xdp').fd, framedFor(bed.nodes[0]!, packet), {
+              xdpIfindex: bed.nodes[0]!.deviceIfindex,
+            }),
           );
           assert.ok(run.retval === 3 || run.retval === 4, `XDP answered ${run.retval}`);
           data = run.data;
