@@ -362,7 +362,8 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 	s->meant.hairpin = 0;
 	if (!e) {
 		look_at_ends(&s->judgement, p);
-		if (hook == HOOK_DEVICE && s->judgement.to.ifindex &&
+		/* Nodes put packets for backends into others; what pods put into others is theirs, and judged like anything. */
+		if (hook == HOOK_DEVICE && s->judgement.to.ifindex && !is_pod(s->judgement.from.identity) &&
 		    p->protocol == (p->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP)) {
 			struct drop_context c = {};
 

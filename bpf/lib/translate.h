@@ -11,9 +11,16 @@
 #include "service.h"
 #include "service_flow.h"
 
+#define IDENTITY_UNMANAGED 3
 #define IDENTITY_REMOTE_NODE 6
 /* Identities from here on are pods of the cluster: never frontends. */
 #define IDENTITY_FIRST_POD 256
+
+/* A pod of the cluster, also one that is not known yet. */
+static __always_inline int is_pod(__u32 identity)
+{
+	return identity >= IDENTITY_FIRST_POD || identity == IDENTITY_UNMANAGED;
+}
 
 enum translation {
 	NOT_TRANSLATED = 0, /* no service */

@@ -8,7 +8,7 @@ import { setNeighbour } from '../../src/kernel/neighbours.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
-import { icmpErrorPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
+import { icmpErrorPacket, ipPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
 import { type BedFrontend, type BedServices, createBedServices, natEnd } from '../../test/bed/services.ts';
 import { denyIngress } from './policy-lines.ts';
@@ -478,6 +478,23 @@ describe('services on packets, inside other packets', { skip }, () => {
         assert.ok(checksumsHold(arrived.data));
       });
     }
+
+    test(`a packet inside another one between pods is one like any other (${name})`, () => {
+      const [near, far] = [bed.pod('near'), bed.pod('far')];
+      const inner = syn(client, stranger, six, 1, 2).slice(14);
+      const packet = ipPacket({ from: near, to: far, six, sourceMac: podMac(near.ifindex) }, protocol, inner);
+      const sent = fromPod(bed, near, packet);
+      assertSentOn(sent);
+      const arrived = fromWire(bed, 1, sent.data);
+      assertSentOn(arrived);
+      const seen = readPacket(arrived.data);
+      assert.deepEqual([seen.source, seen.destination, seen.protocol], [near[key], far[key], protocol]);
+      assert.ok(arrived.events.some((event) => event.type === 1 && event.protocol === protocol));
+      bed.setPolicies([denyIngress('shut', 'idle')]);
+      const denied = fromWire(bed, 1, ipPacket({ from: near, to: bed.pod('idle'), six }, protocol, inner));
+      bed.setPolicies([]);
+      assert.deepEqual([denied.outcome, denied.reason], ['dropped', 'POLICY_DENIED']);
+    });
 
     test(`a packet inside another one is believed from nodes only, and only for a backend (${name})`, () => {
       const front = frontend([bed.pod('far')], { directReturn: true });
