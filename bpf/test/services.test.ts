@@ -565,6 +565,82 @@ describe('policyDenyResponse: icmp', { skip }, () => {
       assert.ok(checksumsHold(denied.data));
     });
 
+    test(`what belongs to a connection that policy cuts is answered, by a reset where it is TCP (${name})`, () => {
+      const [a, b] = [bed.pod('a'), bed.pod('b')];
+      const front = frontend([b]);
+      services.add(front);
+      const [direct, served, datagrams] = [nextPort(), nextPort(), nextPort()];
+      const mac = { sourceMac: podMac(a.ifindex) };
+      const segment = (to: PacketEnd, sourcePort: number, sequence: number, acknowledge: number) =>
+        withChecksum(
+          tcpPacket({
+            from: a,
+            to,
+            six,
+            ...mac,
+            sourcePort,
+            destinationPort: 80,
+            flags: ['ACK'],
+            sequence,
+            acknowledge,
+          }),
+        );
+      const datagram = udpPacket({
+        from: a,
+        to: b,
+        six,
+        ...mac,
+        sourcePort: datagrams,
+        destinationPort: 80,
+        payload: new Uint8Array(16),
+      });
+      const back = withChecksum(
+        tcpPacket({
+          from: b,
+          to: a,
+          six,
+          sourceMac: podMac(b.ifindex),
+          sourcePort: 80,
+          destinationPort: direct,
+          flags: ['ACK'],
+          sequence: 7,
+          acknowledge: 8,
+        }),
+      );
+      bed.setPolicies([]);
+      for (const [to, port] of [
+        [b, direct],
+        [front, served],
+      ] as const) {
+        assertSentOn(fromPod(bed, a, syn(a, to, six, port, 80, podMac(a.ifindex))));
+        assertSentOn(fromPod(bed, a, segment(to, port, 1000, 2000)));
+      }
+      assertSentOn(fromPod(bed, a, datagram));
+      assertSentOn(fromPod(bed, b, back));
+      bed.setPolicies([denyIngress('shut', 'b')]);
+      for (const [from, packet, answered, port, ack] of [
+        [a, segment(b, direct, 1000, 2000), b, 80, 2000],
+        [a, segment(b, direct, 1000, 2000), b, 80, 2000],
+        [b, back, a, direct, 8],
+        [a, segment(front, served, 1000, 2000), front, 80, 2000],
+      ] as const) {
+        const cut = fromPod(bed, from, packet);
+        assert.deepEqual([cut.outcome, cut.reason], ['sent on', 'POLICY_DENIED']);
+        const seen = readPacket(cut.data);
+        assert.deepEqual([seen.source, seen.sourcePort, seen.destination], [answered[key], port, from[key]]);
+        const tcp = new DataView(seen.body.buffer, seen.body.byteOffset);
+        assert.deepEqual([seen.protocol, seen.body[13]! & 0x3f, tcp.getUint32(4)], [6, 4, ack]);
+        assert.equal(cut.data.length, six ? 74 : 54);
+        assert.ok(checksumsHold(cut.data));
+      }
+      const refused = readPacket(fromPod(bed, a, datagram).data);
+      assert.deepEqual([refused.source, refused.protocol], [b[key], six ? 58 : 1]);
+      const reset = withChecksum(
+        tcpPacket({ from: a, to: b, six, ...mac, sourcePort: direct, destinationPort: 80, flags: ['RST', 'ACK'] }),
+      );
+      assert.equal(fromPod(bed, a, reset).outcome, 'dropped', 'a reset is not answered');
+    });
+
     test(`the answer speaks of the frontend, where that was asked (${name})`, () => {
       const [a, b] = [bed.pod('a'), bed.pod('b')];
       const front = frontend([b]);
