@@ -173,6 +173,7 @@ struct scratch {
 	struct service_flow flow;
 	struct service_reply reply;
 	struct service_flow_key reply_key;
+	struct fragment_key fragment_key;
 	__u8 refusal[160] __attribute__((aligned(8))); /* a message in the making, see refuse.h */
 };
 

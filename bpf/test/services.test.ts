@@ -479,6 +479,34 @@ describe('services on packets, inside other packets', { skip }, () => {
       });
     }
 
+    test(`datagrams in fragments get through, first one first (${name})`, () => {
+      const front = frontend([bed.pod('far')], { directReturn: true, protocol: 'UDP' });
+      services.add(front);
+      const port = nextPort();
+      const whole = {
+        from: client,
+        to: front,
+        six,
+        sourcePort: port,
+        destinationPort: 80,
+        payload: new Uint8Array(24),
+      };
+      const part = (id: number, offset: number) =>
+        udpPacket({ ...whole, fragment: { id, offset, more: offset === 0 } });
+      // The second one is there before the first came in once more.
+      const unpacked = [0, 32].map((offset) => fromWire(bed, 1, fromWire(bed, 0, part(port, offset)).data));
+      for (const each of unpacked) {
+        assertSentOn(each);
+        const arrived = fromWire(bed, 1, each.data);
+        assertSentOn(arrived);
+        assert.equal(readPacket(arrived.data).destination, bed.pod('far')[key]);
+      }
+      // What came without its first is not believed by its looks.
+      fromWire(bed, 0, part(port + 1, 0));
+      const lonely = fromWire(bed, 1, fromWire(bed, 0, part(port + 1, 32)).data);
+      assert.deepEqual([lonely.outcome, lonely.reason], ['dropped', 'FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND']);
+    });
+
     test(`a packet inside another one between pods is one like any other (${name})`, () => {
       const [near, far] = [bed.pod('near'), bed.pod('far')];
       const inner = syn(client, stranger, six, 1, 2).slice(14);
