@@ -342,8 +342,8 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 	struct lb_config *config = lb_config_read();
 	struct service_flow *f = found->flow;
 	struct backend *b = found->backend;
+	int what = 2, remind = found->fresh;
 	const __u8 *nat_addr;
-	int what = 2;
 
 	if (!config || !b)
 		return XDP_PASS;
@@ -353,7 +353,8 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 			room = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 			what = 0;
 		} else if (names_frontend(p)) {
-			room = ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
+			room = option_len(ipv6);
+			remind = 0;
 		}
 	} else {
 		what = 3;
@@ -365,9 +366,13 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, stru
 			return XDP_PASS;
 		f->way.checked = now;
 		way_remember(f);
+		if (!room)
+			remind = 1;
 		if (!found->fresh && !keep_reply(p, f, b, s))
 			return XDP_PASS;
 	}
+	if (remind && what == 2 && len + option_len(ipv6) <= f->way.mtu)
+		room = option_len(ipv6);
 	if (!is_for(ctx, &f->way) || (f->way.mtu && len + room > f->way.mtu))
 		return XDP_PASS;
 	if (found->fresh) {

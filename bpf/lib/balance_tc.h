@@ -154,7 +154,7 @@ static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct
 	if (tunnel)
 		room = p->ipv6 ? 40 : 20;
 	else if ((f->flags & FLOW_DSR) && names_frontend(p))
-		room = p->ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
+		room = option_len(p->ipv6);
 	if (!f->way.ifindex || now - f->way.checked > HOP_LIFETIME) {
 		reason = find_way(skb, p->ipv6, f->flags & FLOW_SNAT ? nat_address(config, p->ipv6) : p->src, b->addr, &f->way);
 		if (reason)
@@ -162,6 +162,8 @@ static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct
 		f->way.checked = now;
 		if (!keep_reply(p, f, b, s))
 			return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
+		if ((f->flags & FLOW_DSR) && !room && !skb->gso_size && skb->len - ETH_HLEN + option_len(p->ipv6) <= f->way.mtu)
+			room = option_len(p->ipv6);
 	}
 	if (f->way.mtu && sent_len(skb, p, room) > f->way.mtu)
 		return refuse_packet(skb, p, REFUSE_TOO_BIG, f->way.mtu - room);

@@ -3,10 +3,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { getLink } from '../../src/kernel/links.ts';
 import { setNeighbour } from '../../src/kernel/neighbours.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
+import { typedMap } from '../../src/kernel/typed-map.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
 import { icmpErrorPacket, ipPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
@@ -320,6 +322,46 @@ describe('services on packets', { skip }, () => {
         view.setUint16(six ? 14 + 40 + 24 : 14 + 28, nextPort());
         const refused = fromWire(bed, 1, forged);
         assert.deepEqual([refused.outcome, refused.reason], ['dropped', 'DIRECT_RETURN_NOT_BELIEVED']);
+      });
+    }
+
+    for (const hook of ['tc', 'XDP'] as const) {
+      test(`with direct return a quiet connection that the backend's node forgot goes on, in ${hook} (${name})`, () => {
+        const front = add(frontend([pod('far')], { directReturn: true }));
+        const port = nextPort();
+        const ack = withChecksum(
+          tcpPacket({ from: client, to: front, six, sourcePort: port, destinationPort: 80, flags: ['ACK'] }),
+        );
+        fromWire(bed, 1, fromWire(bed, 0, syn(client, front, six, port, 80)).data);
+        const send = () => (hook === 'tc' ? fromWire(bed, 0, ack) : throughXdp(0, ack)).data;
+        for (const _ of [1, 2]) send(); // finds out the way
+        assert.equal(readPacket(send()).options.length, 0, 'a busy one says it now and then');
+        const flows = typedMap(bed.nodes[0]!.datapath!.map('service_flows'), datapathMaps.service_flows);
+        for (const { key: at, value } of flows.entries())
+          if (at.sport === port)
+            flows.update(at, { ...value, way: { ...value.way, checked: value.way.checked - 2000 } });
+        for (const table of ['ct4', 'ct6'] as const) {
+          const map = bed.nodes[1]!.datapath!.map(table);
+          for (const entry of map.entries()) map.delete(entry.key);
+        }
+        const data = send();
+        assert.ok(readPacket(data).options.length > 0, 'names the frontend');
+        assert.ok(checksumsHold(data));
+        assertSentOn(fromWire(bed, 1, data));
+        const answer = withChecksum(
+          tcpPacket({
+            from: pod('far'),
+            to: client,
+            six,
+            sourceMac: podMac(pod('far').ifindex),
+            sourcePort: 8080,
+            destinationPort: port,
+            flags: ['ACK'],
+          }),
+        );
+        const back = fromPod(bed, pod('far'), answer);
+        assertSentOn(back);
+        assert.deepEqual([readPacket(back.data).source, readPacket(back.data).sourcePort], [front[key], 80]);
       });
     }
 
