@@ -1719,10 +1719,11 @@ export type Scratch = {
   flow: ServiceFlow;
   reply: ServiceReply;
   replyKey: ServiceFlowKey;
+  fragmentKey: FragmentKey;
   refusal: Uint8Array;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 784;
+export const SCRATCH_SIZE = 824;
 export const ScratchOffset = {
   packet: 0,
   inner: 64,
@@ -1733,10 +1734,11 @@ export const ScratchOffset = {
   flow: 464,
   reply: 512,
   replyKey: 584,
-  refusal: 624,
+  fragmentKey: 624,
+  refusal: 664,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  784,
+  824,
   (view, offset, row) => {
     packet.encodeInto(view, offset + 0, row.packet);
     packet.encodeInto(view, offset + 64, row.inner);
@@ -1747,7 +1749,8 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     serviceFlow.encodeInto(view, offset + 464, row.flow);
     serviceReply.encodeInto(view, offset + 512, row.reply);
     serviceFlowKey.encodeInto(view, offset + 584, row.replyKey);
-    writeBytes(view, offset + 624, 160, row.refusal, 'scratch.refusal');
+    fragmentKey.encodeInto(view, offset + 624, row.fragmentKey);
+    writeBytes(view, offset + 664, 160, row.refusal, 'scratch.refusal');
   },
   (view, offset) => ({
     packet: packet.decodeFrom(view, offset + 0),
@@ -1759,7 +1762,8 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     flow: serviceFlow.decodeFrom(view, offset + 464),
     reply: serviceReply.decodeFrom(view, offset + 512),
     replyKey: serviceFlowKey.decodeFrom(view, offset + 584),
-    refusal: readBytes(view, offset + 624, 160),
+    fragmentKey: fragmentKey.decodeFrom(view, offset + 624),
+    refusal: readBytes(view, offset + 664, 160),
   }),
 );
 
