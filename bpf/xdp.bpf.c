@@ -432,12 +432,12 @@ static __always_inline int handle(struct xdp_md *ctx, int ipv6)
 	return found.flow ? to_backend(ctx, &p, &found, s, now, ipv6) : XDP_PASS;
 }
 
-static __noinline int handle4(struct xdp_md *ctx)
+static __always_inline int handle4(struct xdp_md *ctx)
 {
 	return handle(ctx, 0);
 }
 
-static __noinline int handle6(struct xdp_md *ctx)
+static __always_inline int handle6(struct xdp_md *ctx)
 {
 	return handle(ctx, 1);
 }

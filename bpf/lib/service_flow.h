@@ -29,13 +29,6 @@ static __always_inline __u64 opening_who(const struct packet *p, __u32 service)
 	return (__u64)p->sport << 32 | service;
 }
 
-static __always_inline __u64 opening_sum(const struct packet *p, __u64 who, __u64 backend)
-{
-	const __u64 *client = (const __u64 *)p->src;
-
-	return (client[0] ^ client[1] ^ who ^ backend) + 1; /* never of zeros what zeros are */
-}
-
 static __always_inline volatile struct service_opening *opening_at(__u32 hash)
 {
 	__u32 index = hash & (SERVICE_OPENINGS - 1);
@@ -51,11 +44,10 @@ static __always_inline void opening_note(const struct packet *p, __u32 service, 
 
 	if (!o)
 		return;
-	o->client[0] = client[0];
-	o->client[1] = client[1];
-	o->who = who;
+	o->client[0] = client[0] ^ backend;
+	o->client[1] = client[1] ^ backend;
+	o->who = who ^ backend;
 	o->backend = backend;
-	o->check = opening_sum(p, who, backend);
 }
 
 /* The backend that the connection's SYN was given, while it is there. */
@@ -69,7 +61,7 @@ static __always_inline struct backend *opening_recall(const struct packet *p, __
 	if (!o)
 		return NULL;
 	backend = o->backend;
-	if (o->who != who || o->client[0] != client[0] || o->client[1] != client[1] || o->check != opening_sum(p, who, backend))
+	if ((o->who ^ backend) != who || (o->client[0] ^ backend) != client[0] || (o->client[1] ^ backend) != client[1])
 		return NULL;
 	*number = (__u32)backend;
 	b = backend_lookup(*number);

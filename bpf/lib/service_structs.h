@@ -142,15 +142,14 @@ struct service_reply {
 };
 
 /* service_openings: the backends that SYNs were given a moment ago, by the connection's hash; who comes later overwrites.
- * CPUs write at the same time and without a lock: check is the sum of the rest, so that half of one and half of another is
- * nobody's. */
+ * CPUs write at the same time and without a lock: the rest is mixed with the backend, so that half of one and half of another
+ * is nobody's. */
 #define SERVICE_OPENINGS 4096
 
 struct service_opening {
 	__u64 client[2]; /* its address */
 	__u64 who;	 /* its port, and the frontend's id */
 	__u64 backend;	 /* generation and number */
-	__u64 check;
 };
 
 /* backend_ways: the next hop of backends, found by one connection and used by others for a moment. */

@@ -1842,29 +1842,25 @@ export type ServiceOpening = {
   client: bigint[];
   who: bigint;
   backend: bigint;
-  check: bigint;
 };
 /** Bytes and byte offsets of struct service_opening. */
-export const SERVICE_OPENING_SIZE = 40;
+export const SERVICE_OPENING_SIZE = 32;
 export const ServiceOpeningOffset = {
   client: 0,
   who: 16,
   backend: 24,
-  check: 32,
 } as const;
 export const serviceOpening: Codec<ServiceOpening> = makeCodec<ServiceOpening>(
-  40,
+  32,
   (view, offset, row) => {
     view.setBigUint64(offset + 0 + 0, row.client[0]!, true); view.setBigUint64(offset + 0 + 8, row.client[1]!, true);
     view.setBigUint64(offset + 16, row.who, true);
     view.setBigUint64(offset + 24, row.backend, true);
-    view.setBigUint64(offset + 32, row.check, true);
   },
   (view, offset) => ({
     client: [view.getBigUint64(offset + 0 + 0, true), view.getBigUint64(offset + 0 + 8, true)],
     who: view.getBigUint64(offset + 16, true),
     backend: view.getBigUint64(offset + 24, true),
-    check: view.getBigUint64(offset + 32, true),
   }),
 );
 
