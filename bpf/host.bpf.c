@@ -2,6 +2,7 @@
 /* What arrives for pods: tcx ingress of the node's devices, and of weir_net for what the node itself sends. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -39,6 +40,8 @@ int device(struct __sk_buff *skb)
 {
 	int act;
 
+	if (skb->pkt_type == PACKET_OTHERHOST) /* the device hears what is for others; nothing of it is ours to send on */
+		return TC_ACT_OK;
 	if (skb->vlan_present && (skb->vlan_tci & 0xfff)) /* comes by again on the VLAN's own device */
 		return TC_ACT_OK;
 	switch (skb->protocol) {

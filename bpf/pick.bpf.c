@@ -11,7 +11,7 @@
 #define QUESTION_OFFSET 16
 
 /* A connection that is known keeps its backend for as long as that is there. */
-static __always_inline int pick_known(struct pick_query *q)
+static __always_inline int pick_known(struct pick_query *q, __u32 service)
 {
 	struct service_flow_key k __attribute__((aligned(8))) = {
 		.sport = q->client_port,
@@ -24,7 +24,7 @@ static __always_inline int pick_known(struct pick_query *q)
 	addr_copy(k.src, q->client);
 	addr_copy(k.dst, q->addr);
 	f = bpf_map_lookup_elem(&service_flows, &k);
-	if (!f)
+	if (!f || f->service != service)
 		return 0;
 	b = backend_lookup(f->backend);
 	if (!b || !(b->flags & BACKEND_USED) || b->generation != f->generation)
@@ -61,7 +61,7 @@ int pick(struct __sk_buff *skb)
 		affinity_key_of_client(&who, q.client);
 		hash = connection_hash(q.client, q.client_port, q.addr, q.port, q.protocol);
 	}
-	if (q.netns || !pick_known(&q)) {
+	if (q.netns || !pick_known(&q, s->id)) {
 		service_pick(s, hash, &who, &number, &cause);
 		/* A socket rolls dice; what it would roll is not to be known. */
 		if (q.netns && cause != PICK_AFFINITY && !(s->flags & SERVICE_AFFINITY))

@@ -110,7 +110,7 @@ static __always_inline int read_plain(struct xdp_md *ctx, struct packet *p, int 
 }
 
 /* Asks the routes. 0 when they do not know, or the next hop's MAC is not known: tc then finds out. */
-static __noinline int look_up_way(struct xdp_md *ctx, const __u8 *src, const __u8 *dst, struct service_flow *way, int ipv6)
+static __noinline int look_up_way(struct xdp_md *ctx, const __u8 *src, const __u8 *dst, struct frame_way *way, int ipv6)
 {
 	struct bpf_fib_lookup fib = {};
 	__u32 mtu = 0;
@@ -279,7 +279,7 @@ static __always_inline int add_option(struct xdp_md *ctx, const struct packet *p
 }
 
 /* Puts the packet as it is inside another one to the backend, whose port travels in the outer header. */
-static __always_inline int add_tunnel(struct xdp_md *ctx, const struct service_flow *f, const struct lb_config *config, __u32 inner_len, int ipv6)
+static __always_inline int add_tunnel(struct xdp_md *ctx, const struct backend *b, const struct lb_config *config, __u32 inner_len, int ipv6)
 {
 	void *data, *end;
 
@@ -293,12 +293,12 @@ static __always_inline int add_tunnel(struct xdp_md *ctx, const struct service_f
 		if (data + ETH_HLEN + sizeof(ip) > end)
 			return 0;
 		*(__be16 *)(data + 12) = bpf_htons(ETH_P_IPV6);
-		*(__be32 *)&ip = bpf_htonl(0x60000000 | bpf_ntohs(f->port));
+		*(__be32 *)&ip = bpf_htonl(0x60000000 | bpf_ntohs(b->port));
 		ip.payload_len = bpf_htons(inner_len);
 		ip.nexthdr = IPPROTO_IPV6;
 		ip.hop_limit = 64;
 		__builtin_memcpy(&ip.saddr, config->node6, 16);
-		__builtin_memcpy(&ip.daddr, f->addr, 16);
+		__builtin_memcpy(&ip.daddr, b->addr, 16);
 		__builtin_memcpy(data + ETH_HLEN, &ip, sizeof(ip));
 	} else {
 		struct iphdr ip = {};
@@ -309,77 +309,105 @@ static __always_inline int add_tunnel(struct xdp_md *ctx, const struct service_f
 		ip.version = 4;
 		ip.ihl = 5;
 		ip.tot_len = bpf_htons(inner_len + sizeof(ip));
-		ip.id = f->port;
+		ip.id = b->port;
 		ip.frag_off = bpf_htons(0x4000);
 		ip.ttl = 64;
 		ip.protocol = IPPROTO_IPIP;
 		ip.saddr = *(const __u32 *)(config->node4 + 12);
-		ip.daddr = *(const __u32 *)(f->addr + 12);
+		ip.daddr = *(const __u32 *)(b->addr + 12);
 		ip.check = checksum_of(&ip, sizeof(ip) / 4);
 		__builtin_memcpy(data + ETH_HLEN, &ip, sizeof(ip));
 	}
 	return 1;
 }
 
+/* Is the frame for this device? It is the one that packets leave by, so the way's source is its MAC. */
+static __always_inline int is_for(struct xdp_md *ctx, const struct frame_way *way)
+{
+	void *data = (void *)(long)ctx->data;
+	const __u16 *mine = (const __u16 *)(way->macs + 6);
+	__u16 *to = data;
+
+	return data + ETH_HLEN <= (void *)(long)ctx->data_end && to[0] == mine[0] && to[1] == mine[1] && to[2] == mine[2];
+}
+
+static __always_inline int is_closing(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST));
+}
+
 static __always_inline int to_backend(struct xdp_md *ctx, struct packet *p, struct found *found, struct scratch *s, __u32 now, int ipv6)
 {
 	__u32 room = 0, len = (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN;
+	struct lb_config *config = lb_config_read();
 	struct service_flow *f = found->flow;
-	struct lb_config *config = NULL;
-	int what = 2;
+	struct backend *b = found->backend;
+	int what = 2, remind = found->fresh;
+	const __u8 *nat_addr;
 
+	if (!config || !b)
+		return XDP_PASS;
+	nat_addr = nat_address(config, ipv6);
 	if (f->flags & FLOW_DSR) {
-		config = lb_config_read();
-		if (!config)
-			return XDP_PASS;
 		if (config->flags & LB_DSR_TUNNEL) {
 			room = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 			what = 0;
 		} else if (names_frontend(p)) {
-			room = ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
+			room = option_len(ipv6);
+			remind = 0;
 		}
 	} else {
 		what = 3;
-	}
-	if (!f->macs_known || now - f->hop_checked > HOP_LIFETIME) {
-		if (!look_up_way(ctx, f->flags & FLOW_SNAT ? f->nat_addr : p->src, f->addr, f, ipv6))
+		if (addr_is_unset(nat_addr))
 			return XDP_PASS;
-		f->hop_checked = now;
+	}
+	if (!f->way.macs_known || now - f->way.checked > HOP_LIFETIME) {
+		if (!look_up_way(ctx, f->flags & FLOW_SNAT ? nat_addr : p->src, b->addr, &f->way, ipv6))
+			return XDP_PASS;
+		f->way.checked = now;
 		way_remember(f);
-		if (!found->fresh && !keep_reply(p, f, s))
+		if (!room)
+			remind = 1;
+		if (!found->fresh && !keep_reply(p, f, b, s))
 			return XDP_PASS;
 	}
-	if (f->mtu && len + room > f->mtu)
+	if (remind && what == 2 && len + option_len(ipv6) <= f->way.mtu)
+		room = option_len(ipv6);
+	if (!is_for(ctx, &f->way) || (f->way.mtu && len + room > f->way.mtu))
 		return XDP_PASS;
-	if (found->fresh && balance_begin(p, s))
-		return XDP_PASS;
-	if (!rewrite(ctx, p, what, f->nat_addr, f->nat_port, f->addr, f->port, ipv6))
+	if (found->fresh) {
+		if (balance_begin(p, found, s))
+			return XDP_PASS;
+	} else if (is_closing(p)) {
+		balance_closing(p, found, s);
+	}
+	if (!rewrite(ctx, p, what, nat_addr, f->nat_port, b->addr, b->port, ipv6))
 		return XDP_PASS;
 	if (what == 0) {
-		if (!add_tunnel(ctx, f, config, len, ipv6))
+		if (!add_tunnel(ctx, b, config, len, ipv6))
 			return XDP_DROP;
 	} else if (room && !add_option(ctx, p, ipv6)) {
 		return XDP_DROP;
 	}
-	return send(ctx, f->macs, f->ifindex);
+	return send(ctx, f->way.macs, f->way.ifindex);
 }
 
-static __always_inline int to_client(struct xdp_md *ctx, struct packet *p, struct service_reply *r, struct scratch *s, __u32 now, int ipv6)
+static __always_inline int to_client(struct xdp_md *ctx, struct packet *p, struct found *found, struct scratch *s, __u32 now, int ipv6)
 {
-	if (!r->macs_known || now - r->hop_checked > HOP_LIFETIME) {
-		if (!look_up_way(ctx, r->frontend, r->client, &s->flow, ipv6))
+	struct service_reply *r = found->reply;
+
+	if (!r->way.macs_known || now - r->way.checked > HOP_LIFETIME) {
+		if (!look_up_way(ctx, r->frontend, r->client, &r->way, ipv6))
 			return XDP_PASS;
-		__builtin_memcpy(r->macs, s->flow.macs, 12);
-		r->mtu = s->flow.mtu;
-		r->ifindex = s->flow.ifindex;
-		r->hop_checked = now;
-		r->macs_known = 1;
+		r->way.checked = now;
 	}
-	if (r->mtu && (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN > r->mtu)
+	if (!is_for(ctx, &r->way) || (r->way.mtu && (__u32)bpf_xdp_get_buff_len(ctx) - ETH_HLEN > r->way.mtu))
 		return XDP_PASS;
+	if (is_closing(p))
+		balance_closing(p, found, s);
 	if (!rewrite(ctx, p, 3, r->frontend, r->frontend_port, r->client, r->client_port, ipv6))
 		return XDP_PASS;
-	return send(ctx, r->macs, r->ifindex);
+	return send(ctx, r->way.macs, r->way.ifindex);
 }
 
 static __always_inline int handle(struct xdp_md *ctx, int ipv6)
@@ -399,19 +427,17 @@ static __always_inline int handle(struct xdp_md *ctx, int ipv6)
 	way = balance(&p, s, &found, now);
 	if (way != WAY_BACKEND && way != WAY_CLIENT)
 		return XDP_PASS; /* of what is to be dropped, too, tc tells the reason */
-	if (p.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_FIN | TCP_RST)) && !found.fresh)
-		balance_closing(&p, found.flow, found.reply, s);
 	if (found.reply)
-		return to_client(ctx, &p, found.reply, s, now, ipv6);
+		return to_client(ctx, &p, &found, s, now, ipv6);
 	return found.flow ? to_backend(ctx, &p, &found, s, now, ipv6) : XDP_PASS;
 }
 
-static __noinline int handle4(struct xdp_md *ctx)
+static __always_inline int handle4(struct xdp_md *ctx)
 {
 	return handle(ctx, 0);
 }
 
-static __noinline int handle6(struct xdp_md *ctx)
+static __always_inline int handle6(struct xdp_md *ctx)
 {
 	return handle(ctx, 1);
 }

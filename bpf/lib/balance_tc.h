@@ -12,7 +12,7 @@
 #include "refuse.h"
 
 /* The device towards an address, and the largest packet that goes there. 0, or the reason to drop. */
-static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src, const __u8 *dst, struct service_flow *way)
+static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src, const __u8 *dst, struct frame_way *way)
 {
 	struct bpf_fib_lookup fib = {};
 	__u32 mtu = 0;
@@ -33,6 +33,8 @@ static __noinline int find_way(struct __sk_buff *skb, int ipv6, const __u8 *src,
 	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_FIB_LOOKUP_FAILED;
+	if (way->ifindex != fib.ifindex)
+		way->macs_known = 0; /* they are of another device */
 	way->ifindex = fib.ifindex;
 	bpf_check_mtu(skb, fib.ifindex, &mtu, 0, 0); /* whatever it answers, it tells the MTU */
 	way->mtu = mtu;
@@ -95,7 +97,7 @@ static __always_inline int add_option6(struct __sk_buff *skb, const struct packe
 }
 
 /* Puts the packet as it is inside another one to the backend, whose port travels in the outer header. */
-static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet *p, const struct service_flow *f, const struct lb_config *config)
+static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet *p, const struct backend *b, const struct lb_config *config)
 {
 	__u32 inner_len = skb->len - ETH_HLEN;
 
@@ -104,12 +106,12 @@ static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet
 
 		if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) < 0)
 			return DROP_INVALID_PACKET_DROPPED;
-		*(__be32 *)&ip = bpf_htonl(0x60000000 | bpf_ntohs(f->port));
+		*(__be32 *)&ip = bpf_htonl(0x60000000 | bpf_ntohs(b->port));
 		ip.payload_len = bpf_htons(inner_len);
 		ip.nexthdr = IPPROTO_IPV6;
 		ip.hop_limit = 64;
 		__builtin_memcpy(&ip.saddr, config->node6, 16);
-		__builtin_memcpy(&ip.daddr, f->addr, 16);
+		__builtin_memcpy(&ip.daddr, b->addr, 16);
 		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
 	} else {
 		struct iphdr ip = {};
@@ -119,77 +121,87 @@ static __always_inline int add_tunnel(struct __sk_buff *skb, const struct packet
 		ip.version = 4;
 		ip.ihl = 5;
 		ip.tot_len = bpf_htons(inner_len + sizeof(ip));
-		ip.id = f->port;
+		ip.id = b->port;
 		ip.frag_off = bpf_htons(0x4000);
 		ip.ttl = 64;
 		ip.protocol = IPPROTO_IPIP;
 		ip.saddr = *(const __u32 *)(config->node4 + 12);
-		ip.daddr = *(const __u32 *)(f->addr + 12);
+		ip.daddr = *(const __u32 *)(b->addr + 12);
 		ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
 		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
 	}
 }
 
-static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct service_flow *f, struct scratch *s)
+static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct found *found, struct scratch *s)
 {
 	struct lb_config *config = lb_config_read();
 	__u32 now = clock_ticks(), room = 0;
 	struct drop_context c = {};
+	struct service_flow *f;
+	struct backend *b;
 	int reason = 0, tunnel;
 
-	if (!p || !f || !s || !config)
+	if (!p || !found || !s || !config)
+		return TC_ACT_SHOT;
+	f = found->flow;
+	b = found->backend;
+	if (!f || !b)
 		return TC_ACT_SHOT;
 	c.service = f->service;
+	if ((f->flags & FLOW_SNAT) && addr_is_unset(nat_address(config, p->ipv6)))
+		return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
 	tunnel = (f->flags & FLOW_DSR) && (config->flags & LB_DSR_TUNNEL);
 	if (tunnel)
 		room = p->ipv6 ? 40 : 20;
 	else if ((f->flags & FLOW_DSR) && names_frontend(p))
-		room = p->ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
-	if (!f->ifindex || now - f->hop_checked > HOP_LIFETIME) {
-		reason = find_way(skb, p->ipv6, f->flags & FLOW_SNAT ? f->nat_addr : p->src, f->addr, f);
+		room = option_len(p->ipv6);
+	if (!f->way.ifindex || now - f->way.checked > HOP_LIFETIME) {
+		reason = find_way(skb, p->ipv6, f->flags & FLOW_SNAT ? nat_address(config, p->ipv6) : p->src, b->addr, &f->way);
 		if (reason)
 			return drop(skb, p, &c, reason);
-		f->hop_checked = now;
-		if (!keep_reply(p, f, s))
+		f->way.checked = now;
+		if (!keep_reply(p, f, b, s))
 			return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
+		if ((f->flags & FLOW_DSR) && !room && !skb->gso_size && skb->len - ETH_HLEN + option_len(p->ipv6) <= f->way.mtu)
+			room = option_len(p->ipv6);
 	}
-	if (f->mtu && sent_len(skb, p, room) > f->mtu)
-		return refuse_packet(skb, p, REFUSE_TOO_BIG, f->mtu - room);
+	if (f->way.mtu && sent_len(skb, p, room) > f->way.mtu)
+		return refuse_packet(skb, p, REFUSE_TOO_BIG, f->way.mtu - room);
 	reason = take_hop(skb, p->ipv6);
 	if (!reason && !tunnel)
-		reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+		reason = nat_rewrite(skb, p, END_DST, b->addr, b->port);
 	if (!reason && (f->flags & FLOW_SNAT))
-		reason = nat_rewrite(skb, p, END_SRC, f->nat_addr, f->nat_port);
+		reason = nat_rewrite(skb, p, END_SRC, nat_address(config, p->ipv6), f->nat_port);
 	if (!reason && tunnel)
-		reason = add_tunnel(skb, p, f, config);
+		reason = add_tunnel(skb, p, b, config);
 	else if (!reason && room)
 		reason = p->ipv6 ? add_option6(skb, p) : add_option4(skb, p);
 	if (reason)
 		return drop(skb, p, &c, reason);
 	count(COUNTER_BALANCED);
-	return bpf_redirect_neigh(f->ifindex, NULL, 0, 0);
+	return bpf_redirect_neigh(f->way.ifindex, NULL, 0, 0);
 }
 
 static __noinline int to_client(struct __sk_buff *skb, struct packet *p, struct service_reply *r, struct scratch *s)
 {
 	__u32 now = clock_ticks();
 	struct drop_context c = {};
+	struct service *svc;
 	int reason = 0;
 
 	if (!p || !r || !s)
 		return TC_ACT_SHOT;
-	c.service = r->service;
+	svc = service_lookup(r->frontend, r->frontend_port, p->protocol, SCOPE_OUTSIDE);
+	c.service = svc ? svc->id : 0;
 	c.flags = EVENT_REPLY_PACKET;
-	if (!r->ifindex || now - r->hop_checked > HOP_LIFETIME) {
-		reason = find_way(skb, p->ipv6, r->frontend, r->client, &s->flow);
+	if (!r->way.ifindex || now - r->way.checked > HOP_LIFETIME) {
+		reason = find_way(skb, p->ipv6, r->frontend, r->client, &r->way);
 		if (reason)
 			return drop(skb, p, &c, reason);
-		r->ifindex = s->flow.ifindex;
-		r->mtu = s->flow.mtu;
-		r->hop_checked = now;
+		r->way.checked = now;
 	}
-	if (r->mtu && sent_len(skb, p, 0) > r->mtu)
-		return refuse_packet(skb, p, REFUSE_TOO_BIG, r->mtu);
+	if (r->way.mtu && sent_len(skb, p, 0) > r->way.mtu)
+		return refuse_packet(skb, p, REFUSE_TOO_BIG, r->way.mtu);
 	reason = take_hop(skb, p->ipv6);
 	if (!reason)
 		reason = nat_rewrite(skb, p, END_SRC, r->frontend, r->frontend_port);
@@ -198,27 +210,36 @@ static __noinline int to_client(struct __sk_buff *skb, struct packet *p, struct 
 	if (reason)
 		return drop(skb, p, &c, reason);
 	count(COUNTER_BALANCED);
-	return bpf_redirect_neigh(r->ifindex, NULL, 0, 0);
+	return bpf_redirect_neigh(r->way.ifindex, NULL, 0, 0);
 }
 
 /* A backend on this node's own network: the node's stack answers to our address, which leads back here. */
-static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct service_flow *f, struct scratch *s)
+static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct found *found, struct scratch *s)
 {
+	struct lb_config *config = lb_config_read();
 	struct drop_context c = {};
 	__u32 now = clock_ticks();
+	struct service_flow *f;
+	struct backend *b;
 	int reason;
 
-	if (!p || !f || !s)
+	if (!p || !found || !s || !config)
+		return TC_ACT_SHOT;
+	f = found->flow;
+	b = found->backend;
+	if (!f || !b)
 		return TC_ACT_SHOT;
 	c.service = f->service;
-	if (now - f->hop_checked > HOP_LIFETIME) {
-		f->hop_checked = now;
-		if (!keep_reply(p, f, s))
+	if (addr_is_unset(nat_address(config, p->ipv6)))
+		return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
+	if (now - f->way.checked > HOP_LIFETIME) {
+		f->way.checked = now;
+		if (!keep_reply(p, f, b, s))
 			return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
 	}
-	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	reason = nat_rewrite(skb, p, END_DST, b->addr, b->port);
 	if (!reason)
-		reason = nat_rewrite(skb, p, END_SRC, f->nat_addr, f->nat_port);
+		reason = nat_rewrite(skb, p, END_SRC, nat_address(config, p->ipv6), f->nat_port);
 	if (reason)
 		return drop(skb, p, &c, reason);
 	count(COUNTER_BALANCED);
@@ -235,11 +256,14 @@ static __noinline int balance_error(struct __sk_buff *skb, struct packet *p, str
 	struct service_reply *r;
 	struct service_flow *f;
 	struct drop_context c = {};
+	struct frame_way *way;
+	struct backend *b;
 	int reason;
 
 	if (!p || !s || !config)
 		return TC_ACT_OK;
 	inner = &s->inner;
+	way = &s->flow.way;
 	if (read_inner(skb, p, inner) || !addr_equal(inner->src, p->dst))
 		return TC_ACT_OK;
 	addr_copy(s->flow_key.src, inner->dst);
@@ -248,10 +272,10 @@ static __noinline int balance_error(struct __sk_buff *skb, struct packet *p, str
 	s->flow_key.dport = inner->sport;
 	s->flow_key.protocol = inner->protocol;
 	s->flow_key.pad[0] = s->flow_key.pad[1] = s->flow_key.pad[2] = 0;
-	if (addr_equal(p->dst, p->ipv6 ? config->nat6 : config->nat4)) {
+	if (addr_equal(p->dst, nat_address(config, p->ipv6))) {
 		/* About a packet to a backend: for the client. */
 		r = bpf_map_lookup_elem(&service_replies, &s->flow_key);
-		if (!r || find_way(skb, p->ipv6, r->frontend, r->client, &s->flow))
+		if (!r || find_way(skb, p->ipv6, r->frontend, r->client, way))
 			return TC_ACT_OK;
 		reason = take_hop(skb, p->ipv6);
 		if (!reason)
@@ -263,25 +287,22 @@ static __noinline int balance_error(struct __sk_buff *skb, struct packet *p, str
 			reason = nat_rewrite(skb, p, END_DST, r->client, p->dport);
 		if (!reason && addr_equal(p->src, s->flow_key.src))
 			reason = nat_rewrite(skb, p, END_SRC, r->frontend, p->sport);
-		return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(s->flow.ifindex, NULL, 0, 0);
+		return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(way->ifindex, NULL, 0, 0);
 	}
 	/* About an answer to a client: for the backend. */
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (!f || (f->flags & FLOW_LOCAL))
-		return TC_ACT_OK;
-	__builtin_memcpy(&s->flow, f, sizeof(s->flow));
-	f = &s->flow;
-	if (find_way(skb, p->ipv6, p->src, f->addr, f))
+	b = f && !(f->flags & FLOW_LOCAL) ? flow_backend(f) : NULL;
+	if (!b || find_way(skb, p->ipv6, p->src, b->addr, way))
 		return TC_ACT_OK;
 	reason = take_hop(skb, p->ipv6);
 	if (!reason)
-		reason = nat_rewrite_inner(skb, p, inner, END_SRC << 16 | f->port, f->addr);
-	addr_copy(inner->src, f->addr);
+		reason = nat_rewrite_inner(skb, p, inner, END_SRC << 16 | b->port, b->addr);
+	addr_copy(inner->src, b->addr);
 	if (!reason && (f->flags & FLOW_SNAT))
-		reason = nat_rewrite_inner(skb, p, inner, END_DST << 16 | f->nat_port, f->nat_addr);
+		reason = nat_rewrite_inner(skb, p, inner, END_DST << 16 | f->nat_port, nat_address(config, p->ipv6));
 	if (!reason)
-		reason = nat_rewrite(skb, p, END_DST, f->addr, p->dport);
-	return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(f->ifindex, NULL, 0, 0);
+		reason = nat_rewrite(skb, p, END_DST, b->addr, p->dport);
+	return reason ? drop(skb, p, &c, reason) : bpf_redirect_neigh(way->ifindex, NULL, 0, 0);
 }
 
 /* One packet that is not for a pod of this node. */
@@ -311,14 +332,14 @@ static __noinline int balance_skb(struct __sk_buff *skb, int ipv6)
 	if (way < 0)
 		return drop(skb, p, &c, -way);
 	if (found.fresh) {
-		int reason = balance_begin(p, s);
+		int reason = balance_begin(p, &found, s);
 
 		if (reason)
 			return drop(skb, p, &c, reason);
 	} else if (p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST))) {
-		balance_closing(p, found.flow, found.reply, s);
+		balance_closing(p, &found, s);
 	}
 	if (way == WAY_CLIENT)
 		return to_client(skb, p, found.reply, s);
-	return way == WAY_STACK ? to_stack(skb, p, found.flow, s) : to_backend(skb, p, found.flow, s);
+	return way == WAY_STACK ? to_stack(skb, p, &found, s) : to_backend(skb, p, &found, s);
 }

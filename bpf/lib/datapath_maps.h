@@ -85,7 +85,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 4096);
 	__type(key, struct fragment_key);
 	__type(value, struct fragment_ports);
 } fragments SEC(".maps");
@@ -173,6 +173,7 @@ struct scratch {
 	struct service_flow flow;
 	struct service_reply reply;
 	struct service_flow_key reply_key;
+	struct fragment_key fragment_key;
 	__u8 refusal[160] __attribute__((aligned(8))); /* a message in the making, see refuse.h */
 };
 

@@ -83,6 +83,7 @@ static __noinline int unpack(struct __sk_buff *skb, struct packet *p, struct scr
 	struct service *svc;
 	struct backend *b;
 	__be16 port, ports[2];
+	int fragmented = 0, later = 0;
 	__u32 number, off;
 
 	if (!p || !s)
@@ -104,6 +105,21 @@ static __noinline int unpack(struct __sk_buff *skb, struct packet *p, struct scr
 		addr_copy_by4(s->flow_key.dst, (const __u8 *)&ip.daddr);
 		s->flow_key.protocol = ip.nexthdr;
 		off += sizeof(ip);
+		if (ip.nexthdr == NEXT_FRAGMENT) {
+			struct {
+				__u8 next, reserved;
+				__be16 fragment;
+				__be32 id;
+			} h;
+
+			if (bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
+				return -DROP_CT_TRUNCATED_OR_INVALID_HEADER;
+			s->flow_key.protocol = h.next;
+			fragmented = (bpf_ntohs(h.fragment) & 0xfff9) != 0;
+			later = (bpf_ntohs(h.fragment) & 0xfff8) != 0;
+			s->fragment_key.id = h.id;
+			off += sizeof(h);
+		}
 	} else {
 		struct iphdr ip;
 
@@ -114,10 +130,30 @@ static __noinline int unpack(struct __sk_buff *skb, struct packet *p, struct scr
 		addr_from_ip4(s->flow_key.src, ip.saddr);
 		addr_from_ip4(s->flow_key.dst, ip.daddr);
 		s->flow_key.protocol = ip.protocol;
+		fragmented = (bpf_ntohs(ip.frag_off) & 0x3fff) != 0;
+		later = (bpf_ntohs(ip.frag_off) & 0x1fff) != 0;
+		s->fragment_key.id = ip.id;
 		off += sizeof(ip);
 	}
-	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)) < 0)
+	if (fragmented) {
+		addr_copy(s->fragment_key.src, s->flow_key.src);
+		addr_copy(s->fragment_key.dst, s->flow_key.dst);
+		s->fragment_key.protocol = s->flow_key.protocol;
+	}
+	if (later) {
+		struct fragment_ports *first = fragment_lookup(&s->fragment_key);
+
+		if (!first)
+			return -DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND;
+		ports[0] = first->sport;
+		ports[1] = first->dport;
+	} else if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)) < 0) {
 		return -DROP_CT_TRUNCATED_OR_INVALID_HEADER;
+	} else if (fragmented) { /* the others may be here before this one comes in once more */
+		struct fragment_ports first = { .sport = ports[0], .dport = ports[1], .seen = clock_ticks() };
+
+		bpf_map_update_elem(&fragments, &s->fragment_key, &first, BPF_ANY);
+	}
 	s->flow_key.sport = ports[0];
 	s->flow_key.dport = ports[1];
 	svc = frontend_elsewhere(s->flow_key.dst, ports[1], s->flow_key.protocol);
@@ -130,9 +166,7 @@ static __noinline int unpack(struct __sk_buff *skb, struct packet *p, struct scr
 	f->service = svc->id;
 	f->last_seen = clock_ticks();
 	f->lifetime = flow_lifetime(s->flow_key.protocol);
-	f->port = port;
-	addr_copy(f->addr, p->dst);
-	f->flags = FLOW_LOCAL;
+	f->flags = FLOW_LOCAL | FLOW_DSR;
 	bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
 	if (bpf_skb_adjust_room(skb, p->ipv6 ? -40 : -20, BPF_ADJ_ROOM_MAC, 0) < 0)
 		return -DROP_INVALID_PACKET_DROPPED;

@@ -24,7 +24,13 @@ struct dsr_option6 {
 	__u8 pad_type, pad_len;
 } __attribute__((packed));
 
-/* Does this packet have to say which frontend was meant? Of TCP the backend's node remembers it. */
+static __always_inline __u32 option_len(int ipv6)
+{
+	return ipv6 ? sizeof(struct dsr_option6) : sizeof(struct dsr_option4);
+}
+
+/* Does this packet have to say which frontend was meant? Of TCP the backend's node remembers it, and is reminded once a
+ * second where there is room: it may have forgotten a connection that was quiet. */
 static __always_inline int names_frontend(const struct packet *p)
 {
 	return p->protocol != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;

@@ -103,7 +103,22 @@ static __noinline int deny(struct __sk_buff *skb, struct packet *p, struct scrat
 	/* The sender knows the frontend: the answer speaks of it. */
 	if (s->meant.service && nat_rewrite(skb, p, END_DST, s->meant.addr, s->meant.port))
 		return act;
-	return refuse_packet(skb, p, REFUSE_PORT, 0);
+	return refuse_denied(skb, p);
+}
+
+/* A packet of a connection that policy let begin and now denies. */
+static __noinline int answer_cut(struct __sk_buff *skb, const struct packet *p, const struct ct_entry *e, int d)
+{
+	struct lb_config *config;
+	__u32 zero = 0;
+
+	config = bpf_map_lookup_elem(&lb_config, &zero);
+	if (!p || !e || !config || !(config->flags & LB_DENY_ICMP) || (e->flags & CT_HAIRPIN))
+		return TC_ACT_SHOT;
+	/* The originator knows the frontend. */
+	if (!d && (e->flags & CT_SERVICE) && nat_rewrite(skb, p, END_DST, e->frontend, e->frontend_port))
+		return TC_ACT_SHOT;
+	return refuse_denied(skb, p);
 }
 
 /* Policy sees ICMP by its type, where other protocols have the port. */
@@ -151,8 +166,10 @@ __noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct 
 		count(COUNTER_REJUDGED);
 		reason = e->flags & CT_HAIRPIN ? 0 : judge_policy(j);
 		remember(skb, e, j, d, reason);
-		if (reason)
-			return drop_judged(skb, p, j, d, reason);
+		if (reason) {
+			act = drop_judged(skb, p, j, d, reason);
+			return reason == DROP_POLICY_DENIED ? answer_cut(skb, p, e, d) : act;
+		}
 	}
 	if (e->verdict) {
 		c.identity[0] = e->identity[0];
@@ -171,7 +188,8 @@ __noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct 
 			p->sport = p->dport;
 			p->dport = port;
 		}
-		return drop(skb, p, &c, e->verdict);
+		act = drop(skb, p, &c, e->verdict);
+		return e->verdict == DROP_POLICY_DENIED ? answer_cut(skb, p, e, d) : act;
 	}
 	if (e->out_kind[d] == OUT_UNKNOWN) {
 		reason = resolve(skb, e, p->src, p->dst, d);
@@ -362,7 +380,8 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 	s->meant.hairpin = 0;
 	if (!e) {
 		look_at_ends(&s->judgement, p);
-		if (hook == HOOK_DEVICE && s->judgement.to.ifindex &&
+		/* Nodes put packets for backends into others; what pods put into others is theirs, and judged like anything. */
+		if (hook == HOOK_DEVICE && s->judgement.to.ifindex && !is_pod(s->judgement.from.identity) &&
 		    p->protocol == (p->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP)) {
 			struct drop_context c = {};
 

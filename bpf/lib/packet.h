@@ -118,6 +118,15 @@ static __always_inline void fragment_key_init(struct fragment_key *k, const stru
 	k->protocol = p->protocol;
 }
 
+/* What the first fragment said; NULL when it is not known. 30 s is how long receivers wait for the rest
+ * (net.ipv4.ipfrag_time). */
+static __always_inline struct fragment_ports *fragment_lookup(const struct fragment_key *k)
+{
+	struct fragment_ports *known = bpf_map_lookup_elem(&fragments, k);
+
+	return known && clock_ticks() - known->seen <= 28610 ? known : NULL;
+}
+
 /* Later fragments carry no ports: they are those of the first one. first: the packet is a first fragment. */
 static __noinline int packet_fragment(struct packet *p, __u32 id, int first)
 {
@@ -135,9 +144,8 @@ static __noinline int packet_fragment(struct packet *p, __u32 id, int first)
 		return 0;
 	}
 	p->later_fragment = 1;
-	known = bpf_map_lookup_elem(&fragments, &k);
-	/* 30 s is how long receivers wait for the rest (net.ipv4.ipfrag_time). */
-	if (!known || clock_ticks() - known->seen > 28610)
+	known = fragment_lookup(&k);
+	if (!known)
 		return DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND;
 	p->sport = known->sport;
 	p->dport = known->dport;

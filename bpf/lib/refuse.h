@@ -35,11 +35,33 @@ static __always_inline __sum16 fold(__u32 sum)
 	return (__sum16)~sum;
 }
 
+/* Of TCP: what ends a connection at its sender's. */
+struct reset {
+	__be16 sport, dport;
+	__be32 seq, ack;
+	__u8 offset, flags;
+	__be16 window;
+	__sum16 check;
+	__be16 urgent;
+} __attribute__((packed, aligned(4)));
+
+struct reset4 {
+	struct iphdr ip;
+	struct reset tcp;
+} __attribute__((packed, aligned(4)));
+
+struct reset6 {
+	struct ipv6hdr ip;
+	struct reset tcp;
+} __attribute__((packed, aligned(4)));
+
 /* What is built, on the per-CPU scratch: it is too large for the stack. */
 struct refusal {
 	union {
 		struct refusal4 four;
 		struct refusal6 six;
+		struct reset4 reset4;
+		struct reset6 reset6;
 	};
 	struct {
 		__u8 src[16], dst[16];
@@ -102,17 +124,94 @@ static __noinline int refuse_ip6(struct __sk_buff *skb, struct refusal *room, in
 	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
 }
 
-/* Turns the packet into the message and sends it back the way it came. Only first fragments of what is no ICMP itself are
- * answered (RFC 1122 3.2.2); what cannot be answered is dropped in silence. */
-static __noinline int refuse_packet(struct __sk_buff *skb, const struct packet *p, int kind, __u32 mtu)
+/* The reset that answers a segment: with the number that its sender waits for. */
+static __always_inline void reset_begin(struct reset *t, const struct packet *p, const __be16 *ports)
+{
+	t->sport = ports[1];
+	t->dport = ports[0];
+	t->seq = p->tcp_ack;
+	t->offset = sizeof(*t) / 4 << 4;
+	t->flags = TCP_RST;
+}
+
+static __noinline int reset_ip4(struct __sk_buff *skb, const struct packet *p, struct refusal *room)
+{
+	struct reset4 *r;
+	__be16 ports[2];
+
+	if (!p || !room)
+		return 0;
+	r = &room->reset4;
+	__builtin_memset(room, 0, sizeof(*room));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + 12, &r->ip.daddr, 4) < 0 || bpf_skb_load_bytes(skb, ETH_HLEN + 16, &r->ip.saddr, 4) < 0 ||
+	    bpf_skb_load_bytes(skb, p->l4_off, ports, sizeof(ports)) < 0 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+		return 0;
+	r->ip.version = 4;
+	r->ip.ihl = 5;
+	r->ip.tot_len = bpf_htons(sizeof(*r));
+	r->ip.ttl = 64;
+	r->ip.protocol = IPPROTO_TCP;
+	r->ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->ip, sizeof(r->ip), 0));
+	reset_begin(&r->tcp, p, ports);
+	*(__be32 *)room->pseudo.src = r->ip.saddr;
+	*(__be32 *)room->pseudo.dst = r->ip.daddr;
+	room->pseudo.len = bpf_htonl(sizeof(r->tcp));
+	room->pseudo.next = bpf_htonl(IPPROTO_TCP);
+	r->tcp.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->tcp, sizeof(r->tcp),
+					  bpf_csum_diff(NULL, 0, (__be32 *)&room->pseudo, sizeof(room->pseudo), 0)));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
+}
+
+static __noinline int reset_ip6(struct __sk_buff *skb, const struct packet *p, struct refusal *room)
+{
+	struct reset6 *r;
+	__be16 ports[2];
+
+	if (!p || !room)
+		return 0;
+	r = &room->reset6;
+	__builtin_memset(room, 0, sizeof(*room));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + 8, room->pseudo.dst, 16) < 0 || bpf_skb_load_bytes(skb, ETH_HLEN + 24, room->pseudo.src, 16) < 0 ||
+	    bpf_skb_load_bytes(skb, p->l4_off, ports, sizeof(ports)) < 0 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+		return 0;
+	r->ip.version = 6;
+	r->ip.payload_len = bpf_htons(sizeof(r->tcp));
+	r->ip.nexthdr = IPPROTO_TCP;
+	r->ip.hop_limit = 64;
+	addr_copy_by4((__u8 *)&r->ip.saddr, room->pseudo.src);
+	addr_copy_by4((__u8 *)&r->ip.daddr, room->pseudo.dst);
+	reset_begin(&r->tcp, p, ports);
+	room->pseudo.len = bpf_htonl(sizeof(r->tcp));
+	room->pseudo.next = bpf_htonl(IPPROTO_TCP);
+	r->tcp.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->tcp, sizeof(r->tcp),
+					  bpf_csum_diff(NULL, 0, (__be32 *)&room->pseudo, sizeof(room->pseudo), 0)));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
+}
+
+static __always_inline int send_back(struct __sk_buff *skb)
 {
 	struct {
 		__u8 to[6], from[6];
 	} eth;
+	__u8 from[6];
+
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(from, eth.from, 6);
+	__builtin_memcpy(eth.from, eth.to, 6);
+	__builtin_memcpy(eth.to, from, 6);
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0)
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* Turns the packet into the message and sends it back the way it came. Only first fragments of what is no ICMP itself are
+ * answered (RFC 1122 3.2.2); what cannot be answered is dropped in silence. */
+static __noinline int refuse_packet(struct __sk_buff *skb, const struct packet *p, int kind, __u32 mtu)
+{
 	struct scratch *s;
 	struct refusal *r;
 	__u32 zero = 0;
-	__u8 from[6];
 
 	if (!p || p->later_fragment || p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
 		return TC_ACT_SHOT;
@@ -122,12 +221,24 @@ static __noinline int refuse_packet(struct __sk_buff *skb, const struct packet *
 	r = (struct refusal *)s->refusal;
 	if (!(p->ipv6 ? refuse_ip6(skb, r, kind, mtu) : refuse_ip4(skb, &r->four, kind, mtu)))
 		return TC_ACT_SHOT;
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0)
+	return send_back(skb);
+}
+
+/* Tells a sender that policy denies its packet. Stacks give nothing on ICMP about a connection that is open: what belongs
+ * to one is answered by a reset. A reset itself is not answered. */
+static __always_inline int refuse_denied(struct __sk_buff *skb, const struct packet *p)
+{
+	struct scratch *s;
+	struct refusal *r;
+	__u32 zero = 0;
+
+	if (!p)
 		return TC_ACT_SHOT;
-	__builtin_memcpy(from, eth.from, 6);
-	__builtin_memcpy(eth.from, eth.to, 6);
-	__builtin_memcpy(eth.to, from, 6);
-	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0)
+	if (p->protocol != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return refuse_packet(skb, p, REFUSE_PORT, 0);
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	if (!s || p->later_fragment || !(p->tcp_flags & TCP_ACK) || (p->tcp_flags & TCP_RST))
 		return TC_ACT_SHOT;
-	return bpf_redirect(skb->ifindex, 0);
+	r = (struct refusal *)s->refusal;
+	return (p->ipv6 ? reset_ip6(skb, p, r) : reset_ip4(skb, p, r)) ? send_back(skb) : TC_ACT_SHOT;
 }

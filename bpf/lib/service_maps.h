@@ -46,7 +46,7 @@ struct {
 /* Written by the agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct direct_backend_key);
 	__type(value, __u32); /* number of the backend */
@@ -83,6 +83,13 @@ struct {
 } service_replies SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVICE_OPENINGS);
+	__type(key, __u32);
+	__type(value, struct service_opening);
+} service_openings SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, BACKEND_WAYS);
 	__type(key, __u32);
@@ -91,7 +98,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 49152);
+	__uint(max_entries, 32768);
 	__type(key, struct socket_peer_key);
 	__type(value, struct socket_peer);
 } socket_peers SEC(".maps");

@@ -42,6 +42,7 @@ struct service {
 	__u32 slot_count; /* 0: nobody to serve */
 	__u32 affinity_seconds;
 	__u32 flags;
+	__u32 owner; /* hash of the Service and port: whoever has the frontend next gets another id */
 };
 
 /* lb_slots: numbers of backends. */
@@ -105,22 +106,27 @@ enum service_flow_flags {
 	FLOW_STACK = 32,  /* the backend is a pod on this node's own network */
 };
 
+/* Where packets leave, as the routes say. */
+struct frame_way {
+	__u32 ifindex; /* 0: not looked up yet */
+	__u32 checked; /* ticks */
+	__u16 mtu;
+	__u8 macs[12]; /* destination and source of the frame */
+	__u8 macs_known;
+	__u8 pad;
+};
+
+/* The addresses are not in here: the backend's are in its row, which is looked at anyway, ours are in lb_config. */
 struct service_flow {
 	__u32 backend;
 	__u32 generation;
 	__u32 service;
 	__u32 last_seen; /* ticks */
 	__u32 lifetime;
-	__be16 port;	 /* the backend's */
 	__be16 nat_port; /* FLOW_SNAT: ours */
-	__u8 addr[16];	 /* the backend's */
-	__u8 nat_addr[16]; /* FLOW_SNAT: ours */
 	__u8 flags;
-	__u8 macs_known;
-	__u8 macs[12]; /* destination and source of the frame, as the routes say */
-	__u16 mtu;
-	__u32 ifindex;	   /* 0: the way was not looked up yet */
-	__u32 hop_checked; /* ticks */
+	__u8 pad;
+	struct frame_way way;
 };
 
 struct service_reply {
@@ -128,15 +134,22 @@ struct service_reply {
 	__u8 frontend[16];
 	__be16 client_port;
 	__be16 frontend_port;
-	__u32 service;
 	__u32 last_seen;
 	__u32 lifetime;
 	__u8 flags;
-	__u8 macs_known;
-	__u8 macs[12];
-	__u16 mtu;
-	__u32 ifindex;
-	__u32 hop_checked;
+	__u8 pad[3];
+	struct frame_way way;
+};
+
+/* service_openings: the backends that SYNs were given a moment ago, by the connection's hash; who comes later overwrites.
+ * CPUs write at the same time and without a lock: the rest is mixed with the backend, so that half of one and half of another
+ * is nobody's. */
+#define SERVICE_OPENINGS 4096
+
+struct service_opening {
+	__u64 client[2]; /* its address */
+	__u64 who;	 /* its port, and the frontend's id */
+	__u64 backend;	 /* generation and number */
 };
 
 /* backend_ways: the next hop of backends, found by one connection and used by others for a moment. */
@@ -145,11 +158,7 @@ struct service_reply {
 struct backend_way {
 	__u32 backend;
 	__u32 generation;
-	__u32 checked; /* ticks */
-	__u32 ifindex;
-	__u16 mtu;
-	__u8 macs[12];
-	__u8 pad[2];
+	struct frame_way way;
 };
 
 /* socket_peers: what a socket that talks to a backend believes to talk to. */

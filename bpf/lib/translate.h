@@ -11,9 +11,16 @@
 #include "service.h"
 #include "service_flow.h"
 
+#define IDENTITY_UNMANAGED 3
 #define IDENTITY_REMOTE_NODE 6
 /* Identities from here on are pods of the cluster: never frontends. */
 #define IDENTITY_FIRST_POD 256
+
+/* A pod of the cluster, also one that is not known yet. */
+static __always_inline int is_pod(__u32 identity)
+{
+	return identity >= IDENTITY_FIRST_POD || identity == IDENTITY_UNMANAGED;
+}
 
 enum translation {
 	NOT_TRANSLATED = 0, /* no service */
@@ -51,29 +58,32 @@ static __always_inline struct service *frontend_of_packet(const struct packet *p
  * enum translation, or minus the reason to drop. */
 __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
 {
-	struct affinity_key who __attribute__((aligned(8)));
 	__u32 now = clock_ticks(), number = 0, cause;
+	struct backend *b = NULL;
 	struct service_flow *f;
-	int reason;
+	struct service *svc;
+	int reason, known;
 
 	if (!p || !s || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != PROTO_SCTP))
 		return NOT_TRANSLATED;
 	flow_key_of(&s->flow_key, p);
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
 	/* A flow of the balancer's is none of a pod's: what is left to the balancer there would pass by the pod's policy. */
-	if (f && flow_holds(f, p, now) && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL))) {
+	known = f != NULL;
+	svc = frontend_of_packet(p, &s->judgement.to, hook);
+	/* The frontend may be another Service's now. What came in a tunnel may name one that only another node has. */
+	if (f && (hook == HOOK_DEVICE || (f->flags & FLOW_LOCAL)) && 
+	    (svc ? svc->id == f->service : hook == HOOK_DEVICE && (f->flags & FLOW_DSR)))
+		b = flow_holds(f, p, now);
+	if (b) {
 		f->last_seen = now;
 	} else {
-		struct service *svc = frontend_of_packet(p, &s->judgement.to, hook);
-		struct backend *b;
-
 		if (!svc)
 			return NOT_TRANSLATED;
 		s->meant.service = svc->id;
 		if (!service_admits(svc, p->src))
 			return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
-		affinity_key_of_client(&who, p->src);
-		b = service_pick(svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &who, &number, &cause);
+		b = flow_pick(p, svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &number, &cause);
 		if (!b)
 			return -DROP_SERVICE_BACKEND_NOT_FOUND;
 		if (hook == HOOK_DEVICE && !(b->flags & BACKEND_LOCAL)) {
@@ -87,10 +97,8 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		f->service = svc->id;
 		f->last_seen = now;
 		f->lifetime = flow_lifetime(p->protocol);
-		f->port = b->port;
-		addr_copy(f->addr, b->addr);
 		f->flags = FLOW_LOCAL;
-		if (!p->later_fragment)
+		if (!p->later_fragment && flow_is_kept(p, known, cause))
 			bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
 	}
 	if (!(f->flags & FLOW_LOCAL))
@@ -98,18 +106,18 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 	addr_copy(s->meant.addr, p->dst);
 	s->meant.port = p->dport;
 	s->meant.service = f->service;
-	s->meant.hairpin = addr_equal(f->addr, p->src);
-	reason = nat_rewrite(skb, p, END_DST, f->addr, f->port);
+	s->meant.hairpin = addr_equal(b->addr, p->src);
+	reason = nat_rewrite(skb, p, END_DST, b->addr, b->port);
 	if (reason)
 		return -reason;
-	addr_copy(p->dst, f->addr);
-	p->dport = f->port;
+	addr_copy(p->dst, b->addr);
+	p->dport = b->port;
 	if (s->meant.hairpin) {
-		gateway_of(s->flow.addr, p->ipv6);
-		reason = nat_rewrite(skb, p, END_SRC, s->flow.addr, p->sport);
+		gateway_of(s->flow_key.src, p->ipv6);
+		reason = nat_rewrite(skb, p, END_SRC, s->flow_key.src, p->sport);
 		if (reason)
 			return -reason;
-		addr_copy(p->src, s->flow.addr);
+		addr_copy(p->src, s->flow_key.src);
 	}
 	return TRANSLATED;
 }
@@ -134,6 +142,7 @@ __noinline int answer(struct __sk_buff *skb, const struct packet *p, const struc
 static __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct packet *inner, struct scratch *s)
 {
 	struct service_flow *f;
+	struct backend *b;
 
 	if (!p || !inner || !s || !addr_equal(inner->src, p->dst))
 		return 0;
@@ -144,13 +153,14 @@ static __noinline int translate_error(struct __sk_buff *skb, struct packet *p, s
 	s->flow_key.protocol = inner->protocol;
 	s->flow_key.pad[0] = s->flow_key.pad[1] = s->flow_key.pad[2] = 0;
 	f = bpf_map_lookup_elem(&service_flows, &s->flow_key);
-	if (!f || !(f->flags & FLOW_LOCAL))
+	b = f && (f->flags & FLOW_LOCAL) ? flow_backend(f) : NULL;
+	if (!b)
 		return 0;
-	if (nat_rewrite_inner(skb, p, inner, END_SRC << 16 | f->port, f->addr) || nat_rewrite(skb, p, END_DST, f->addr, 0))
+	if (nat_rewrite_inner(skb, p, inner, END_SRC << 16 | b->port, b->addr) || nat_rewrite(skb, p, END_DST, b->addr, 0))
 		return 0;
-	addr_copy(p->dst, f->addr);
-	addr_copy(inner->src, f->addr);
-	inner->sport = f->port;
+	addr_copy(p->dst, b->addr);
+	addr_copy(inner->src, b->addr);
+	inner->sport = b->port;
 	return 1;
 }
 

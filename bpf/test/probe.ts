@@ -8,6 +8,7 @@ import {
   type Event,
   event,
 } from '../../src/kernel/datapath.gen.ts';
+import { macBytes } from '../../src/kernel/links.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { readRing } from '../../src/kernel/ring-buffer.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
@@ -67,9 +68,21 @@ export function fromPod(bed: Bed, pod: BedPod, packet: Uint8Array): ProbeResult 
   return send(bed.nodes[pod.node]!, 'pod', pod.ifindex, packet);
 }
 
-/** A packet that arrives over the wire at a node. */
+/** A packet that arrives over the wire at a node, in a frame for it. */
 export function fromWire(bed: Bed, node: number, packet: Uint8Array): ProbeResult {
-  return send(bed.nodes[node]!, 'device', bed.nodes[node]!.deviceIfindex, packet);
+  return asFramed(bed, node, framedFor(bed.nodes[node]!, packet));
+}
+
+/** A frame that arrives over the wire at a node, whoever it is for. */
+export function asFramed(bed: Bed, node: number, frame: Uint8Array): ProbeResult {
+  return send(bed.nodes[node]!, 'device', bed.nodes[node]!.deviceIfindex, frame);
+}
+
+/** The packet in a frame for the node's device, unless it is for many. */
+export function framedFor(node: BedNode, packet: Uint8Array): Uint8Array {
+  const frame = Uint8Array.from(packet);
+  if ((frame[0]! & 1) === 0) frame.set(macBytes(node.deviceMac));
+  return frame;
 }
 
 /** A packet that the node's own stack sends to its pods. */

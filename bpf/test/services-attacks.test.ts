@@ -41,6 +41,8 @@ describe('services under attack and out of the ordinary', { skip }, () => {
         { name: 'evil', node: 0 },
         { name: 'near', node: 0 },
         { name: 'far', node: 1 },
+        { name: 'far2', node: 1 },
+        { name: 'far3', node: 1 },
       ],
     });
     services = createBedServices(bed);
@@ -136,12 +138,47 @@ describe('services under attack and out of the ordinary', { skip }, () => {
       const lifetimes = () =>
         [...flows().entries()].filter((each) => each.key.sport === port).map((each) => each.value.lifetime);
       const first = readPacket(fromWire(bed, 0, tcp(client, front, port, ['SYN'])).data);
+      fromWire(bed, 0, tcp(client, front, port, ['ACK']));
       const [open] = lifetimes();
       fromWire(bed, 0, tcp(client, front, port, ['RST']));
       assert.ok(lifetimes()[0]! < open!);
       const second = readPacket(fromWire(bed, 0, tcp(client, front, port, ['SYN'])).data);
       assert.deepEqual(lifetimes(), [open]);
       assert.notEqual(second.sourcePort, first.sourcePort, 'the backend may not be done with the first');
+    });
+
+    test(`what only opens connections leaves no flow, and the next packet goes the same way, whatever changes (${name})`, () => {
+      for (const directReturn of [false, true]) {
+        const front = add([pod('far'), pod('far2')], { directReturn });
+        const known = count(flows());
+        const send = (port: number, flag: TcpFlag) => {
+          const seen = readPacket(fromWire(bed, 0, tcp(client, front, port, [flag])).data);
+          return [seen.destination, seen.sourcePort];
+        };
+        const opened = Array.from({ length: 20 }, nextPort).map((port) => ({ port, went: send(port, 'SYN') }));
+        assert.equal(count(flows()), known);
+        // Nor when the backends changed in between: what begins now is given others.
+        services.add({ ...front, backends: ['far3', 'far2', 'far'].map(pod) });
+        for (const { port, went } of opened) assert.deepEqual(send(port, 'ACK'), went);
+        assert.equal(count(flows()), known + opened.length);
+      }
+    });
+
+    test(`a connection that the tables forgot goes on behind the same port (${name})`, () => {
+      const front = add([pod('far'), pod('far2'), pod('far3')]);
+      const port = nextPort();
+      const replies = typedMap(bed.nodes[0]!.datapath!.map('service_replies'), datapathMaps.service_replies);
+      const opened = readPacket(fromWire(bed, 0, tcp(client, front, port, ['SYN'])).data);
+      const forget = (reply: boolean) => {
+        for (const { key: at } of flows().entries()) if (at.sport === port) flows().delete(at);
+        if (reply) for (const { key: at } of replies.entries()) if (at.dport === opened.sourcePort) replies.delete(at);
+      };
+      for (const reply of [false, true]) {
+        fromWire(bed, 0, tcp(client, front, port, ['ACK']));
+        forget(reply);
+        const next = readPacket(fromWire(bed, 0, tcp(client, front, port, ['ACK'])).data);
+        assert.deepEqual([next.destination, next.sourcePort], [opened.destination, opened.sourcePort]);
+      }
     });
 
     test(`a flow whose port went to another gets one of its own (${name})`, () => {
@@ -152,11 +189,28 @@ describe('services under attack and out of the ordinary', { skip }, () => {
       for (const { key: at, value } of replies.entries())
         if (at.dport === first.sourcePort) replies.update(at, { ...value, clientPort: 1 });
       for (const { key: at, value } of flows().entries())
-        if (at.sport === port) flows().update(at, { ...value, hopChecked: value.hopChecked - 2000 });
+        if (at.sport === port)
+          flows().update(at, { ...value, way: { ...value.way, checked: value.way.checked - 2000 } });
       fromWire(bed, 0, tcp(client, front, port, ['SYN']));
       const sent = fromWire(bed, 0, tcp(client, front, port, ['SYN']));
       assert.equal(sent.outcome, 'sent on');
       assert.notEqual(readPacket(sent.data).sourcePort, first.sourcePort);
+    });
+
+    test(`an address that moves to another service leads to that one's backends, whoever asked before (${name})`, () => {
+      for (const [first, second] of [
+        ['far', 'far2'],
+        ['near', 'evil'],
+      ] as const) {
+        const front = add([pod(first)]);
+        add([pod(first)]); // The first service lives on, and so does its backend.
+        const port = nextPort();
+        const goesTo = (flag: TcpFlag) =>
+          readPacket(fromWire(bed, 0, tcp(client, front, port, [flag])).data).destination;
+        assert.deepEqual([goesTo('SYN'), goesTo('ACK')], [pod(first)[key], pod(first)[key]]);
+        services.add({ ...front, service: 'default/other', backends: [pod(second)] });
+        assert.deepEqual([goesTo('SYN'), goesTo('ACK')], [pod(second)[key], pod(second)[key]]);
+      }
     });
 
     test(`SCTP keeps its port on the way to a backend elsewhere (${name})`, () => {

@@ -2,7 +2,7 @@
 // translated connection, and tc answers nobody who did not ask.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { getLink } from '../../src/kernel/links.ts';
+import { getLink, macBytes } from '../../src/kernel/links.ts';
 import { setNeighbour } from '../../src/kernel/neighbours.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
@@ -93,6 +93,7 @@ for (const tunnel of [false, true]) {
       const seen = { pass: 0, sent: 0 };
       for (let i = 0; i < rounds; i++) {
         let frame = Uint8Array.from(good[next(good.length)]!);
+        frame.set(macBytes(node.deviceMac));
         if (i % 4 === 0) frame = frame.map((byte, at) => (at < 14 ? byte : next(256)));
         for (let changes = next(4); changes > 0; changes--) frame[14 + next(frame.length - 14)] = next(256);
         if (next(3) === 0) frame = frame.slice(0, Math.max(14, next(frame.length)));

@@ -3,16 +3,18 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { getLink } from '../../src/kernel/links.ts';
 import { setNeighbour } from '../../src/kernel/neighbours.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
+import { typedMap } from '../../src/kernel/typed-map.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
-import { icmpErrorPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
+import { icmpErrorPacket, ipPacket, type PacketEnd, tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { checksumsHold, readPacket, withChecksum } from '../../test/bed/read-packet.ts';
 import { type BedFrontend, type BedServices, createBedServices, natEnd } from '../../test/bed/services.ts';
 import { denyIngress } from './policy-lines.ts';
-import { counter, fromPod, fromWire } from './probe.ts';
+import { asFramed, counter, framedFor, fromPod, fromWire } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const families = [
@@ -88,7 +90,9 @@ describe('services on packets', { skip }, () => {
   /** The same packet through the balancer in XDP. */
   function throughXdp(node: number, packet: Uint8Array): { action: 'pass' | 'sent' | 'dropped'; data: Uint8Array } {
     const { retval, data } = withNetns(bed.nodes[node]!.netnsFd, () =>
-      testRun(services.xdp[node]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[node]!.deviceIfindex }),
+      testRun(services.xdp[node]!.program('balance_xdp').fd, framedFor(bed.nodes[node]!, packet), {
+        xdpIfindex: bed.nodes[node]!.deviceIfindex,
+      }),
     );
     const action = ({ 1: 'dropped', 2: 'pass', 3: 'sent', 4: 'sent' } as const)[retval];
     assert.ok(action !== undefined, `XDP answered ${retval}`);
@@ -321,6 +325,75 @@ describe('services on packets', { skip }, () => {
       });
     }
 
+    for (const hook of ['tc', 'XDP'] as const) {
+      test(`with direct return a quiet connection that the backend's node forgot goes on, in ${hook} (${name})`, () => {
+        const front = add(frontend([pod('far')], { directReturn: true }));
+        const port = nextPort();
+        const ack = withChecksum(
+          tcpPacket({ from: client, to: front, six, sourcePort: port, destinationPort: 80, flags: ['ACK'] }),
+        );
+        fromWire(bed, 1, fromWire(bed, 0, syn(client, front, six, port, 80)).data);
+        const send = () => (hook === 'tc' ? fromWire(bed, 0, ack) : throughXdp(0, ack)).data;
+        for (const _ of [1, 2]) send(); // finds out the way
+        assert.equal(readPacket(send()).options.length, 0, 'a busy one says it now and then');
+        const flows = typedMap(bed.nodes[0]!.datapath!.map('service_flows'), datapathMaps.service_flows);
+        for (const { key: at, value } of flows.entries())
+          if (at.sport === port)
+            flows.update(at, { ...value, way: { ...value.way, checked: value.way.checked - 2000 } });
+        for (const table of ['ct4', 'ct6'] as const) {
+          const map = bed.nodes[1]!.datapath!.map(table);
+          for (const entry of map.entries()) map.delete(entry.key);
+        }
+        const data = send();
+        assert.ok(readPacket(data).options.length > 0, 'names the frontend');
+        assert.ok(checksumsHold(data));
+        assertSentOn(fromWire(bed, 1, data));
+        const answer = withChecksum(
+          tcpPacket({
+            from: pod('far'),
+            to: client,
+            six,
+            sourceMac: podMac(pod('far').ifindex),
+            sourcePort: 8080,
+            destinationPort: port,
+            flags: ['ACK'],
+          }),
+        );
+        const back = fromPod(bed, pod('far'), answer);
+        assertSentOn(back);
+        assert.deepEqual([readPacket(back.data).source, readPacket(back.data).sourcePort], [front[key], 80]);
+      });
+    }
+
+    test(`frames for others are left alone, in tc and XDP (${name})`, () => {
+      const front = add(frontend([pod('far')]));
+      const flag = (port: number, flags: ('SYN' | 'ACK')[], to: PacketEnd) =>
+        withChecksum(
+          tcpPacket({
+            from: client,
+            to,
+            six,
+            sourcePort: port,
+            destinationPort: 80,
+            flags,
+            destinationMac: '02:00:00:00:00:77',
+          }),
+        );
+      const port = nextPort();
+      for (const node of [0, 0]) fromWire(bed, node, syn(client, front, six, port, 80)); // finds out the way
+      const balanced = counter(bed.nodes[0]!, 'COUNTER_BALANCED');
+      for (const packet of [flag(port, ['ACK'], front), flag(nextPort(), ['SYN'], front)]) {
+        const node = bed.nodes[0]!;
+        assert.equal(asFramed(bed, 0, packet).outcome, 'left to the kernel');
+        const { retval, data } = withNetns(node.netnsFd, () =>
+          testRun(services.xdp[0]!.program('balance_xdp').fd, packet, { xdpIfindex: node.deviceIfindex }),
+        );
+        assert.deepEqual([retval, Buffer.compare(data, packet)], [2, 0]);
+      }
+      assert.equal(asFramed(bed, 0, flag(nextPort(), ['SYN'], pod('near'))).outcome, 'left to the kernel');
+      assert.equal(counter(bed.nodes[0]!, 'COUNTER_BALANCED'), balanced);
+    });
+
     test(`with direct return a connection outlives the node that took it: another one finds the same backend (${name})`, () => {
       const front = add(frontend([pod('far')], { directReturn: true }));
       const port = nextPort();
@@ -340,6 +413,13 @@ describe('services on packets', { skip }, () => {
       const front = add(frontend([pod('near')]));
       const port = nextPort();
       fromWire(bed, 0, syn(client, front, six, port, 80));
+      fromWire(
+        bed,
+        0,
+        withChecksum(
+          tcpPacket({ from: client, to: front, six, sourcePort: port, destinationPort: 80, flags: ['ACK'] }),
+        ),
+      );
       const answer = tcpPacket({
         from: front,
         to: client,
@@ -410,7 +490,9 @@ describe('services on packets, inside other packets', { skip }, () => {
         let data = fromWire(bed, 0, packet).data;
         if (hook === 'XDP') {
           const run = withNetns(bed.nodes[0]!.netnsFd, () =>
-            testRun(services.xdp[0]!.program('balance_xdp').fd, packet, { xdpIfindex: bed.nodes[0]!.deviceIfindex }),
+            testRun(services.xdp[0]!.program('balance_xdp').fd, framedFor(bed.nodes[0]!, packet), {
+              xdpIfindex: bed.nodes[0]!.deviceIfindex,
+            }),
           );
           assert.ok(run.retval === 3 || run.retval === 4, `XDP answered ${run.retval}`);
           data = run.data;
@@ -438,6 +520,51 @@ describe('services on packets, inside other packets', { skip }, () => {
         assert.ok(checksumsHold(arrived.data));
       });
     }
+
+    test(`datagrams in fragments get through, first one first (${name})`, () => {
+      const front = frontend([bed.pod('far')], { directReturn: true, protocol: 'UDP' });
+      services.add(front);
+      const port = nextPort();
+      const whole = {
+        from: client,
+        to: front,
+        six,
+        sourcePort: port,
+        destinationPort: 80,
+        payload: new Uint8Array(24),
+      };
+      const part = (id: number, offset: number) =>
+        udpPacket({ ...whole, fragment: { id, offset, more: offset === 0 } });
+      // The second one is there before the first came in once more.
+      const unpacked = [0, 32].map((offset) => fromWire(bed, 1, fromWire(bed, 0, part(port, offset)).data));
+      for (const each of unpacked) {
+        assertSentOn(each);
+        const arrived = fromWire(bed, 1, each.data);
+        assertSentOn(arrived);
+        assert.equal(readPacket(arrived.data).destination, bed.pod('far')[key]);
+      }
+      // What came without its first is not believed by its looks.
+      fromWire(bed, 0, part(port + 1, 0));
+      const lonely = fromWire(bed, 1, fromWire(bed, 0, part(port + 1, 32)).data);
+      assert.deepEqual([lonely.outcome, lonely.reason], ['dropped', 'FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND']);
+    });
+
+    test(`a packet inside another one between pods is one like any other (${name})`, () => {
+      const [near, far] = [bed.pod('near'), bed.pod('far')];
+      const inner = syn(client, stranger, six, 1, 2).slice(14);
+      const packet = ipPacket({ from: near, to: far, six, sourceMac: podMac(near.ifindex) }, protocol, inner);
+      const sent = fromPod(bed, near, packet);
+      assertSentOn(sent);
+      const arrived = fromWire(bed, 1, sent.data);
+      assertSentOn(arrived);
+      const seen = readPacket(arrived.data);
+      assert.deepEqual([seen.source, seen.destination, seen.protocol], [near[key], far[key], protocol]);
+      assert.ok(arrived.events.some((event) => event.type === 1 && event.protocol === protocol));
+      bed.setPolicies([denyIngress('shut', 'idle')]);
+      const denied = fromWire(bed, 1, ipPacket({ from: near, to: bed.pod('idle'), six }, protocol, inner));
+      bed.setPolicies([]);
+      assert.deepEqual([denied.outcome, denied.reason], ['dropped', 'POLICY_DENIED']);
+    });
 
     test(`a packet inside another one is believed from nodes only, and only for a backend (${name})`, () => {
       const front = frontend([bed.pod('far')], { directReturn: true });
@@ -506,6 +633,82 @@ describe('policyDenyResponse: icmp', { skip }, () => {
       assert.deepEqual([seen.source, seen.destination], [b[key], a[key]]);
       assert.deepEqual([seen.protocol, ...seen.body.slice(0, 2)], six ? [58, 1, 4] : [1, 3, 3]);
       assert.ok(checksumsHold(denied.data));
+    });
+
+    test(`what belongs to a connection that policy cuts is answered, by a reset where it is TCP (${name})`, () => {
+      const [a, b] = [bed.pod('a'), bed.pod('b')];
+      const front = frontend([b]);
+      services.add(front);
+      const [direct, served, datagrams] = [nextPort(), nextPort(), nextPort()];
+      const mac = { sourceMac: podMac(a.ifindex) };
+      const segment = (to: PacketEnd, sourcePort: number, sequence: number, acknowledge: number) =>
+        withChecksum(
+          tcpPacket({
+            from: a,
+            to,
+            six,
+            ...mac,
+            sourcePort,
+            destinationPort: 80,
+            flags: ['ACK'],
+            sequence,
+            acknowledge,
+          }),
+        );
+      const datagram = udpPacket({
+        from: a,
+        to: b,
+        six,
+        ...mac,
+        sourcePort: datagrams,
+        destinationPort: 80,
+        payload: new Uint8Array(16),
+      });
+      const back = withChecksum(
+        tcpPacket({
+          from: b,
+          to: a,
+          six,
+          sourceMac: podMac(b.ifindex),
+          sourcePort: 80,
+          destinationPort: direct,
+          flags: ['ACK'],
+          sequence: 7,
+          acknowledge: 8,
+        }),
+      );
+      bed.setPolicies([]);
+      for (const [to, port] of [
+        [b, direct],
+        [front, served],
+      ] as const) {
+        assertSentOn(fromPod(bed, a, syn(a, to, six, port, 80, podMac(a.ifindex))));
+        assertSentOn(fromPod(bed, a, segment(to, port, 1000, 2000)));
+      }
+      assertSentOn(fromPod(bed, a, datagram));
+      assertSentOn(fromPod(bed, b, back));
+      bed.setPolicies([denyIngress('shut', 'b')]);
+      for (const [from, packet, answered, port, ack] of [
+        [a, segment(b, direct, 1000, 2000), b, 80, 2000],
+        [a, segment(b, direct, 1000, 2000), b, 80, 2000],
+        [b, back, a, direct, 8],
+        [a, segment(front, served, 1000, 2000), front, 80, 2000],
+      ] as const) {
+        const cut = fromPod(bed, from, packet);
+        assert.deepEqual([cut.outcome, cut.reason], ['sent on', 'POLICY_DENIED']);
+        const seen = readPacket(cut.data);
+        assert.deepEqual([seen.source, seen.sourcePort, seen.destination], [answered[key], port, from[key]]);
+        const tcp = new DataView(seen.body.buffer, seen.body.byteOffset);
+        assert.deepEqual([seen.protocol, seen.body[13]! & 0x3f, tcp.getUint32(4)], [6, 4, ack]);
+        assert.equal(cut.data.length, six ? 74 : 54);
+        assert.ok(checksumsHold(cut.data));
+      }
+      const refused = readPacket(fromPod(bed, a, datagram).data);
+      assert.deepEqual([refused.source, refused.protocol], [b[key], six ? 58 : 1]);
+      const reset = withChecksum(
+        tcpPacket({ from: a, to: b, six, ...mac, sourcePort: direct, destinationPort: 80, flags: ['RST', 'ACK'] }),
+      );
+      assert.equal(fromPod(bed, a, reset).outcome, 'dropped', 'a reset is not answered');
     });
 
     test(`the answer speaks of the frontend, where that was asked (${name})`, () => {

@@ -444,44 +444,66 @@ export const backend: Codec<Backend> = makeCodec<Backend>(
   }),
 );
 
+/** struct frame_way */
+export type FrameWay = {
+  ifindex: number;
+  checked: number;
+  mtu: number;
+  macs: Uint8Array;
+  macsKnown: number;
+};
+/** Bytes and byte offsets of struct frame_way. */
+export const FRAME_WAY_SIZE = 24;
+export const FrameWayOffset = {
+  ifindex: 0,
+  checked: 4,
+  mtu: 8,
+  macs: 10,
+  macsKnown: 22,
+} as const;
+export const frameWay: Codec<FrameWay> = makeCodec<FrameWay>(
+  24,
+  (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
+    view.setUint32(offset + 0, row.ifindex, true);
+    view.setUint32(offset + 4, row.checked, true);
+    view.setUint16(offset + 8, row.mtu, true);
+    writeBytes(view, offset + 10, 12, row.macs, 'frame_way.macs');
+    view.setUint8(offset + 22, row.macsKnown);
+  },
+  (view, offset) => ({
+    ifindex: view.getUint32(offset + 0, true),
+    checked: view.getUint32(offset + 4, true),
+    mtu: view.getUint16(offset + 8, true),
+    macs: readBytes(view, offset + 10, 12),
+    macsKnown: view.getUint8(offset + 22),
+  }),
+);
+
 /** struct backend_way */
 export type BackendWay = {
   backend: number;
   generation: number;
-  checked: number;
-  ifindex: number;
-  mtu: number;
-  macs: Uint8Array;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct backend_way. */
 export const BACKEND_WAY_SIZE = 32;
 export const BackendWayOffset = {
   backend: 0,
   generation: 4,
-  checked: 8,
-  ifindex: 12,
-  mtu: 16,
-  macs: 18,
+  way: 8,
 } as const;
 export const backendWay: Codec<BackendWay> = makeCodec<BackendWay>(
   32,
   (view, offset, row) => {
-    view.setUint8(offset + 30, 0);
-    view.setUint8(offset + 31, 0);
     view.setUint32(offset + 0, row.backend, true);
     view.setUint32(offset + 4, row.generation, true);
-    view.setUint32(offset + 8, row.checked, true);
-    view.setUint32(offset + 12, row.ifindex, true);
-    view.setUint16(offset + 16, row.mtu, true);
-    writeBytes(view, offset + 18, 12, row.macs, 'backend_way.macs');
+    frameWay.encodeInto(view, offset + 8, row.way);
   },
   (view, offset) => ({
     backend: view.getUint32(offset + 0, true),
     generation: view.getUint32(offset + 4, true),
-    checked: view.getUint32(offset + 8, true),
-    ifindex: view.getUint32(offset + 12, true),
-    mtu: view.getUint16(offset + 16, true),
-    macs: readBytes(view, offset + 18, 12),
+    way: frameWay.decodeFrom(view, offset + 8),
   }),
 );
 
@@ -1595,54 +1617,34 @@ export type ServiceFlow = {
   service: number;
   lastSeen: number;
   lifetime: number;
-  port: number;
   natPort: number;
-  addr: Uint8Array;
-  natAddr: Uint8Array;
   flags: number;
-  macsKnown: number;
-  macs: Uint8Array;
-  mtu: number;
-  ifindex: number;
-  hopChecked: number;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct service_flow. */
-export const SERVICE_FLOW_SIZE = 80;
+export const SERVICE_FLOW_SIZE = 48;
 export const ServiceFlowOffset = {
   backend: 0,
   generation: 4,
   service: 8,
   lastSeen: 12,
   lifetime: 16,
-  port: 20,
-  natPort: 22,
-  addr: 24,
-  natAddr: 40,
-  flags: 56,
-  macsKnown: 57,
-  macs: 58,
-  mtu: 70,
-  ifindex: 72,
-  hopChecked: 76,
+  natPort: 20,
+  flags: 22,
+  way: 24,
 } as const;
 export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
-  80,
+  48,
   (view, offset, row) => {
+    view.setUint8(offset + 23, 0);
     view.setUint32(offset + 0, row.backend, true);
     view.setUint32(offset + 4, row.generation, true);
     view.setUint32(offset + 8, row.service, true);
     view.setUint32(offset + 12, row.lastSeen, true);
     view.setUint32(offset + 16, row.lifetime, true);
-    view.setUint16(offset + 20, row.port, false);
-    view.setUint16(offset + 22, row.natPort, false);
-    writeBytes(view, offset + 24, 16, row.addr, 'service_flow.addr');
-    writeBytes(view, offset + 40, 16, row.natAddr, 'service_flow.nat_addr');
-    view.setUint8(offset + 56, row.flags);
-    view.setUint8(offset + 57, row.macsKnown);
-    writeBytes(view, offset + 58, 12, row.macs, 'service_flow.macs');
-    view.setUint16(offset + 70, row.mtu, true);
-    view.setUint32(offset + 72, row.ifindex, true);
-    view.setUint32(offset + 76, row.hopChecked, true);
+    view.setUint16(offset + 20, row.natPort, false);
+    view.setUint8(offset + 22, row.flags);
+    frameWay.encodeInto(view, offset + 24, row.way);
   },
   (view, offset) => ({
     backend: view.getUint32(offset + 0, true),
@@ -1650,16 +1652,9 @@ export const serviceFlow: Codec<ServiceFlow> = makeCodec<ServiceFlow>(
     service: view.getUint32(offset + 8, true),
     lastSeen: view.getUint32(offset + 12, true),
     lifetime: view.getUint32(offset + 16, true),
-    port: view.getUint16(offset + 20, false),
-    natPort: view.getUint16(offset + 22, false),
-    addr: readBytes(view, offset + 24, 16),
-    natAddr: readBytes(view, offset + 40, 16),
-    flags: view.getUint8(offset + 56),
-    macsKnown: view.getUint8(offset + 57),
-    macs: readBytes(view, offset + 58, 12),
-    mtu: view.getUint16(offset + 70, true),
-    ifindex: view.getUint32(offset + 72, true),
-    hopChecked: view.getUint32(offset + 76, true),
+    natPort: view.getUint16(offset + 20, false),
+    flags: view.getUint8(offset + 22),
+    way: frameWay.decodeFrom(view, offset + 24),
   }),
 );
 
@@ -1669,15 +1664,10 @@ export type ServiceReply = {
   frontend: Uint8Array;
   clientPort: number;
   frontendPort: number;
-  service: number;
   lastSeen: number;
   lifetime: number;
   flags: number;
-  macsKnown: number;
-  macs: Uint8Array;
-  mtu: number;
-  ifindex: number;
-  hopChecked: number;
+  way: FrameWay;
 };
 /** Bytes and byte offsets of struct service_reply. */
 export const SERVICE_REPLY_SIZE = 72;
@@ -1686,47 +1676,35 @@ export const ServiceReplyOffset = {
   frontend: 16,
   clientPort: 32,
   frontendPort: 34,
-  service: 36,
-  lastSeen: 40,
-  lifetime: 44,
-  flags: 48,
-  macsKnown: 49,
-  macs: 50,
-  mtu: 62,
-  ifindex: 64,
-  hopChecked: 68,
+  lastSeen: 36,
+  lifetime: 40,
+  flags: 44,
+  way: 48,
 } as const;
 export const serviceReply: Codec<ServiceReply> = makeCodec<ServiceReply>(
   72,
   (view, offset, row) => {
+    view.setUint8(offset + 45, 0);
+    view.setUint8(offset + 46, 0);
+    view.setUint8(offset + 47, 0);
     writeBytes(view, offset + 0, 16, row.client, 'service_reply.client');
     writeBytes(view, offset + 16, 16, row.frontend, 'service_reply.frontend');
     view.setUint16(offset + 32, row.clientPort, false);
     view.setUint16(offset + 34, row.frontendPort, false);
-    view.setUint32(offset + 36, row.service, true);
-    view.setUint32(offset + 40, row.lastSeen, true);
-    view.setUint32(offset + 44, row.lifetime, true);
-    view.setUint8(offset + 48, row.flags);
-    view.setUint8(offset + 49, row.macsKnown);
-    writeBytes(view, offset + 50, 12, row.macs, 'service_reply.macs');
-    view.setUint16(offset + 62, row.mtu, true);
-    view.setUint32(offset + 64, row.ifindex, true);
-    view.setUint32(offset + 68, row.hopChecked, true);
+    view.setUint32(offset + 36, row.lastSeen, true);
+    view.setUint32(offset + 40, row.lifetime, true);
+    view.setUint8(offset + 44, row.flags);
+    frameWay.encodeInto(view, offset + 48, row.way);
   },
   (view, offset) => ({
     client: readBytes(view, offset + 0, 16),
     frontend: readBytes(view, offset + 16, 16),
     clientPort: view.getUint16(offset + 32, false),
     frontendPort: view.getUint16(offset + 34, false),
-    service: view.getUint32(offset + 36, true),
-    lastSeen: view.getUint32(offset + 40, true),
-    lifetime: view.getUint32(offset + 44, true),
-    flags: view.getUint8(offset + 48),
-    macsKnown: view.getUint8(offset + 49),
-    macs: readBytes(view, offset + 50, 12),
-    mtu: view.getUint16(offset + 62, true),
-    ifindex: view.getUint32(offset + 64, true),
-    hopChecked: view.getUint32(offset + 68, true),
+    lastSeen: view.getUint32(offset + 36, true),
+    lifetime: view.getUint32(offset + 40, true),
+    flags: view.getUint8(offset + 44),
+    way: frameWay.decodeFrom(view, offset + 48),
   }),
 );
 
@@ -1741,10 +1719,11 @@ export type Scratch = {
   flow: ServiceFlow;
   reply: ServiceReply;
   replyKey: ServiceFlowKey;
+  fragmentKey: FragmentKey;
   refusal: Uint8Array;
 };
 /** Bytes and byte offsets of struct scratch. */
-export const SCRATCH_SIZE = 816;
+export const SCRATCH_SIZE = 824;
 export const ScratchOffset = {
   packet: 0,
   inner: 64,
@@ -1753,12 +1732,13 @@ export const ScratchOffset = {
   meant: 400,
   flowKey: 424,
   flow: 464,
-  reply: 544,
-  replyKey: 616,
-  refusal: 656,
+  reply: 512,
+  replyKey: 584,
+  fragmentKey: 624,
+  refusal: 664,
 } as const;
 export const scratch: Codec<Scratch> = makeCodec<Scratch>(
-  816,
+  824,
   (view, offset, row) => {
     packet.encodeInto(view, offset + 0, row.packet);
     packet.encodeInto(view, offset + 64, row.inner);
@@ -1767,9 +1747,10 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant.encodeInto(view, offset + 400, row.meant);
     serviceFlowKey.encodeInto(view, offset + 424, row.flowKey);
     serviceFlow.encodeInto(view, offset + 464, row.flow);
-    serviceReply.encodeInto(view, offset + 544, row.reply);
-    serviceFlowKey.encodeInto(view, offset + 616, row.replyKey);
-    writeBytes(view, offset + 656, 160, row.refusal, 'scratch.refusal');
+    serviceReply.encodeInto(view, offset + 512, row.reply);
+    serviceFlowKey.encodeInto(view, offset + 584, row.replyKey);
+    fragmentKey.encodeInto(view, offset + 624, row.fragmentKey);
+    writeBytes(view, offset + 664, 160, row.refusal, 'scratch.refusal');
   },
   (view, offset) => ({
     packet: packet.decodeFrom(view, offset + 0),
@@ -1779,9 +1760,10 @@ export const scratch: Codec<Scratch> = makeCodec<Scratch>(
     meant: meant.decodeFrom(view, offset + 400),
     flowKey: serviceFlowKey.decodeFrom(view, offset + 424),
     flow: serviceFlow.decodeFrom(view, offset + 464),
-    reply: serviceReply.decodeFrom(view, offset + 544),
-    replyKey: serviceFlowKey.decodeFrom(view, offset + 616),
-    refusal: readBytes(view, offset + 656, 160),
+    reply: serviceReply.decodeFrom(view, offset + 512),
+    replyKey: serviceFlowKey.decodeFrom(view, offset + 584),
+    fragmentKey: fragmentKey.decodeFrom(view, offset + 624),
+    refusal: readBytes(view, offset + 664, 160),
   }),
 );
 
@@ -1792,24 +1774,27 @@ export type Service = {
   slotCount: number;
   affinitySeconds: number;
   flags: number;
+  owner: number;
 };
 /** Bytes and byte offsets of struct service. */
-export const SERVICE_SIZE = 20;
+export const SERVICE_SIZE = 24;
 export const ServiceOffset = {
   id: 0,
   firstSlot: 4,
   slotCount: 8,
   affinitySeconds: 12,
   flags: 16,
+  owner: 20,
 } as const;
 export const service: Codec<Service> = makeCodec<Service>(
-  20,
+  24,
   (view, offset, row) => {
     view.setUint32(offset + 0, row.id, true);
     view.setUint32(offset + 4, row.firstSlot, true);
     view.setUint32(offset + 8, row.slotCount, true);
     view.setUint32(offset + 12, row.affinitySeconds, true);
     view.setUint32(offset + 16, row.flags, true);
+    view.setUint32(offset + 20, row.owner, true);
   },
   (view, offset) => ({
     id: view.getUint32(offset + 0, true),
@@ -1817,6 +1802,7 @@ export const service: Codec<Service> = makeCodec<Service>(
     slotCount: view.getUint32(offset + 8, true),
     affinitySeconds: view.getUint32(offset + 12, true),
     flags: view.getUint32(offset + 16, true),
+    owner: view.getUint32(offset + 20, true),
   }),
 );
 
@@ -1848,6 +1834,33 @@ export const serviceKey: Codec<ServiceKey> = makeCodec<ServiceKey>(
     port: view.getUint16(offset + 16, false),
     protocol: view.getUint8(offset + 18),
     scope: view.getUint8(offset + 19),
+  }),
+);
+
+/** struct service_opening */
+export type ServiceOpening = {
+  client: bigint[];
+  who: bigint;
+  backend: bigint;
+};
+/** Bytes and byte offsets of struct service_opening. */
+export const SERVICE_OPENING_SIZE = 32;
+export const ServiceOpeningOffset = {
+  client: 0,
+  who: 16,
+  backend: 24,
+} as const;
+export const serviceOpening: Codec<ServiceOpening> = makeCodec<ServiceOpening>(
+  32,
+  (view, offset, row) => {
+    view.setBigUint64(offset + 0 + 0, row.client[0]!, true); view.setBigUint64(offset + 0 + 8, row.client[1]!, true);
+    view.setBigUint64(offset + 16, row.who, true);
+    view.setBigUint64(offset + 24, row.backend, true);
+  },
+  (view, offset) => ({
+    client: [view.getBigUint64(offset + 0 + 0, true), view.getBigUint64(offset + 0 + 8, true)],
+    who: view.getBigUint64(offset + 16, true),
+    backend: view.getBigUint64(offset + 24, true),
   }),
 );
 
@@ -2011,12 +2024,12 @@ export const datapathMaps = {
   counters: { name: 'counters', type: 6, maxEntries: 16, flags: 0, perCpu: true, key: u32Codec, value: u64Codec } satisfies MapSpec<number, bigint>,
   ct4: { name: 'ct4', type: 9, maxEntries: 131072, flags: 0, perCpu: false, key: ct4Key, value: ctEntry } satisfies MapSpec<Ct4Key, CtEntry>,
   ct6: { name: 'ct6', type: 9, maxEntries: 65536, flags: 0, perCpu: false, key: ct6Key, value: ctEntry } satisfies MapSpec<Ct6Key, CtEntry>,
-  direct_backends: { name: 'direct_backends', type: 1, maxEntries: 65536, flags: 1, perCpu: false, key: directBackendKey, value: u32Codec } satisfies MapSpec<DirectBackendKey, number>,
+  direct_backends: { name: 'direct_backends', type: 1, maxEntries: 32768, flags: 1, perCpu: false, key: directBackendKey, value: u32Codec } satisfies MapSpec<DirectBackendKey, number>,
   drop_limits: { name: 'drop_limits', type: 9, maxEntries: 4096, flags: 0, perCpu: false, key: dropLimitKey, value: dropLimit } satisfies MapSpec<DropLimitKey, DropLimit>,
   drops: { name: 'drops', type: 6, maxEntries: 256, flags: 0, perCpu: true, key: u32Codec, value: dropCount } satisfies MapSpec<number, DropCount>,
   endpoints: { name: 'endpoints', type: 1, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: endpoint } satisfies MapSpec<number, Endpoint>,
   epochs: { name: 'epochs', type: 2, maxEntries: 65536, flags: 1024, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
-  fragments: { name: 'fragments', type: 9, maxEntries: 8192, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
+  fragments: { name: 'fragments', type: 9, maxEntries: 4096, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
   hops: { name: 'hops', type: 6, maxEntries: 1024, flags: 0, perCpu: true, key: u32Codec, value: hop } satisfies MapSpec<number, Hop>,
   host_programs: { name: 'host_programs', type: 3, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   ipcache: { name: 'ipcache', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: ipcacheKey, value: ipcacheEntry } satisfies MapSpec<IpcacheKey, IpcacheEntry>,
@@ -2028,9 +2041,10 @@ export const datapathMaps = {
   scratch: { name: 'scratch', type: 6, maxEntries: 1, flags: 0, perCpu: true, key: u32Codec, value: scratch } satisfies MapSpec<number, Scratch>,
   service_affinity: { name: 'service_affinity', type: 9, maxEntries: 16384, flags: 0, perCpu: false, key: affinityKey, value: affinity } satisfies MapSpec<AffinityKey, Affinity>,
   service_flows: { name: 'service_flows', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: serviceFlow } satisfies MapSpec<ServiceFlowKey, ServiceFlow>,
+  service_openings: { name: 'service_openings', type: 2, maxEntries: 4096, flags: 0, perCpu: false, key: u32Codec, value: serviceOpening } satisfies MapSpec<number, ServiceOpening>,
   service_replies: { name: 'service_replies', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: serviceReply } satisfies MapSpec<ServiceFlowKey, ServiceReply>,
   services: { name: 'services', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: serviceKey, value: service } satisfies MapSpec<ServiceKey, Service>,
-  socket_peers: { name: 'socket_peers', type: 9, maxEntries: 49152, flags: 0, perCpu: false, key: socketPeerKey, value: socketPeer } satisfies MapSpec<SocketPeerKey, SocketPeer>,
+  socket_peers: { name: 'socket_peers', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: socketPeerKey, value: socketPeer } satisfies MapSpec<SocketPeerKey, SocketPeer>,
   socket_services: { name: 'socket_services', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: socketService } satisfies MapSpec<ServiceFlowKey, SocketService>,
   source_ranges: { name: 'source_ranges', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: sourceRangeKey, value: u32Codec } satisfies MapSpec<SourceRangeKey, number>,
 } as const;

@@ -42,6 +42,7 @@ export interface BedNode {
   readonly ipv6: string;
   /** Of `eth0`, the wire to the other node. */
   readonly deviceIfindex: number;
+  readonly deviceMac: string;
   readonly datapath?: Datapath;
   readonly devices?: NodeDevices;
   readonly writer?: DatapathWriter;
@@ -115,6 +116,7 @@ export async function createBed(options: {
       ipv4: `10.9.0.${index + 1}`,
       ipv6: `fd09::${index + 1}`,
       deviceIfindex: 0,
+      deviceMac: '',
     };
   }
 
@@ -132,7 +134,7 @@ export async function createBed(options: {
       writeSysctl('net.ipv4.conf.default.rp_filter', '0');
     });
     if (options.bare) {
-      nodes.push({ ...node, deviceIfindex: device.ifindex });
+      nodes.push({ ...node, deviceIfindex: device.ifindex, deviceMac: device.mac });
       continue;
     }
     const devices = withNetns(node.netnsFd, () => ensureNodeDevices(node.netlink, 1500));
@@ -151,6 +153,7 @@ export async function createBed(options: {
     nodes.push({
       ...node,
       deviceIfindex: device.ifindex,
+      deviceMac: device.mac,
       datapath,
       devices,
       writer: createDatapathWriter(datapath.maps),

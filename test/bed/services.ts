@@ -25,6 +25,8 @@ export interface BedFrontend {
   /** Maglev when left out. */
   readonly algorithm?: FrontendRow['algorithm'];
   readonly sourceRanges?: readonly string[];
+  /** Whose it is: "default/web" when left out. */
+  readonly service?: string;
 }
 
 /** Services of a bed. */
@@ -78,6 +80,7 @@ export function createBedServices(
         'lb_config',
         'service_flows',
         'service_replies',
+        'service_openings',
         'service_affinity',
         'ipcache',
         'counters',
@@ -125,7 +128,7 @@ function rowsOf(frontend: BedFrontend, node: number): FrontendRow[] {
         protocol,
         scope,
         kind,
-        service: 'default/web',
+        service: frontend.service ?? 'default/web',
         portName: `${frontend.port}`,
         algorithm: frontend.algorithm ?? 'maglev',
         affinitySeconds: frontend.affinitySeconds ?? 0,

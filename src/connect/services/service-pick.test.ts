@@ -106,7 +106,7 @@ test('createServicePick() answers by the steps of the datapath and changes nothi
       dport: question.port,
       protocol: question.protocol,
     };
-    flows.update(key, { ...zero, backend: other, generation });
+    flows.update(key, { ...zero, service: first.service, backend: other, generation });
     const known = pick.ask(question)!;
     assert.deepEqual([known.reason, known.backend], ['known connection', other]);
     flows.delete(key);

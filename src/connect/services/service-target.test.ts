@@ -244,7 +244,7 @@ const dump = (maps: Maps) =>
       .sort(),
   );
 
-// Services `a` and `b`, each with a cluster IP and an address in both scopes, over a few backends of their own.
+// Two services, over a few backends of their own, at cluster IPs and addresses in both scopes that move between them.
 const anyBackends = (net: number) =>
   fc
     .uniqueArray(
@@ -270,14 +270,15 @@ const anyBackends = (net: number) =>
           }),
         ),
     );
-const anyRow = fc.integer({ min: 1, max: 2 }).chain((net) =>
+const oneOrTwo = fc.integer({ min: 1, max: 2 });
+const anyRow = fc.tuple(oneOrTwo, oneOrTwo).chain(([net, at]) =>
   fc
     .record({
       place: fc.constantFrom(
-        { address: `10.96.0.${net}`, scope: 'inside', kind: 'ClusterIP' } as const,
-        { address: `203.0.113.${net}`, scope: 'outside', kind: 'LoadBalancer' } as const,
-        { address: `203.0.113.${net}`, scope: 'inside', kind: 'LoadBalancer' } as const,
-        { address: `fd00::${net}`, scope: 'outside', kind: 'NodePort' } as const,
+        { address: `10.96.0.${at}`, scope: 'inside', kind: 'ClusterIP' } as const,
+        { address: `203.0.113.${at}`, scope: 'outside', kind: 'LoadBalancer' } as const,
+        { address: `203.0.113.${at}`, scope: 'inside', kind: 'LoadBalancer' } as const,
+        { address: `fd00::${at}`, scope: 'outside', kind: 'NodePort' } as const,
       ),
       algorithm: fc.constantFrom('maglev', 'random') as fc.Arbitrary<'maglev' | 'random'>,
       affinitySeconds: fc.constantFrom(0, 60),
@@ -363,6 +364,28 @@ test('createServiceTarget() takes over ids, numbers and slots, and removes what 
     [['10.0.1.1', 8080, 'TCP']],
   );
   same(maps, [keep]);
+  maps.close();
+});
+
+test('createServiceTarget() gives a frontend that moved to another Service another id, also while nobody looked', {
+  skip,
+}, () => {
+  const maps = makeMaps();
+  const of = (service: string) => frontend({ address: '10.96.0.1', service, sourceRanges: ['10.0.0.0/8'] });
+  const target = maps.start();
+  const idAfter = (at: ServiceTarget, row: FrontendRow) => {
+    assert.deepEqual(at.update([row]), []);
+    at.prune?.([row]);
+    same(maps, [row]);
+    return at.get(row.key)!.id;
+  };
+  const first = idAfter(target, of('shop/one'));
+  assert.equal(idAfter(target, of('shop/one')), first);
+  const second = idAfter(target, of('shop/two'));
+  assert.notEqual(second, first);
+  assert.equal(target.byId(first), undefined);
+  assert.equal(idAfter(maps.start(), of('shop/two')), second);
+  assert.notEqual(idAfter(maps.start(), of('shop/one')), second);
   maps.close();
 });
 

@@ -8,6 +8,7 @@ import { datapathMaps, type Service, ServiceFlags } from '../../kernel/datapath.
 import { isMapFull } from '../../kernel/kernel-error.ts';
 import type { ArrayMemory } from '../../kernel/mmap-array.ts';
 import { createBackendNumbers, type GoneBackend, type NumberedBackend } from './backend-numbers.ts';
+import { hash32 } from './maglev.ts';
 import { directKey, keyBytesOf, keyText, serviceKey, sourceRangeKey } from './service-keys.ts';
 import { createSlotTables, type SlotTable } from './slot-tables.ts';
 
@@ -120,28 +121,36 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = () 
       numbers.drop(row, backends);
       throw new Error(`there is no room for its slots (${tables.ranges.capacity})`);
     }
-    const id = before?.id ?? left?.id ?? takeId();
+    // What is remembered of a frontend under its id is one Service's: flows, affinity, what others may name.
+    const known = before === undefined ? left : { id: before.id, owner: ownerOf(before.row) };
+    const id = known?.owner === ownerOf(row) ? known.id : takeId();
+    const idBefore = known?.id;
+    const sameRow = idBefore === id ? before?.row : undefined;
     const after: WrittenFrontend = { row, id, table, backends };
     const value = serviceValue(after);
     const direct = directKeys(after);
     const directBefore = before === undefined ? new Map<string, number>() : directKeys(before);
     try {
-      writeSourceRanges(id, row, before?.row);
+      writeSourceRanges(id, row, sameRow);
       writeDirect(direct, directBefore);
       const now = before === undefined ? left && datapathMaps.services.value.encode(left) : serviceValue(before);
       if (now === undefined || Buffer.compare(now, value) !== 0) maps.services.update(keyBytes, value);
     } catch (error) {
       // What was there before goes on; of what is new nothing stays.
-      dropSourceRanges(id, row, before?.row);
+      dropSourceRanges(id, row, sameRow);
       dropDirect(direct, directBefore);
       tables.drop(table);
       numbers.drop(row, backends);
-      if (before === undefined && left === undefined) idsInUse.delete(id);
+      if (id !== idBefore) idsInUse.delete(id);
       throw error;
     }
     leftServices.delete(key);
+    if (idBefore !== undefined && idBefore !== id) {
+      byId.delete(idBefore);
+      idsInUse.delete(idBefore);
+    }
     if (before !== undefined) {
-      dropSourceRanges(id, before.row, row);
+      dropSourceRanges(before.id, before.row, sameRow && row);
       dropDirect(directBefore, direct);
       letGo(before);
     }
@@ -211,12 +220,16 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = () 
   };
 }
 
+/** Whose a frontend is, as its row says it. */
+const ownerOf = (row: FrontendRow) => hash32(`${row.service}:${row.portName}/${row.protocol}`, 1);
+
 function serviceValue({ row, id, table }: WrittenFrontend): Uint8Array {
   return datapathMaps.services.value.encode({
     id,
     firstSlot: table.first,
     slotCount: table.count,
     affinitySeconds: row.affinitySeconds,
+    owner: ownerOf(row),
     flags:
       (table.algorithm === 'maglev' ? ServiceFlags.SERVICE_MAGLEV : 0) |
       (row.affinitySeconds > 0 ? ServiceFlags.SERVICE_AFFINITY : 0) |

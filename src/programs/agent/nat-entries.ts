@@ -31,19 +31,24 @@ const { FLOW_SNAT, FLOW_DSR, FLOW_STACK, FLOW_REPLIED, FLOW_CLOSING } = ServiceF
 /** The most recently used first. */
 export function natEntries(agent: Agent, limit: number): NatView[] {
   const now = Number(process.hrtime.bigint() >> 20n) >>> 0;
+  const config = typedMap(agent.datapath.map('lb_config'), datapathMaps.lb_config).lookup(0);
+  const backends = typedMap(agent.datapath.map('backends'), datapathMaps.backends);
   const flows = typedMap(agent.datapath.map('service_flows'), datapathMaps.service_flows);
-  const rows = [...flows.entries()].map(({ key, value }): NatView => {
-    const snat = (value.flags & FLOW_SNAT) !== 0;
+  const rows = [...flows.entries()].flatMap(({ key, value }): NatView | [] => {
+    const backend = backends.lookup(value.backend);
+    if (backend?.generation !== value.generation) return []; // Its backend is gone: the next packet is given another.
+    const client = addressText(key.src);
+    const natAddress = value.flags & FLOW_SNAT && (client.includes(':') ? config?.nat6 : config?.nat4);
     return {
-      client: addressText(key.src),
+      client,
       clientPort: key.sport,
       frontend: addressText(key.dst),
       frontendPort: key.dport,
       protocol: key.protocol,
-      backend: addressText(value.addr),
-      backendPort: value.port,
-      mode: snat ? 'snat' : value.flags & FLOW_DSR ? 'dsr' : value.flags & FLOW_STACK ? 'stack' : 'local',
-      ...(snat ? { natAddress: addressText(value.natAddr), natPort: value.natPort } : {}),
+      backend: addressText(backend.addr),
+      backendPort: backend.port,
+      mode: natAddress ? 'snat' : value.flags & FLOW_DSR ? 'dsr' : value.flags & FLOW_STACK ? 'stack' : 'local',
+      ...(natAddress ? { natAddress: addressText(natAddress), natPort: value.natPort } : {}),
       service: agent.services.target.byId(value.service)?.row.service,
       state: value.flags & FLOW_CLOSING ? 'closing' : value.flags & FLOW_REPLIED ? 'open' : 'opening',
       idleSeconds: Math.round(Math.max(0, (now - value.lastSeen) | 0) * tickMs) / 1000,

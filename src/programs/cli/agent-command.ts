@@ -98,7 +98,10 @@ export function agentCommand(): Command {
         .default('enforced'),
     )
     .addOption(
-      new Option('--policy-deny-response <what>', 'what senders get when policy denies: nothing, or a refusal by ICMP')
+      new Option(
+        '--policy-deny-response <what>',
+        'what senders get when policy denies: nothing, or ICMP (a reset where a connection is open)',
+      )
         .choices(['none', 'icmp'])
         .default('none'),
     )
