@@ -136,9 +136,7 @@ function rowsOf(frontend: BedFrontend, node: number): FrontendRow[] {
           (pod): FrontendBackend => ({
             address: pod[family],
             port: frontend.targetPort,
-            state: 'serving',
-            where: pod.node === node ? 'pod' : 'remote',
-            weight: 1,
+            role: { state: 'serving', where: pod.node === node ? 'pod' : 'remote', weight: 1 },
           }),
         ),
       };

@@ -24,7 +24,7 @@ const links = [
   { ifindex: 3, cidr: '10.1.0.0/24' },
   { ifindex: 2, cidr: 'fd00::/64' },
 ];
-const pod = { address: '10.244.0.9', port: 80, state: 'serving', where: 'pod', weight: 1 } as const;
+const pod = { address: '10.244.0.9', port: 80, role: { state: 'serving', where: 'pod', weight: 1 } } as const;
 
 test('isAnnounced() takes external addresses only when told to', () => {
   assert.equal(isAnnounced(frontend('10.0.0.200'), false), true);

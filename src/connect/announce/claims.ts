@@ -43,7 +43,7 @@ export function claimsOf(frontends: Iterable<FrontendRow>, links: readonly OnLin
     byAddress.set(row.address, claim);
     claim.services.add(row.service);
     claim.anyNode ||= !row.onlyLocal;
-    claim.here ||= row.backends.some((backend) => backend.state === 'serving');
+    claim.here ||= row.backends.some((backend) => backend.role.state === 'serving');
   }
   const subnets = links.flatMap(({ ifindex, cidr }) => {
     const parsed = parseCidr(cidr);

@@ -29,7 +29,7 @@ export interface NumberedBackend {
 /** The one writer of the map `backends`. */
 export interface BackendNumbers {
   /** The numbers of a frontend's backends, in its order; each is used once more. Undefined when there are none left. */
-  use(row: FrontendRow): number[] | undefined;
+  use(row: FrontendRow): readonly number[] | undefined;
   /** Takes back a `use` of the same row. */
   drop(row: FrontendRow, numbers: readonly number[]): void;
   get(number: number): NumberedBackend | undefined;
@@ -46,7 +46,8 @@ interface ServicePortNumbers {
   readonly service: string;
   readonly portName: string;
   readonly protocol: PortProtocol;
-  readonly numbers: number[];
+  /** Never changed, only replaced: frontends that have all of them keep the list, too. */
+  numbers: readonly number[];
 }
 
 const scanElements = 8192;
@@ -127,14 +128,14 @@ export function createBackendNumbers(options: {
     flagsOf[number] = flags;
     portOf[number] = port;
     backendOf[number] = backend;
-    port.numbers.splice(index, 0, number);
+    port.numbers = [...port.numbers.slice(0, index), number, ...port.numbers.slice(index)];
     used++;
     return number;
   }
 
   /** Flags come last and go first: a row that says USED is whole. */
   function writeFlags(number: number): void {
-    const { where } = backendOf[number]!;
+    const { where } = backendOf[number]!.role;
     const flags =
       BACKEND_USED |
       (servingUsersOf[number]! > 0 || leftServing.has(number) ? BACKEND_SERVING : 0) |
@@ -154,7 +155,7 @@ export function createBackendNumbers(options: {
 
   function forget(number: number): void {
     const port = portOf[number]!;
-    port.numbers.splice(indexOf(port, backendOf[number]!), 1);
+    port.numbers = port.numbers.filter((each) => each !== number);
     if (port.numbers.length === 0) ports.delete(port.key);
     portOf[number] = undefined;
     backendOf[number] = undefined;
@@ -164,7 +165,7 @@ export function createBackendNumbers(options: {
     free(number);
   }
 
-  function use(row: FrontendRow): number[] | undefined {
+  function use(row: FrontendRow): readonly number[] | undefined {
     if (row.backends.length === 0) return [];
     const port = portOfRow(row);
     const numbers: number[] = [];
@@ -184,7 +185,8 @@ export function createBackendNumbers(options: {
       writeFlags(number);
       numbers.push(number);
     }
-    return [...numbers];
+    // Both are sorted.
+    return numbers.length === port.numbers.length ? port.numbers : [...numbers];
   }
 
   function drop(row: FrontendRow, numbers: readonly number[]): void {
@@ -222,7 +224,7 @@ export function createBackendNumbers(options: {
 
 /** Whether new connections may go there; weight 0 keeps what it has. */
 export function takesNew(backend: FrontendBackend): boolean {
-  return backend.state === 'serving' && backend.weight > 0;
+  return backend.role.state === 'serving' && backend.role.weight > 0;
 }
 
 function isBefore(a: FrontendBackend, b: FrontendBackend): boolean {

@@ -60,9 +60,7 @@ function frontend(row: Partial<FrontendRow>): FrontendRow {
     backends: [1, 2, 3].map((host) => ({
       address: `10.0.0.${host}`,
       port: 8080,
-      state: 'serving' as const,
-      where: 'remote' as const,
-      weight: 1,
+      role: { state: 'serving' as const, where: 'remote' as const, weight: 1 },
     })),
     ...row,
   };

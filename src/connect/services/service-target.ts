@@ -236,6 +236,6 @@ function directKeys({ id, row, backends }: WrittenFrontend): Map<string, number>
   return keys;
 }
 
-const isDirect = (backend: FrontendBackend) => backend.where === 'pod';
+const isDirect = (backend: FrontendBackend) => backend.role.where === 'pod';
 
 const fullText = (error: Error) => `a map is full: ${error.message}`;

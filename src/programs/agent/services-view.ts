@@ -2,12 +2,25 @@
 import { createServicePick, type PickReason } from '../../connect/services/service-pick.ts';
 import { WeirError } from '../../core/errors.ts';
 import { canonicalIp } from '../../core/ip.ts';
-import { type FrontendBackend, type FrontendRow, protocolNumbers, type ServiceRow } from '../../core/rows.ts';
+import {
+  type BackendRole,
+  type FrontendBackend,
+  type FrontendRow,
+  protocolNumbers,
+  type ServiceRow,
+} from '../../core/rows.ts';
 import { netnsCookie, withNetns } from '../../kernel/netns.ts';
 import type { Agent } from './agent.ts';
 
+/** One backend of a frontend. */
+export interface BackendView extends BackendRole {
+  readonly address: string;
+  readonly port: number;
+}
+
 /** One frontend of a Service on a node. */
-export interface FrontendView extends Omit<FrontendRow, 'key' | 'service' | 'directReturn'> {
+export interface FrontendView extends Omit<FrontendRow, 'key' | 'service' | 'directReturn' | 'backends'> {
+  readonly backends: readonly BackendView[];
   /** In the kernel, and by which number; else why not. */
   readonly id?: number;
   readonly state: 'written' | 'pending' | 'error';
@@ -47,9 +60,9 @@ export interface WhyView {
   readonly frontend?: { readonly service: string; readonly kind: string; readonly scope: string; readonly id: number };
   readonly admitted?: boolean;
   readonly reason?: PickReason;
-  readonly backend?: FrontendBackend;
+  readonly backend?: BackendView;
   /** Who may be chosen where dice are rolled. */
-  readonly candidates?: readonly FrontendBackend[];
+  readonly candidates?: readonly BackendView[];
 }
 
 /** All Services of the node, host ports among them. */
@@ -95,9 +108,10 @@ function frontendView(agent: Agent, row: FrontendRow): FrontendView {
   const written = target.get(row.key);
   const status = reconciler.status(row.key);
   const failure = status === 'error' ? reconciler.unfinished().find((each) => each.key === row.key)?.error : undefined;
-  const { key: _, service: __, directReturn, ...shown } = row;
+  const { key: _, service: __, directReturn, backends, ...shown } = row;
   return {
     ...shown,
+    backends: backends.map(backendView),
     ...(written === undefined ? {} : { id: written.id }),
     state: status === 'done' ? 'written' : (status ?? 'pending'),
     ...(failure === undefined ? {} : { error: failure }),
@@ -105,6 +119,8 @@ function frontendView(agent: Agent, row: FrontendRow): FrontendView {
     mode: directReturn ? 'dsr' : 'snat',
   };
 }
+
+const backendView = ({ address, port, role }: FrontendBackend): BackendView => ({ address, port, ...role });
 
 /** Answers `weir service why`. The query names client, address, port and protocol, and clientPort if it is known. */
 export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
@@ -148,7 +164,8 @@ export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
       answer = pick.ask(question);
     }
     if (answer === undefined) return { ...asked, seen };
-    const backend = answer.backend === undefined ? undefined : services.target.backendByNumber(answer.backend)?.backend;
+    const picked = answer.backend === undefined ? undefined : services.target.backendByNumber(answer.backend)?.backend;
+    const backend = picked && backendView(picked);
     return {
       ...asked,
       seen,
@@ -166,7 +183,7 @@ export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
       reason: answer.reason,
       ...(backend === undefined ? {} : { backend }),
       ...(answer.reason === 'random' && backend === undefined
-        ? { candidates: written?.row.backends.filter((each) => each.state === 'serving') ?? [] }
+        ? { candidates: written?.row.backends.map(backendView).filter((each) => each.state === 'serving') ?? [] }
         : {}),
     };
   };
