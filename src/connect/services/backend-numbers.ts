@@ -128,7 +128,7 @@ export function createBackendNumbers(options: {
     flagsOf[number] = flags;
     portOf[number] = port;
     backendOf[number] = backend;
-    port.numbers = [...port.numbers.slice(0, index), number, ...port.numbers.slice(index)];
+    port.numbers = port.numbers.toSpliced(index, 0, number);
     used++;
     return number;
   }
