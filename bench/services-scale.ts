@@ -93,7 +93,7 @@ function pages<T>(make: (i: number) => T): string[] {
   );
 }
 
-function map(name: 'services' | 'lb_slots' | 'backends' | 'source_ranges' | 'direct_backends') {
+function map(name: 'services' | 'lb_slots' | 'backends' | 'backend_counts' | 'source_ranges' | 'direct_backends') {
   const { type, flags, key, value, maxEntries } = datapathMaps[name];
   return createMap({ name, type, flags, keySize: key.size, valueSize: value.size, maxEntries });
 }
@@ -116,6 +116,7 @@ function startAll() {
     directBackends: map('direct_backends'),
     slots,
     backends,
+    backendCounts: arrayWindows(map('backend_counts')),
   });
   const services = createTable<ServiceRow, 'clusterIp'>({
     name: 'services',

@@ -200,7 +200,10 @@ static __noinline int balance_begin(const struct packet *p, struct scratch *s)
 		if (reason)
 			return reason;
 	}
-	return bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY) ? DROP_CT_MAP_INSERTION_FAILED : 0;
+	if (bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
+		return DROP_CT_MAP_INSERTION_FAILED;
+	backend_count(f->backend);
+	return 0;
 }
 
 /* Which way a packet from a device goes, or minus the reason to drop it. */

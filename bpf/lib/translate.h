@@ -90,8 +90,8 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		f->port = b->port;
 		addr_copy(f->addr, b->addr);
 		f->flags = FLOW_LOCAL;
-		if (!p->later_fragment)
-			bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
+		if (!p->later_fragment && !bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
+			backend_count(number);
 	}
 	if (!(f->flags & FLOW_LOCAL))
 		return FOR_BALANCER;

@@ -33,6 +33,8 @@ export interface BackendNumbers {
   /** Takes back a `use` of the same row. */
   drop(row: FrontendRow, numbers: readonly number[]): void;
   get(number: number): NumberedBackend | undefined;
+  /** Connections that were handed to it, since it has the number. */
+  connections(number: number): number;
   /** Forgets what an earlier run left and nobody has taken over. */
   prune(): void;
   takeGone(): GoneBackend[];
@@ -52,15 +54,18 @@ interface ServicePortNumbers {
 
 const scanElements = 8192;
 const { BACKEND_USED, BACKEND_SERVING, BACKEND_LOCAL, BACKEND_NODE } = BackendFlags;
+const countBytes = 4;
+const noCount = new Uint8Array(countBytes);
 const noFlagsNorGeneration = new Uint8Array(5);
 
 /** Takes the array over as it is. There may be hundreds of thousands: what is known of a number lies in arrays by number. */
 export function createBackendNumbers(options: {
   readonly memory: ArrayMemory;
+  readonly counts: ArrayMemory;
   readonly restMs: number;
   readonly nowMs: () => number;
 }): BackendNumbers {
-  const { memory, restMs, nowMs } = options;
+  const { memory, counts, restMs, nowMs } = options;
   const stride = memory.strideBytes;
   const capacity = memory.lenBytes / stride;
   const ports = new Map<string, ServicePortNumbers>();
@@ -96,6 +101,9 @@ export function createBackendNumbers(options: {
     return port;
   }
 
+  /** Those beyond the array's end are not counted. */
+  const hasCount = (number: number) => (number + 1) * countBytes <= counts.lenBytes;
+
   /** The index at which a backend is, or should be. */
   function indexOf(port: ServicePortNumbers, backend: FrontendBackend): number {
     let low = 0;
@@ -121,8 +129,10 @@ export function createBackendNumbers(options: {
     const number = known ?? takeNumber();
     if (number === undefined) return undefined;
     const offset = number * stride;
-    if (known === undefined) memory.write(offset, value);
-    else left.delete(leftKey(value));
+    if (known === undefined) {
+      if (hasCount(number)) counts.write(number * countBytes, noCount);
+      memory.write(offset, value);
+    } else left.delete(leftKey(value));
     const flags = known === undefined ? 0 : memory.read(offset + BackendOffset.flags, 1)[0]!;
     if (flags & BACKEND_SERVING) leftServing.add(number);
     flagsOf[number] = flags;
@@ -206,6 +216,10 @@ export function createBackendNumbers(options: {
       const backend = backendOf[number];
       if (port === undefined || backend === undefined) return undefined;
       return { number, service: port.service, portName: port.portName, protocol: port.protocol, backend };
+    },
+    connections(number) {
+      if (!hasCount(number)) return 0;
+      return new DataView(counts.peek(number * countBytes, countBytes).buffer).getUint32(0, true);
     },
     prune() {
       for (const number of left.values()) free(number);

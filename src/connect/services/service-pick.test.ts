@@ -30,6 +30,7 @@ function world() {
     directBackends: object.map('source_ranges'),
     slots: arrayWindows(object.map('lb_slots')),
     backends: arrayWindows(object.map('backends')),
+    backendCounts: arrayWindows(object.map('backend_counts')),
   });
   return {
     object,

@@ -22,6 +22,7 @@ interface Maps {
   readonly backendMap: BpfMap;
   readonly slots: ArrayMemory;
   readonly backends: ArrayMemory;
+  readonly backendCounts: ArrayMemory;
   readonly clock: { ms: number };
   readonly writes: string[];
   start(): ServiceTarget;
@@ -31,7 +32,7 @@ interface Maps {
 /** Real maps of the datapath's layout, small, with an account of what is written. */
 function makeMaps(sizes: { services?: number; slots?: number; backends?: number; sourceRanges?: number } = {}): Maps {
   const make = (
-    name: 'services' | 'lb_slots' | 'backends' | 'source_ranges' | 'direct_backends',
+    name: 'services' | 'lb_slots' | 'backends' | 'backend_counts' | 'source_ranges' | 'direct_backends',
     maxEntries: number,
   ) => {
     const { type, flags, key, value } = datapathMaps[name];
@@ -69,6 +70,8 @@ function makeMaps(sizes: { services?: number; slots?: number; backends?: number;
   const backendMap = make('backends', sizes.backends ?? 64);
   const slots = countedMemory('lb_slots', slotMap);
   const backends = countedMemory('backends', backendMap);
+  const countMap = make('backend_counts', 4);
+  const backendCounts = arrayWindows(countMap);
   const clock = { ms: 0 };
   return {
     services,
@@ -78,11 +81,14 @@ function makeMaps(sizes: { services?: number; slots?: number; backends?: number;
     backendMap,
     slots,
     backends,
+    backendCounts,
     clock,
     writes,
-    start: () => createServiceTarget({ services, sourceRanges, directBackends, slots, backends }, () => clock.ms),
+    start: () =>
+      createServiceTarget({ services, sourceRanges, directBackends, slots, backends, backendCounts }, () => clock.ms),
     close() {
-      for (const each of [slots, backends, services, sourceRanges, directBackends, slotMap, backendMap]) each.close();
+      for (const each of [slots, backends, backendCounts, countMap]) each.close();
+      for (const each of [services, sourceRanges, directBackends, slotMap, backendMap]) each.close();
     },
   };
 }
@@ -467,3 +473,32 @@ for (const [what, sizes, error] of [
     same(maps, [rows[1]!, rows[2]!]);
     maps.close();
   });
+
+test('createServiceTarget() keeps what a backend was counted over restarts, and counts its successor anew', {
+  skip,
+}, () => {
+  const maps = makeMaps();
+  try {
+    let target = maps.start();
+    const count = (number: number) => maps.backendCounts.write(number * 4, new Uint8Array(Uint32Array.of(7).buffer));
+    const row = (host: number) =>
+      frontend({ address: '10.96.0.1', backends: [backend({ address: `10.0.0.${host}` })] });
+    target.update([row(1)]);
+    target.prune([]);
+    const [first] = target.get(row(1).key)!.backends;
+    assert.equal(target.connections(first!), 0);
+    count(first!);
+    target = maps.start();
+    target.update([row(1)]);
+    target.prune([]);
+    assert.deepEqual(target.get(row(1).key)!.backends, [first]);
+    assert.equal(target.connections(first!), 7);
+    target.update([row(2)]);
+    maps.clock.ms += 10_000;
+    target.update([row(3)]);
+    assert.deepEqual(target.get(row(3).key)!.backends, [first], 'the number has rested');
+    assert.equal(target.connections(first!), 0);
+  } finally {
+    maps.close();
+  }
+});
