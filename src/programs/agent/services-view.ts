@@ -11,11 +11,16 @@ import {
 } from '../../core/rows.ts';
 import { netnsCookie, withNetns } from '../../kernel/netns.ts';
 import type { Agent } from './agent.ts';
+import { openConnections } from './open-connections.ts';
 
 /** One backend of a frontend. */
 export interface BackendView extends BackendRole {
   readonly address: string;
   readonly port: number;
+  /** Connections that this node has handed to it, since it is a backend. The frontends of a port share the count. */
+  readonly connections?: number;
+  /** Connections to it by way of the Service that this node knows of and that have not ended. For one Service only. */
+  readonly open?: number;
 }
 
 /** One frontend of a Service on a node. */
@@ -83,10 +88,17 @@ export function servicesOf(agent: Agent): ServiceView[] {
 /** One Service; undefined when the node knows none of that name. */
 export function serviceOf(agent: Agent, key: string): ServiceView | undefined {
   const rows = [...agent.services.frontends.rows()].filter((row) => row.service === key);
-  return rows.length === 0 && !agent.services.services.has(key) ? undefined : viewOf(agent, key, rows);
+  return rows.length === 0 && !agent.services.services.has(key)
+    ? undefined
+    : viewOf(agent, key, rows, openConnections(agent));
 }
 
-function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): ServiceView {
+function viewOf(
+  agent: Agent,
+  key: string,
+  rows: readonly FrontendRow[],
+  open?: ReturnType<typeof openConnections>,
+): ServiceView {
   const service = agent.services.services.get(key);
   const [namespace = '', name = ''] = key.split('/');
   return {
@@ -94,7 +106,7 @@ function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): Servic
     namespace,
     name,
     type: service?.type ?? 'HostPort',
-    frontends: rows.map((row) => frontendView(agent, row)),
+    frontends: rows.map((row) => frontendView(agent, row, open)),
     internalTrafficPolicy: service?.internalLocal ? 'Local' : 'Cluster',
     externalTrafficPolicy: service?.externalLocal ? 'Local' : 'Cluster',
     ...(service?.affinitySeconds === undefined ? {} : { affinitySeconds: service.affinitySeconds }),
@@ -103,7 +115,7 @@ function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): Servic
   };
 }
 
-function frontendView(agent: Agent, row: FrontendRow): FrontendView {
+function frontendView(agent: Agent, row: FrontendRow, open?: ReturnType<typeof openConnections>): FrontendView {
   const { target, reconciler } = agent.services;
   const written = target.get(row.key);
   const status = reconciler.status(row.key);
@@ -111,7 +123,14 @@ function frontendView(agent: Agent, row: FrontendRow): FrontendView {
   const { key: _, service: __, directReturn, backends, ...shown } = row;
   return {
     ...shown,
-    backends: backends.map(backendView),
+    backends: backends.map((backend, i) => {
+      const number = written?.row === row ? written.backends[i] : undefined;
+      return {
+        ...backendView(backend),
+        ...(number === undefined ? {} : { connections: target.connections(number) }),
+        ...(open === undefined ? {} : { open: open(row, backend) }),
+      };
+    }),
     ...(written === undefined ? {} : { id: written.id }),
     state: status === 'done' ? 'written' : (status ?? 'pending'),
     ...(failure === undefined ? {} : { error: failure }),

@@ -54,6 +54,8 @@ function detailText(row: ServiceView, options: QueryOptions): string {
     { title: 'BACKEND', value: ({ backend }) => (backend ? endpointText(backend.address, backend.port) : 'nobody') },
     { title: 'STATE', value: ({ backend, frontend }) => frontend.error ?? backend?.state },
     { title: 'WHERE', value: ({ backend }) => backend && whereText(backend) },
+    { title: 'CONNECTIONS', value: ({ backend }) => backend?.connections, alignRight: true },
+    { title: 'OPEN', value: ({ backend }) => backend?.open, alignRight: true },
     { title: 'WEIGHT', value: ({ backend }) => backend?.weight, wide: true, alignRight: true },
   ];
   const table = tableText(columns, rows, { wide: options.wide, terminalColumns: terminalColumns() });
