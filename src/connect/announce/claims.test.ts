@@ -47,6 +47,22 @@ describe('claimsOf()', () => {
     );
   });
 
+  test('with the traffic policy Local, yields where only pods that end serve and other nodes have ready ones', () => {
+    const local = { onlyLocal: true, backends: [pod] };
+    const yields = (...rows: FrontendRow[]) => claimsOf(rows, links).map((claim) => claim.yields);
+    assert.deepEqual(yields(frontend('10.0.0.200', local)), [false]);
+    assert.deepEqual(yields(frontend('10.0.0.200', { ...local, handsOver: true })), [true]);
+    assert.deepEqual(
+      yields(
+        frontend('10.0.0.200', { ...local, handsOver: true }),
+        frontend('10.0.0.200', { ...local, service: 'shop/other' }),
+      ),
+      [false],
+      'another service of the address has its pod here',
+    );
+    assert.deepEqual(yields(frontend('10.0.0.200', { handsOver: true }), frontend('10.0.0.200')), [false]);
+  });
+
   test('with the traffic policy Local, stands only where a pod serves, each address for itself', () => {
     const local = { onlyLocal: true };
     const claims = claimsOf(

@@ -228,3 +228,18 @@ test('frontendsOf() says where each backend is', () => {
     ],
   );
 });
+
+test('frontendsOf() hands over with the policy Local when only ending pods serve here and others are ready elsewhere', () => {
+  const service = { type: 'LoadBalancer', loadBalancerIps: ['203.0.113.1'], externalLocal: true } as const;
+  const handsOver = (endpoints: readonly SliceEndpoint[], scope = 'outside', more: Partial<NodeContext> = {}) =>
+    find(derive(service, endpoints, more), 'LoadBalancer', scope)!.handsOver === true;
+  assert.equal(handsOver([near(1, ending), far(1)]), true);
+  assert.equal(handsOver([near(1, ending), near(2), far(1)]), false, 'a ready one is here');
+  assert.equal(handsOver([near(1, ending), far(1, ending)]), false, 'nobody is ready');
+  assert.equal(handsOver([near(1, ending)]), false);
+  assert.equal(handsOver([far(1)]), false, 'nobody serves here');
+  assert.equal(handsOver([near(1, ending), far(1)], 'inside'), false);
+  assert.equal(handsOver([near(1, ending), far(1)], 'outside', { inMaintenance: (a) => a === far(1).address }), false);
+  const all = derive({ ...service, externalLocal: false }, [near(1, ending), far(1)]);
+  assert.ok(all.frontends.every((row) => row.handsOver !== true));
+});

@@ -87,9 +87,14 @@ export function frontendsOf(
       const everywhere = forNewConnections(here);
       const ours = here.filter((each) => each.is.node === node.name);
       for (const each of ours) if (each.is.ready && !each.maintenance) localReady[family].add(each.address);
+      const chosenHere = forNewConnections(ours);
+      const lastOnes =
+        chosenHere.length > 0 &&
+        !chosenHere.some((each) => each.is.ready) &&
+        here.some((each) => each.is.node !== node.name && each.is.ready && !each.maintenance);
       // Frontends that have the same backends share the list.
       const lists = {
-        local: once(() => backendsOf(forNewConnections(ours), ours, node)),
+        local: once(() => backendsOf(chosenHere, ours, node)),
         everywhere: once(() => backendsOf(everywhere, here, node)),
         nearby: once(() => backendsOf(byTopology(everywhere, node), here, node)),
       };
@@ -110,6 +115,7 @@ export function frontendsOf(
           algorithm: service.algorithm ?? (outside ? 'maglev' : 'random'),
           affinitySeconds: service.affinitySeconds ?? 0,
           onlyLocal,
+          handsOver: (onlyLocal && scope === 'outside' && lastOnes) || undefined,
           directReturn: outside && node.directReturn.includes(port.protocol),
           sourceRanges:
             kind === 'LoadBalancer' && service.sourceRanges !== undefined

@@ -46,6 +46,9 @@ export interface FrontendRow {
   /** The traffic policy is Local. Seen from outside (and from inside, for the internal policy) only backends of this node
    * are here; a node port seen from inside is not served on behalf of other nodes. */
   readonly onlyLocal: boolean;
+  /** With the external traffic policy Local, seen from outside: who serves here is about to go, and other nodes have ready
+   * ones. Whoever can choose the node asks those. */
+  readonly handsOver?: boolean;
   /** Remote backends answer their clients themselves. */
   readonly directReturn: boolean;
   /** Blocks of this family; undefined: everybody. */
