@@ -1,8 +1,7 @@
 // How many connections each backend has now, as far as this node sees them: those of the connection table that were made
 // through a Service, and those that the balancer translates to other nodes.
 import { addressText } from '../../connect/datapath/address-keys.ts';
-import type { FrontendRow } from '../../core/rows.ts';
-import { protocolNumbers } from '../../core/rows.ts';
+import { type FrontendRow, protocolNumbers } from '../../core/rows.ts';
 import { CtFlags, CtState, datapathMaps, ServiceFlowFlags } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import type { Agent } from './agent.ts';
@@ -13,13 +12,21 @@ export function openConnections(
 ): (row: FrontendRow, backend: { readonly address: string; readonly port: number }) => number {
   const now = Number(process.hrtime.bigint() >> 20n) >>> 0;
   const counts = new Map<string, number>();
-  const frontend = (id: number) => agent.services.target.byId(id)?.row;
+  // What sockets were given in the system call: the connection table does not know the frontend of those. TCP only.
+  const ofSockets = new Map<string, number>();
+  const endsKey = (source: string, sourcePort: number, destination: string, destinationPort: number) =>
+    `${source} ${sourcePort} ${destination} ${destinationPort}`;
+  for (const { key, value } of typedMap(
+    agent.services.hooks.map('socket_services'),
+    datapathMaps.socket_services,
+  ).entries())
+    ofSockets.set(endsKey(addressText(key.src), key.sport, addressText(key.dst), key.dport), value.service);
   const alive = (entry: { readonly lastSeen: number; readonly lifetime: number }) =>
     ((now - entry.lastSeen) | 0) <= entry.lifetime;
-  const add = (service: number, address: () => string, port: number, protocol: number) => {
-    const row = frontend(service);
+  const add = (service: number, address: string, port: number, protocol: number) => {
+    const row = agent.services.target.byId(service)?.row;
     if (row === undefined || protocolNumbers[row.protocol] !== protocol) return;
-    const key = keyOf(row, { address: address(), port });
+    const key = keyOf(row, { address, port });
     counts.set(key, (counts.get(key) ?? 0) + 1);
   };
   const four = (address: number) =>
@@ -30,16 +37,19 @@ export function openConnections(
   ] as { rows: { key: CtKey; value: CtValue }[]; text: (address: unknown) => string }[];
   for (const { rows, text } of tables)
     for (const { key, value } of rows) {
-      if (value.service === 0 || value.verdict !== 0 || !alive(value)) continue;
+      if (value.verdict !== 0 || !alive(value)) continue;
       if (value.state !== CtState.CT_OPENING && value.state !== CtState.CT_OPEN) continue;
-      const low = (value.flags & CtFlags.CT_ORIGINATOR_HI) !== 0; // the responder is the other end
-      add(value.service, () => text(low ? key.loAddr : key.hiAddr), low ? key.loPort : key.hiPort, key.protocol);
+      const low = [text(key.loAddr), key.loPort] as const;
+      const high = [text(key.hiAddr), key.hiPort] as const;
+      const [from, to] = (value.flags & CtFlags.CT_ORIGINATOR_HI) === 0 ? [low, high] : [high, low];
+      const service = value.service || ofSockets.get(endsKey(...from, ...to));
+      if (service !== undefined) add(service, ...to, key.protocol);
     }
   const { FLOW_LOCAL, FLOW_CLOSING } = ServiceFlowFlags;
   // Those to pods of this node are in the connection table.
   for (const { key, value } of typedMap(agent.datapath.map('service_flows'), datapathMaps.service_flows).entries())
     if ((value.flags & (FLOW_LOCAL | FLOW_CLOSING)) === 0 && alive(value))
-      add(value.service, () => addressText(value.addr), value.port, key.protocol);
+      add(value.service, addressText(value.addr), value.port, key.protocol);
   return (row, backend) => counts.get(keyOf(row, backend)) ?? 0;
 }
 
