@@ -370,6 +370,7 @@ describe('addresses on the local network', { skip }, () => {
     });
     t.diagnostic(`${asked.lost} of ${asked.total} requests lost, ${asked.longestMs} ms without an answer`);
     assert.deepEqual([...stood].sort(), [...nodeNames.real], 'the address moved');
-    assert.ok(asked.lost <= inFlight, `${asked.lost} of ${asked.total} lost`);
+    // It moves away and back again.
+    assert.ok(asked.lost <= 2 * inFlight, `${asked.lost} of ${asked.total} lost`);
   });
 });
