@@ -28,8 +28,12 @@ export function arrayWindows(map: BpfMap, windowBytes = defaultWindowBytes): Arr
     return { mapping, bytes: new Uint8Array(mapping.buffer) };
   }
 
+  /** Most work goes on in one window. */
+  let last: { readonly index: number; readonly bytes: Uint8Array } = { index: -1, bytes: new Uint8Array(0) };
+
   /** The map is in the order of use. */
   function keepOnly(index: number, window: Window): void {
+    last = { index, bytes: window.bytes };
     windows.delete(index);
     windows.set(index, window);
     if (windows.size <= keptWindows) return;
@@ -73,12 +77,18 @@ export function arrayWindows(map: BpfMap, windowBytes = defaultWindowBytes): Arr
     read: (offset, length) => copyOf(offset, length, true),
     peek: (offset, length) => copyOf(offset, length, false),
     write(offset, bytes) {
+      const inside = offset - last.index * windowBytes;
+      if (inside >= 0 && inside + bytes.length <= last.bytes.length && offset + bytes.length <= lenBytes) {
+        last.bytes.set(bytes, inside);
+        return;
+      }
       pieces(offset, bytes.length, true, (memory, done) => memory.set(bytes.subarray(done, done + memory.length)));
     },
     mappedBytes: () => [...windows.values()].reduce((sum, each) => sum + each.bytes.length, 0),
     close() {
       for (const { mapping } of windows.values()) mapping.close();
       windows.clear();
+      last = { index: -1, bytes: new Uint8Array(0) };
     },
   };
 }

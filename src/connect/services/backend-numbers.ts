@@ -56,6 +56,7 @@ const scanElements = 8192;
 const { BACKEND_USED, BACKEND_SERVING, BACKEND_LOCAL, BACKEND_NODE } = BackendFlags;
 const countBytes = 4;
 const noCount = new Uint8Array(countBytes);
+const oneByte = new Uint8Array(1);
 const noFlagsNorGeneration = new Uint8Array(5);
 
 /** Takes the array over as it is. There may be hundreds of thousands: what is known of a number lies in arrays by number. */
@@ -152,7 +153,8 @@ export function createBackendNumbers(options: {
       (where === 'pod' ? BACKEND_LOCAL : where === 'node' ? BACKEND_NODE : 0);
     if (flags === flagsOf[number]) return;
     flagsOf[number] = flags;
-    memory.write(number * stride + BackendOffset.flags, Uint8Array.of(flags));
+    oneByte[0] = flags;
+    memory.write(number * stride + BackendOffset.flags, oneByte);
   }
 
   function free(number: number): void {

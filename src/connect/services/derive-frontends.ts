@@ -155,9 +155,11 @@ function endpointsOf(
   problems: string[],
 ): Candidate[] {
   const found = new Map<string, Candidate>();
+  let usualPort: number | undefined;
   for (const slice of slices) {
     for (const target of slice.ports) {
       if (target.name !== port.name || target.protocol !== port.protocol) continue;
+      usualPort ??= target.port;
       for (const [i, address] of slice.addresses.entries()) {
         const is = slice.facts[i]!;
         // Who may write slices may write any address into them, and any label on them.
@@ -166,7 +168,7 @@ function endpointsOf(
           problems.push(`endpoint ${address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}`);
           continue;
         }
-        const key = `${address} ${target.port}`;
+        const key = target.port === usualPort ? address : `${address} ${target.port}`;
         const known = found.get(key);
         // While an endpoint moves from one slice to another it is in both: the better news counts.
         if (known === undefined || health(is) > health(known.is))

@@ -108,10 +108,9 @@ interface Serving {
 
 /** Says the same for the same backends with the same weights, in few bytes: there is one for every table. */
 function tableKey(algorithm: FrontendRow['algorithm'], serving: readonly Serving[]): string {
-  const units = new Uint16Array(1 + serving.length * 3);
-  units[0] = algorithm === 'maglev' ? 1 : 0;
-  for (const [i, { number, weight }] of serving.entries()) units.set([number, number >>> 16, weight], 1 + i * 3);
-  return Buffer.from(units.buffer).toString('utf16le');
+  let key = algorithm === 'maglev' ? 'm' : 'r';
+  for (const { number, weight } of serving) key += String.fromCharCode(number & 0xffff, number >>> 16, weight);
+  return key;
 }
 
 function maglevSlots(serving: readonly Serving[]): Uint32Array {

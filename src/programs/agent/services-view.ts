@@ -17,9 +17,10 @@ import { openConnections } from './open-connections.ts';
 export interface BackendView extends BackendRole {
   readonly address: string;
   readonly port: number;
-  /** Connections that this node has handed to it, since it is a backend. The frontends of a port share the count. */
+  /** Connections that this node has handed to it, since it is a backend. The frontends of a port share the count. This and
+   * the next are looked up where one Service is asked for. */
   readonly connections?: number;
-  /** Connections to it by way of the Service that this node knows of and that have not ended. For one Service only. */
+  /** Connections to it by way of the Service that this node knows of and that have not ended. */
   readonly open?: number;
 }
 
@@ -124,14 +125,15 @@ function frontendView(agent: Agent, row: FrontendRow, open?: ReturnType<typeof o
   return {
     ...shown,
     backends: backends.map((backend, i) => {
+      if (open === undefined) return backendView(backend);
       const number = written?.row === row ? written.backends[i] : undefined;
+      const connections = number === undefined ? undefined : target.connections(number);
       return {
         ...backendView(backend),
-        ...(number === undefined ? {} : { connections: target.connections(number) }),
-        ...(open === undefined ? {} : { open: open(row, backend) }),
+        ...(connections === undefined ? {} : { connections }),
+        open: open(row, backend),
       };
     }),
-    ...(written === undefined ? {} : { id: written.id }),
     state: status === 'done' ? 'written' : (status ?? 'pending'),
     ...(failure === undefined ? {} : { error: failure }),
     algorithm: written?.table.algorithm ?? row.algorithm,
