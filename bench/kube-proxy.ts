@@ -1,18 +1,18 @@
 // Services beside kube-proxy, the real one in both of its modes, following the same API server: how long one more Service
-// takes until it answers, and what a connection to it costs, with 1, 100, 1 000 and 10 000 Services there already.
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+// takes until it answers, and what a connection to it costs, with 1, 100, 1 000 and 10 000 Services there already. Every step
+// has a deadline: what is not there by then is reported so, and the rest goes on.
+// usage: kube-proxy.ts [--counts N,N] [--samples N] [--rounds N] [--step-seconds N] [--json]
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { kubeconfigFile, netnsFile, podCommand, programFile } from '../lab/lab.ts';
+import { podCommand } from '../lab/lab.ts';
 import { closeFd } from '../src/kernel/libc.ts';
 import { openNetns, withNetns } from '../src/kernel/netns.ts';
 import { writeSysctl } from '../src/kernel/sysctl.ts';
-import { type Bed, createBed } from '../test/bed/bed.ts';
+import { createBed } from '../test/bed/bed.ts';
 import { addPods, type BenchLab, insideRoot, root, waitFor, withLab } from './bench-lab.ts';
 import { ensureTool } from './load/build.ts';
+import { createProxyNode } from './proxy-node.ts';
 import { type Measure, median, printReport } from './report.ts';
 
 const { values: options } = parseArgs({
@@ -22,23 +22,27 @@ const { values: options } = parseArgs({
     samples: { type: 'string', default: '6' },
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '0.7' },
+    'step-seconds': { type: 'string', default: '60' },
   },
 });
 const counts = options.counts!.split(',').map(Number);
+/** The most that one Service is waited for, that a mode is given to come up, and that its samples take together. */
+const stepMs = Number(options['step-seconds']) * 1000;
 const run = promisify(execFile);
 const namespace = 'bench-services';
 const port = 5001;
 const [load, reach] = [ensureTool(root, 'load'), ensureTool(root, 'reach')];
 const insideTool = (path: string) => path.replace(root, `${insideRoot}/`);
-/** kube-proxy's node on the lab's network. */
-const proxyAddress = '10.77.0.197';
 
 type Mode = 'iptables' | 'nftables' | 'weir';
 interface Side {
   readonly client: (argv: readonly string[]) => string[];
   readonly backend: string;
 }
-const programming = new Map<string, number[]>();
+/** In ms; undefined: not within the deadline. */
+type Waited = number | undefined;
+const starting = new Map<string, Waited>();
+const programming = new Map<string, Waited[]>();
 const rates = new Map<string, { direct: number[]; service: number[] }>();
 
 function clusterIp(number: number): string {
@@ -81,20 +85,31 @@ async function fillUpTo(lab: BenchLab, count: number): Promise<void> {
   );
 }
 
-/** From the answer of the API server to the first connection, in ms. */
-async function programmingTime(lab: BenchLab, side: Side, name: string, ip: string): Promise<number> {
-  const [command, ...args] = side.client([reach, ip, '80']);
+/** When an address begins to answer, by the monotonic clock in ms; undefined when it does not before the deadline. `ready`
+ * is told when the client tries. */
+async function reachedAt(side: Side, ip: string, ready: () => Promise<void> = async () => {}): Promise<Waited> {
+  const [command, ...args] = side.client(['timeout', String(stepMs / 1000), reach, ip, '80']);
   const child = spawn(command!, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const closed = once(child, 'close');
   let output = '';
   child.stdout.on('data', (part) => (output += part));
   await waitFor('the client to try', async () => output.includes('trying'), 10_000, 5);
-  await createService(lab, name, ip, side.backend);
-  const createdMs = Number(process.hrtime.bigint()) / 1e6;
-  await Promise.race([
-    once(child, 'close'),
-    new Promise((_, reject) => setTimeout(() => reject(new Error(`${ip} was never reached`)), 60_000).unref()),
-  ]);
-  return Number(/reached ([\d.]+)/.exec(output)?.[1]) - createdMs;
+  await ready();
+  await closed;
+  const text = /reached ([\d.]+)/.exec(output)?.[1];
+  return text === undefined ? undefined : Number(text);
+}
+
+const nowMs = () => Number(process.hrtime.bigint()) / 1e6;
+
+/** From the answer of the API server to the first connection. */
+async function programmingTime(lab: BenchLab, side: Side, name: string, ip: string): Promise<Waited> {
+  let createdMs = 0;
+  const atMs = await reachedAt(side, ip, async () => {
+    await createService(lab, name, ip, side.backend);
+    createdMs = nowMs();
+  });
+  return atMs === undefined ? undefined : atMs - createdMs;
 }
 
 async function connections(side: Side, address: string, at: number): Promise<number> {
@@ -104,67 +119,51 @@ async function connections(side: Side, address: string, at: number): Promise<num
   return count / seconds;
 }
 
-async function measure(lab: BenchLab, mode: Mode, side: Side, count: number): Promise<void> {
-  const key = `${mode}, ${count} service${count === 1 ? '' : 's'}`;
-  const times: number[] = [];
-  for (let i = 0; i < Number(options.samples); i++) {
-    const name = `probe-${mode}-${count}-${i}`;
-    times.push(await programmingTime(lab, side, name, `10.96.200.${i + 1}`));
-    await deleteService(lab, name);
-  }
-  programming.set(key, times);
-  await createService(lab, `load-${mode}-${count}`, '10.96.201.1', side.backend);
-  await programmingTimeOf(side, '10.96.201.1');
-  const of = { direct: [] as number[], service: [] as number[] };
-  for (let i = 0; i < Number(options.rounds); i++) {
-    of.direct.push(await connections(side, side.backend, port));
-    of.service.push(await connections(side, '10.96.201.1', 80));
-    of.direct.push(await connections(side, side.backend, port));
-  }
-  rates.set(key, of);
-  await deleteService(lab, `load-${mode}-${count}`);
-  process.stderr.write(
-    `${key}: programmed in ${median(times).toFixed(1)} ms, CRR ${(median(of.service) / median(of.direct)).toFixed(3)} of direct\n`,
-  );
-}
+const loadIp = '10.96.201.1';
+const nameOf = (mode: Mode, count: number) => `${mode}, ${count} service${count === 1 ? '' : 's'}`;
 
-/** Waits until an address answers. */
-async function programmingTimeOf(side: Side, ip: string): Promise<void> {
-  const [command, ...args] = side.client([reach, ip, '80']);
-  await run(command!, args, { timeout: 60_000 });
-}
-
-async function startProxy(lab: BenchLab, bed: Bed, mode: Mode, kubeconfig: string): Promise<ChildProcess> {
-  const child = spawn(
-    'nsenter',
-    [
-      `--net=/run/netns/${bed.nodes[0]!.netns}`,
-      programFile('kube-proxy'),
-      `--kubeconfig=${kubeconfig}`,
-      `--proxy-mode=${mode}`,
-      '--hostname-override=proxy-node',
-      '--healthz-bind-address=127.0.0.1:10356',
-      '--metrics-bind-address=127.0.0.1:10349',
-      '--conntrack-max-per-core=0',
-      '--conntrack-tcp-timeout-established=0',
-      '--conntrack-tcp-timeout-close-wait=0',
-    ],
-    { stdio: 'ignore' },
-  );
-  const tool = mode === 'iptables' ? ['iptables-save'] : ['nft', 'list', 'tables'];
-  await waitFor(
-    `rules of kube-proxy (${mode})`,
-    async () => {
-      const { stdout } = await run('nsenter', [`--net=/run/netns/${bed.nodes[0]!.netns}`, ...tool], {
-        maxBuffer: 1 << 28,
-      });
-      return /KUBE-SVC-|table ip kube-proxy/.test(stdout) || (made === 0 && /KUBE-SERVICES|kube-proxy/.test(stdout));
-    },
-    120_000,
-    200,
-  );
-  void lab;
-  return child;
+/** `start` begins to serve, and answers how that ends. */
+async function measure(
+  lab: BenchLab,
+  mode: Mode,
+  side: Side,
+  count: number,
+  start: () => () => Promise<void>,
+): Promise<void> {
+  const key = nameOf(mode, count);
+  // It comes last: when it answers, everything is written.
+  await createService(lab, `load-${mode}-${count}`, loadIp, side.backend);
+  const beganMs = nowMs();
+  const stop = start();
+  try {
+    const atMs = await reachedAt(side, loadIp);
+    starting.set(key, atMs === undefined ? undefined : atMs - beganMs);
+    if (atMs === undefined) {
+      process.stderr.write(`${key}: does not serve within ${stepMs} ms\n`);
+      return;
+    }
+    const times: Waited[] = [];
+    const until = nowMs() + stepMs;
+    for (let i = 0; i < Number(options.samples) && (times.length === 0 || nowMs() < until); i++) {
+      const name = `probe-${mode}-${count}-${i}`;
+      times.push(await programmingTime(lab, side, name, `10.96.200.${i + 1}`));
+      await deleteService(lab, name);
+    }
+    programming.set(key, times);
+    const of = { direct: [] as number[], service: [] as number[] };
+    for (let i = 0; i < Number(options.rounds); i++) {
+      of.direct.push(await connections(side, side.backend, port));
+      of.service.push(await connections(side, loadIp, 80));
+      of.direct.push(await connections(side, side.backend, port));
+    }
+    rates.set(key, of);
+    const shown = times.map((each) => each?.toFixed(1) ?? `> ${stepMs}`).join(', ');
+    const ratio = (median(of.service) / median(of.direct)).toFixed(3);
+    process.stderr.write(`${key}: programmed in ${shown} ms, CRR ${ratio} of direct\n`);
+  } finally {
+    await stop();
+    await deleteService(lab, `load-${mode}-${count}`);
+  }
 }
 
 await withLab({ nodes: 1 }, async (lab) => {
@@ -180,21 +179,7 @@ await withLab({ nodes: 1 }, async (lab) => {
       { name: 'b', node: 0 },
     ],
   });
-  const kubeconfig = join(tmpdir(), `weir-bench-${process.pid}.kubeconfig`);
-  writeFileSync(
-    kubeconfig,
-    readFileSync(kubeconfigFile(lab.name), 'utf8').replace(/https:\/\/127\.0\.0\.1:\d+/, 'https://10.77.0.1:6443'),
-    { mode: 0o600 },
-  );
-  const backbone = `--net=${netnsFile(lab.name, 'cp')}`;
-  const node = `--net=/run/netns/${bed.nodes[0]!.netns}`;
-  await run('ip', ['link', 'add', 'wbproxy', 'type', 'veth', 'peer', 'name', 'wbproxy1']);
-  await run('ip', ['link', 'set', 'wbproxy', 'netns', bed.nodes[0]!.netns]);
-  await run('nsenter', [backbone, 'true']);
-  await run('ip', ['link', 'set', 'wbproxy1', 'netns', `weir-${lab.name}-cp`]);
-  await run('nsenter', [backbone, 'ip', 'link', 'set', 'wbproxy1', 'master', 'lan', 'up']);
-  await run('nsenter', [node, 'ip', 'address', 'add', `${proxyAddress}/24`, 'dev', 'wbproxy']);
-  await run('nsenter', [node, 'ip', 'link', 'set', 'wbproxy', 'up']);
+  const proxyNode = await createProxyNode(lab, bed.nodes[0]!);
   for (const pod of bed.pods) {
     const fd = openNetns(`/run/netns/${pod.netns}`);
     withNetns(fd, () => {
@@ -210,7 +195,7 @@ await withLab({ nodes: 1 }, async (lab) => {
     await run(command!, args);
   }
   const weir: Side = {
-    client: (argv) => podCommand(lab.record, client!, [insideTool(argv[0]!), ...argv.slice(1)]),
+    client: (argv) => podCommand(lab.record, client!, argv.map(insideTool)),
     backend: server!.addresses.find((each) => !each.includes(':'))!,
   };
   const bare: Side = {
@@ -225,29 +210,34 @@ await withLab({ nodes: 1 }, async (lab) => {
   try {
     for (const count of counts) {
       await fillUpTo(lab, count);
-      await measure(lab, 'weir', weir, count);
-      for (const mode of ['iptables', 'nftables'] as const) {
-        const proxy = await startProxy(lab, bed, mode, kubeconfig);
-        await measure(lab, mode, bare, count);
-        proxy.kill('SIGKILL');
-        await once(proxy, 'exit');
-        await run('nsenter', [node, programFile('kube-proxy'), '--cleanup']).catch(() => undefined);
-      }
+      await measure(lab, 'weir', weir, count, () => async () => {});
+      for (const mode of ['iptables', 'nftables'] as const)
+        await measure(lab, mode, bare, count, () => proxyNode.start(mode));
     }
   } finally {
     for (const child of servers) child.kill('SIGKILL');
+    proxyNode.close();
     bed.close();
-    rmSync(kubeconfig, { force: true });
   }
 });
 
-const measures: Measure[] = [
-  ...[...programming].map(([key, times]) => ({
-    measure: `one more Service answers: ${key}`,
+/** A figure that is missing is more than the deadline, and says so. */
+function waited(measure: string, times: readonly Waited[]): Measure {
+  const missing = times.filter((each) => each === undefined).length;
+  const known = times.map((each) => each ?? stepMs);
+  return {
+    measure: missing === 0 ? measure : `${measure} (${missing} of ${times.length} not within ${stepMs / 1000} s)`,
     unit: 'ms',
-    median: median(times),
-    most: Math.max(...times),
-  })),
+    median: median(known),
+    most: Math.max(...known),
+  };
+}
+
+const measures: Measure[] = [
+  ...[...programming].map(([key, times]) => waited(`one more Service answers: ${key}`, times)),
+  ...[...starting]
+    .filter(([key]) => !key.startsWith('weir'))
+    .map(([key, time]) => waited(`serves after a start: ${key}`, [time])),
   ...[...rates].map(([key, { direct, service }]) => ({
     measure: `TCP_CRR ×1 of a ClusterIP: ${key}`,
     unit: '/s',

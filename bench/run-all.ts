@@ -20,6 +20,7 @@ const benches: Readonly<Record<string, string>> = {
     'The balancer for one fresh packet from outside, by test-run: 100 backends, Maglev; the cost of the measurement is subtracted',
   services: 'A ClusterIP in the system call against the backend’s own address, in turns',
   'direct-return': 'Direct server return against translating, from outside by one node to a pod of another',
+  'node-port': 'UDP packets from outside to a node port, over the node to backends elsewhere, on one CPU, in turns',
   'services-scale': 'Ten thousand Services of ten backends, from rows to maps',
   'kube-proxy': 'Services beside the real kube-proxy in both of its modes, following the same API server',
   cni: 'The CNI plugin as a whole process; beside it (reference) `bridge` with `host-local` on the same node',

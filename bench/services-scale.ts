@@ -93,7 +93,7 @@ function pages<T>(make: (i: number) => T): string[] {
   );
 }
 
-function map(name: 'services' | 'lb_slots' | 'backends' | 'source_ranges' | 'direct_backends') {
+function map(name: 'services' | 'lb_slots' | 'backends' | 'backend_counts' | 'source_ranges' | 'direct_backends') {
   const { type, flags, key, value, maxEntries } = datapathMaps[name];
   return createMap({ name, type, flags, keySize: key.size, valueSize: value.size, maxEntries });
 }
@@ -116,6 +116,7 @@ function startAll() {
     directBackends: map('direct_backends'),
     slots,
     backends,
+    backendCounts: arrayWindows(map('backend_counts')),
   });
   const services = createTable<ServiceRow, 'clusterIp'>({
     name: 'services',
@@ -143,15 +144,22 @@ function startAll() {
   return { services, slices, frontends, derivation, reconciler, target };
 }
 
+/** A function of its own, so that nothing of the last page stays. */
+function read(texts: string[], take: (page: unknown) => void): void {
+  for (let text = texts.shift(); text !== undefined; text = texts.shift()) take(JSON.parse(text));
+}
+
 const all = startAll();
 const before = await settledBytes();
 const lists = { services: pages(serviceObject), slices: pages((i) => sliceObject(i)) };
 const cpuBefore = process.cpuUsage();
 const began = performance.now();
-for (let text = lists.services.shift(); text !== undefined; text = lists.services.shift())
-  all.services.upsert((JSON.parse(text) as ServiceObject[]).flatMap((each) => parseService(each) ?? []));
-for (let text = lists.slices.shift(); text !== undefined; text = lists.slices.shift())
-  all.slices.upsert((JSON.parse(text) as EndpointSliceObject[]).flatMap((each) => parseServiceSlice(each) ?? []));
+read(lists.services, (page) =>
+  all.services.upsert((page as ServiceObject[]).flatMap((each) => parseService(each) ?? [])),
+);
+read(lists.slices, (page) =>
+  all.slices.upsert((page as EndpointSliceObject[]).flatMap((each) => parseServiceSlice(each) ?? [])),
+);
 all.services.markInitialized();
 all.slices.markInitialized();
 all.derivation.run();

@@ -51,7 +51,7 @@ async function measureLoad(number: number): Promise<void> {
   const node = bed.nodes[0]!;
   const group = join(findCgroup2()!, `weir-bench-${process.pid}`);
   mkdirSync(group, { recursive: true });
-  const names = ['services', 'lb_slots', 'backends', 'service_affinity', 'ipcache', 'source_ranges'];
+  const names = ['services', 'lb_slots', 'backends', 'backend_counts', 'service_affinity', 'ipcache', 'source_ranges'];
   const hooks = loadObject({
     path: join(root, 'build/bpf/sock.bpf.o'),
     reuse: Object.fromEntries(names.map((name) => [name, node.datapath!.map(name)])),

@@ -51,6 +51,21 @@ static __always_inline struct service *frontend_of(struct bpf_sock_addr *ctx, co
 	return who->identity == IDENTITY_REMOTE_NODE && (s->flags & SERVICE_NODE_PORT) && !(s->flags & SERVICE_ONLY_LOCAL) ? s : NULL;
 }
 
+/* Keeps what the socket believes to talk to. A socket that sends datagram after datagram to one backend has it already, and
+ * is counted once. */
+static __always_inline void remember(const struct socket_peer_key *k, const struct socket_peer *peer, int sticky)
+{
+	if (sticky) {
+		struct socket_peer *known = bpf_map_lookup_elem(&socket_peers, k);
+
+		if (known && known->backend == peer->backend && known->generation == peer->generation && known->service == peer->service &&
+		    known->port == peer->port && addr_equal(known->addr, peer->addr))
+			return;
+	}
+	if (!bpf_map_update_elem(&socket_peers, k, peer, BPF_ANY))
+		backend_count(peer->backend);
+}
+
 /* Puts a backend in the place of a frontend. addr is replaced. 1: translated; 0: not a service; -1: nobody serves it. */
 static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be16 *port, int sticky)
 {
@@ -82,7 +97,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be
 	peer.service = s->id;
 	peer.backend = number;
 	peer.generation = b->generation;
-	bpf_map_update_elem(&socket_peers, &k, &peer, BPF_ANY);
+	remember(&k, &peer, sticky);
 	addr_copy(addr, b->addr);
 	*port = b->port;
 	return 1;

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** The path of the compiled tool NAME.c. */
-export function ensureTool(root: string, name: 'load' | 'cni-load' | 'flip' | 'reach'): string {
+export function ensureTool(root: string, name: 'load' | 'cni-load' | 'flip' | 'flood' | 'reach'): string {
   const source = join(root, `bench/load/${name}.c`);
   const output = join(root, `build/${name}`);
   if (!existsSync(output) || statSync(output).mtimeMs < statSync(source).mtimeMs) {

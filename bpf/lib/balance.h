@@ -247,7 +247,10 @@ static __always_inline int balance_begin(const struct packet *p, const struct fo
 	/* Which port it is that was not the first would not be found again for sure. */
 	if (found->fresh == FRESH_DERIVED && !tries)
 		return 0;
-	return bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY) ? DROP_CT_MAP_INSERTION_FAILED : 0;
+	if (bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
+		return DROP_CT_MAP_INSERTION_FAILED;
+	backend_count(f->backend);
+	return 0;
 }
 
 /* Which way a packet from a device goes, or minus the reason to drop it. */

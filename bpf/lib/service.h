@@ -70,6 +70,16 @@ static __always_inline __u32 slot_read(__u32 slot)
 	return s ? *(volatile __u32 *)&s->backend[slot % SLOTS_PER_ELEMENT] : 0;
 }
 
+/* A connection begins that was given this backend. */
+static __always_inline void backend_count(__u32 number)
+{
+	__u32 element = number / BACKENDS_PER_ELEMENT;
+	struct backend_counts *c = bpf_map_lookup_elem(&backend_counts, &element);
+
+	if (c)
+		__sync_fetch_and_add(&c->connections[number % BACKENDS_PER_ELEMENT], 1);
+}
+
 /* Is the client in the frontend's loadBalancerSourceRanges? */
 static __always_inline int service_admits(const struct service *s, const __u8 *client)
 {

@@ -34,6 +34,15 @@ struct {
 	__type(value, struct backend);
 } backends SEC(".maps");
 
+/* Counted by the datapath; the agent sets a number back before it gives it to a backend. 1 MiB. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct backend_counts);
+} backend_counts SEC(".maps");
+
 /* Written by the agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

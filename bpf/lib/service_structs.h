@@ -66,6 +66,13 @@ struct backend {
 	__u32 generation; /* differs each time the number stands for somebody else */
 };
 
+/* backend_counts: connections that were handed to each backend, by number. It wraps. Sixteen to an element, as slots are. */
+#define BACKENDS_PER_ELEMENT 16
+
+struct backend_counts {
+	__u32 connections[BACKENDS_PER_ELEMENT];
+};
+
 struct source_range_key {
 	__u32 prefixlen; /* 32 for the frontend, and those of addr */
 	__u32 service;

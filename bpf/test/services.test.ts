@@ -184,6 +184,32 @@ describe('services on packets', { skip }, () => {
       assert.ok(checksumsHold(back.data));
     });
 
+    test(`a connection is counted once for its backend: a pod's, and those from outside, here and elsewhere (${name})`, () => {
+      const near = add(frontend([pod('near')]));
+      const far = add(frontend([pod('far')]));
+      const count = (front: BedFrontend) => {
+        const target = services.targets[0]!;
+        const address = six ? `[${front.ipv6}]` : front.ipv4;
+        return target.connections(target.get(`outside ${address}:80/TCP`)!.backends[0]!);
+      };
+      /** How many more there are after the same packet came three times. */
+      const counted = (front: BedFrontend, send: (port: number) => void) => {
+        const before = count(front);
+        const port = nextPort();
+        for (let i = 0; i < 3; i++) send(port);
+        return count(front) - before;
+      };
+      const mac = podMac(pod('client').ifindex);
+      const ofPod = (port: number) => fromPod(bed, pod('client'), syn(pod('client'), near, six, port, 80, mac));
+      assert.equal(counted(near, ofPod), 1, 'a pod');
+      const toNear = (port: number) => fromWire(bed, 0, syn(client, near, six, port, 80));
+      assert.equal(counted(near, toNear), 1, 'from outside to a pod of this node');
+      const toFar = (port: number) => fromWire(bed, 0, syn(client, far, six, port, 80));
+      assert.equal(counted(far, toFar), 1, 'to another node');
+      const inXdp = (port: number) => assert.equal(throughXdp(0, syn(client, far, six, port, 80)).action, 'sent');
+      assert.equal(counted(far, inXdp), 1, 'to another node, in XDP');
+    });
+
     test(`a frontend without backends refuses at once, from pods and from outside, and says which (${name})`, () => {
       const front = add(frontend([]));
       const mac = podMac(pod('client').ifindex);

@@ -44,14 +44,25 @@ export function parseCidr(text: unknown): Parsed<Cidr> {
 }
 
 function parseV4(text: string): Parsed<IpAddress> {
-  const parts = text.split('.');
-  if (parts.length !== 4) return refuse(`${show(text)} is not an IP address`);
   const bytes = new Uint8Array(4);
-  for (const [i, part] of parts.entries()) {
-    if (!/^\d{1,3}$/.test(part)) return refuse(`${show(text)} is not an IP address`);
-    if (part.length > 1 && part.startsWith('0')) return refuse(`${show(text)} has a leading zero`);
-    if (Number(part) > 255) return refuse(`${show(text)} has a part above 255`);
-    bytes[i] = Number(part);
+  let part = 0;
+  let digits = 0;
+  let value = 0;
+  for (let i = 0; i <= text.length; i++) {
+    const digit = text.charCodeAt(i) - 48;
+    if (digit >= 0 && digit <= 9) {
+      if (digits === 1 && value === 0) return refuse(`${show(text)} has a leading zero`);
+      value = value * 10 + digit;
+      if (++digits > 3) return refuse(`${show(text)} is not an IP address`);
+      continue;
+    }
+    const ends = i === text.length;
+    if (digits === 0 || (part === 3) !== ends || !(ends || text[i] === '.'))
+      return refuse(`${show(text)} is not an IP address`);
+    if (value > 255) return refuse(`${show(text)} has a part above 255`);
+    bytes[part++] = value;
+    digits = 0;
+    value = 0;
   }
   return { ok: true, value: { family: 4, bytes } };
 }
@@ -135,5 +146,6 @@ export function canonicalIp(text: string): string | undefined {
     return cidr.ok ? formatCidr(cidr.value) : undefined;
   }
   const address = parseAddress(text);
-  return address.ok ? formatAddress(address.value) : undefined;
+  if (!address.ok) return undefined;
+  return address.value.family === 4 ? text : formatAddress(address.value); // IPv4 is read in its canonical text only
 }

@@ -77,8 +77,9 @@ export function createTable<R, I extends string = never>(options: TableOptions<R
   const indexes = createIndexes(options);
   const listeners = new Set<(set: ChangeSet<R>) => void>();
   const notices: ChangeSet<R>[] = [];
-  /** Changes in order of revision; those up to `forgottenRevision` are no longer there. */
-  let history: Change<R>[] = [];
+  /** Changes in order of revision: whose, what was there before, and which. Those up to `forgottenRevision` are no longer
+   * there. What a change led to is not kept: later readers get the row as it is now. */
+  let history = { keys: [] as Key[], befores: [] as (R | undefined)[], revisions: [] as number[] };
   let forgottenRevision = 0;
   let revision = 0;
   let initialized = false;
@@ -117,17 +118,23 @@ export function createTable<R, I extends string = never>(options: TableOptions<R
     }
     if (changes.length === 0) return;
     revision = next;
-    for (const change of changes) history.push(change);
+    for (const { key, before } of changes) {
+      history.keys.push(key);
+      history.befores.push(before);
+      history.revisions.push(revision);
+    }
     trimHistory();
     notify({ changes, revision, resync: false });
   }
 
   function trimHistory(): void {
     const limit = Math.max(historyLimit, rows.size);
-    if (history.length <= limit * 2) return;
+    const { keys, befores, revisions } = history;
+    if (keys.length <= limit * 2) return;
     // Whole revisions are forgotten, never a part of one.
-    forgottenRevision = history[history.length - limit - 1]!.revision;
-    history = history.filter((change) => change.revision > forgottenRevision);
+    forgottenRevision = revisions[keys.length - limit - 1]!;
+    const from = firstAfter(revisions, forgottenRevision);
+    history = { keys: keys.slice(from), befores: befores.slice(from), revisions: revisions.slice(from) };
   }
 
   function notify(set: ChangeSet<R>): void {
@@ -155,9 +162,9 @@ export function createTable<R, I extends string = never>(options: TableOptions<R
       return { changes, revision, resync: since !== 0 };
     }
     const first = new Map<Key, R | undefined>();
-    for (let i = firstAfter(history, since); i < history.length; i++) {
-      const change = history[i]!;
-      if (!first.has(change.key)) first.set(change.key, change.before);
+    for (let i = firstAfter(history.revisions, since); i < history.keys.length; i++) {
+      const key = history.keys[i]!;
+      if (!first.has(key)) first.set(key, history.befores[i]);
     }
     const changes: Change<R>[] = [];
     for (const [key, before] of first) {
@@ -239,12 +246,12 @@ function changeOf<R>(key: Key, before: R | undefined, after: R | undefined, revi
 }
 
 /** The position of the first change after `revision`. */
-function firstAfter(history: readonly { revision: number }[], revision: number): number {
+function firstAfter(revisions: readonly number[], revision: number): number {
   let low = 0;
-  let high = history.length;
+  let high = revisions.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (history[middle]!.revision <= revision) low = middle + 1;
+    if (revisions[middle]! <= revision) low = middle + 1;
     else high = middle;
   }
   return low;

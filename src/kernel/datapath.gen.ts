@@ -444,6 +444,25 @@ export const backend: Codec<Backend> = makeCodec<Backend>(
   }),
 );
 
+/** struct backend_counts */
+export type BackendCounts = {
+  connections: number[];
+};
+/** Bytes and byte offsets of struct backend_counts. */
+export const BACKEND_COUNTS_SIZE = 64;
+export const BackendCountsOffset = {
+  connections: 0,
+} as const;
+export const backendCounts: Codec<BackendCounts> = makeCodec<BackendCounts>(
+  64,
+  (view, offset, row) => {
+    view.setUint32(offset + 0 + 0, row.connections[0]!, true); view.setUint32(offset + 0 + 4, row.connections[1]!, true); view.setUint32(offset + 0 + 8, row.connections[2]!, true); view.setUint32(offset + 0 + 12, row.connections[3]!, true); view.setUint32(offset + 0 + 16, row.connections[4]!, true); view.setUint32(offset + 0 + 20, row.connections[5]!, true); view.setUint32(offset + 0 + 24, row.connections[6]!, true); view.setUint32(offset + 0 + 28, row.connections[7]!, true); view.setUint32(offset + 0 + 32, row.connections[8]!, true); view.setUint32(offset + 0 + 36, row.connections[9]!, true); view.setUint32(offset + 0 + 40, row.connections[10]!, true); view.setUint32(offset + 0 + 44, row.connections[11]!, true); view.setUint32(offset + 0 + 48, row.connections[12]!, true); view.setUint32(offset + 0 + 52, row.connections[13]!, true); view.setUint32(offset + 0 + 56, row.connections[14]!, true); view.setUint32(offset + 0 + 60, row.connections[15]!, true);
+  },
+  (view, offset) => ({
+    connections: [view.getUint32(offset + 0 + 0, true), view.getUint32(offset + 0 + 4, true), view.getUint32(offset + 0 + 8, true), view.getUint32(offset + 0 + 12, true), view.getUint32(offset + 0 + 16, true), view.getUint32(offset + 0 + 20, true), view.getUint32(offset + 0 + 24, true), view.getUint32(offset + 0 + 28, true), view.getUint32(offset + 0 + 32, true), view.getUint32(offset + 0 + 36, true), view.getUint32(offset + 0 + 40, true), view.getUint32(offset + 0 + 44, true), view.getUint32(offset + 0 + 48, true), view.getUint32(offset + 0 + 52, true), view.getUint32(offset + 0 + 56, true), view.getUint32(offset + 0 + 60, true)],
+  }),
+);
+
 /** struct frame_way */
 export type FrameWay = {
   ifindex: number;
@@ -2019,6 +2038,7 @@ export const sourceRangeKey: Codec<SourceRangeKey> = makeCodec<SourceRangeKey>(
 /** Maps with typed keys and values. */
 export const datapathMaps = {
   announced: { name: 'announced', type: 1, maxEntries: 16384, flags: 1, perCpu: false, key: announcedKey, value: announced } satisfies MapSpec<AnnouncedKey, Announced>,
+  backend_counts: { name: 'backend_counts', type: 2, maxEntries: 16384, flags: 1024, perCpu: false, key: u32Codec, value: backendCounts } satisfies MapSpec<number, BackendCounts>,
   backend_ways: { name: 'backend_ways', type: 6, maxEntries: 4096, flags: 0, perCpu: true, key: u32Codec, value: backendWay } satisfies MapSpec<number, BackendWay>,
   backends: { name: 'backends', type: 2, maxEntries: 262144, flags: 1024, perCpu: false, key: u32Codec, value: backend } satisfies MapSpec<number, Backend>,
   counters: { name: 'counters', type: 6, maxEntries: 16, flags: 0, perCpu: true, key: u32Codec, value: u64Codec } satisfies MapSpec<number, bigint>,

@@ -57,6 +57,7 @@ export function createBedServices(
     const map = (name: string) => node.datapath!.map(name);
     const slots = mmapArray(map('lb_slots'));
     const backends = mmapArray(map('backends'));
+    const backendCounts = mmapArray(map('backend_counts'));
     const nat = natEnd(index);
     map('lb_config').update(
       datapathMaps.lb_config.key.encode(0),
@@ -75,6 +76,7 @@ export function createBedServices(
         'services',
         'lb_slots',
         'backends',
+        'backend_counts',
         'source_ranges',
         'direct_backends',
         'lb_config',
@@ -88,13 +90,14 @@ export function createBedServices(
     );
     const balancer = loadObject({ path: `${objects}/xdp.bpf.o`, reuse });
     xdp.push(balancer);
-    closers.push(slots.close, backends.close, balancer.close);
+    closers.push(slots.close, backends.close, backendCounts.close, balancer.close);
     return createServiceTarget({
       services: map('services'),
       sourceRanges: map('source_ranges'),
       directBackends: map('direct_backends'),
       slots,
       backends,
+      backendCounts,
     });
   });
   return {
@@ -139,9 +142,7 @@ function rowsOf(frontend: BedFrontend, node: number): FrontendRow[] {
           (pod): FrontendBackend => ({
             address: pod[family],
             port: frontend.targetPort,
-            state: 'serving',
-            where: pod.node === node ? 'pod' : 'remote',
-            weight: 1,
+            role: { state: 'serving', where: pod.node === node ? 'pod' : 'remote', weight: 1 },
           }),
         ),
       };

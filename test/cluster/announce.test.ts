@@ -1,5 +1,5 @@
 // Addresses of services answer on the local network, wherever the node is that stands for them: a host outside the cluster
-// asks without pause while that node's agent is killed or stopped, and while its cable is pulled.
+// asks without pause while that node's agent is killed or stopped, while its cable is pulled, and while pods are replaced.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
@@ -317,5 +317,60 @@ describe('addresses on the local network', { skip }, () => {
       const { stdout } = await worldExec(labName, ['curl', '-sS', '--max-time', '5', url(address)]);
       assert.equal(stdout.trim(), `web-${second}`);
     }
+  });
+
+  test('with the traffic policy Local requests are answered while all pods are replaced', async (t) => {
+    const labels = { app: 'rolling' };
+    const { metadata: _, spec } = pod('rolling', '', labels);
+    const { nodeName: __, ...pods } = spec;
+    const [container] = pods.containers;
+    await lab.apply([
+      {
+        apiVersion: 'apps/v1',
+        kind: 'DaemonSet',
+        metadata: { name: 'rolling', namespace },
+        spec: {
+          selector: { matchLabels: labels },
+          updateStrategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 1 } },
+          template: {
+            metadata: { labels },
+            spec: {
+              ...pods,
+              // It serves for a while after it was told to end, as what has connections to finish does.
+              terminationGracePeriodSeconds: 10,
+              containers: [{ ...container, lifecycle: { preStop: { sleep: { seconds: 3 } } } }],
+            },
+          },
+        },
+      },
+      service('rolling', { externalTrafficPolicy: 'Local', selector: labels }),
+    ]);
+    const rollout = (...args: string[]) => lab.kubectl(['-n', namespace, 'rollout', ...args, 'daemonset/rolling']);
+    await rollout('status', '--timeout=60s');
+    const [address = ''] = await assigned('rolling');
+    const first = await answeringNow(address);
+    const stood = new Set([first]);
+    const asked = await asking(address, async () => {
+      await rollout('restart');
+      let done = false;
+      const ended = rollout('status', '--timeout=120s').finally(() => {
+        done = true;
+      });
+      await waitFor(
+        'the rollout',
+        async () => {
+          const node = await answering(address);
+          if (node !== undefined) stood.add(node);
+          return done;
+        },
+        120_000,
+        20,
+      );
+      await ended;
+    });
+    t.diagnostic(`${asked.lost} of ${asked.total} requests lost, ${asked.longestMs} ms without an answer`);
+    assert.deepEqual([...stood].sort(), [...nodeNames.real], 'the address moved');
+    // It moves away and back again.
+    assert.ok(asked.lost <= 2 * inFlight, `${asked.lost} of ${asked.total} lost`);
   });
 });

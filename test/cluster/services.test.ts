@@ -189,6 +189,37 @@ describe('services', { skip }, () => {
     assert.equal(pods.size, replicas);
   });
 
+  test('what each backend was given is counted, and what is still open', async () => {
+    interface Counted {
+      readonly frontends: readonly { readonly backends: readonly { connections: number; open: number }[] }[];
+    }
+    const total = async (node: string, what: 'connections' | 'open') => {
+      const seen = await lab.agent<Counted>(node, `/v1/services/${namespace}%2Fweb`);
+      return seen.frontends[0]!.backends.reduce((sum, each) => sum + each[what], 0);
+    };
+    const before = await total('node1', 'connections');
+    for (let i = 0; i < 5; i++) await ask('client-node1', url(vips[0]!, 80));
+    for (let i = 0; i < 4; i++) await ask('node1', url(vips[0]!, 80));
+    assert.equal((await total('node1', 'connections')) - before, 9, 'of sockets');
+    const [address = ''] = nodeAddresses.get('node2')!;
+    const there = await total('node2', 'connections');
+    for (let i = 0; i < 6; i++) await ask('world', url(address, nodePort));
+    assert.equal((await total('node2', 'connections')) - there, 6, 'of packets');
+
+    const open = await total('node1', 'open');
+    const talk = 'import socket,sys; s=socket.create_connection((sys.argv[1],80)); sys.stdin.read()';
+    let finish = () => {};
+    const until = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const argv = ['exec', '-i', '-n', namespace, 'client-node1', '--', 'python3', '-c', talk, vips[0]!];
+    const talking = runUntil(argv, until);
+    await waitFor('the connection to be seen', async () => (await total('node1', 'open')) > open, 10_000);
+    finish();
+    await talking;
+    await waitFor('its end to be seen', async () => (await total('node1', 'open')) <= open, 10_000);
+  });
+
   test('a name in the cluster leads to it', async () => {
     for (const where of ['client-node1', 'client-node2'])
       assert.match((await ask(where, `http://web.${namespace}.svc.cluster.local/`)).pod, /^web-/);

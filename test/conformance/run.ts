@@ -187,6 +187,8 @@ async function runTests(
     ...[`--kubeconfig=${credentialFiles.kubeconfig(record.name, 'admin')}`, '--provider=skeleton'],
     ...[`--kubectl-path=${programFile('kubectl')}`],
     ...['--dns-domain=cluster.local', '--disable-log-dump'],
+    // Some skip themselves unless they are told.
+    `--num-nodes=${record.nodes.filter((node) => node.kubelet).length}`,
     // Nodes without kubelet may be there; nothing is scheduled on them.
     '--non-blocking-taints=node-role.kubernetes.io/control-plane,weir.dev/kubeletless',
   ];

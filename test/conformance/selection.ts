@@ -101,13 +101,8 @@ export const groups: readonly Group[] = [
     name: 'load-balancers',
     title: 'services of type LoadBalancer, at addresses that are announced on the network of the nodes',
     selects: /^\[sig-network\] LoadBalancers /,
-    count: 14,
+    count: 15,
     leftOut: [
-      {
-        tests: /only target nodes with endpoints/,
-        count: 1,
-        reason: 'skips itself unless it is told the number of nodes, which the run does not do yet',
-      },
       {
         tests: /load balancer cleanup finalizer/,
         count: 1,

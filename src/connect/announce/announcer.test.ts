@@ -69,7 +69,13 @@ function fakePort(clock: FakeClock): AnnouncementPort & { told: string[]; answer
   };
 }
 
-const claim = (address: string, lease = 'any-1'): Claim => ({ address, lease, devices: [2], services: ['shop/web'] });
+const claim = (address: string, lease = 'any-1', yields = false): Claim => ({
+  address,
+  lease,
+  devices: [2],
+  yields,
+  services: ['shop/web'],
+});
 
 describe('createAnnouncer()', () => {
   function scene(nodes = ['a', 'b']) {
@@ -151,6 +157,57 @@ describe('createAnnouncer()', () => {
     assert.deepEqual(port.answers(), ['10.0.0.9'], 'what nobody claims goes at once');
     await clock.advance(1_000);
     assert.deepEqual(port.answers(), [], 'b has it');
+  });
+
+  test('what a node yields another takes at once; both answer until the first knows', async () => {
+    const { clock, start } = scene(['a', 'b']);
+    const ours = claim('10.0.0.9', 'local-1');
+    const [a, b] = [start('a'), start('b')];
+    a.update([ours]);
+    await clock.advance(1_000);
+    b.update([ours]);
+    await clock.advance(1_000);
+    assert.deepEqual([a.port.answers(), b.port.answers()], [['10.0.0.9'], []]);
+    a.update([{ ...ours, yields: true }]);
+    await clock.advance(10);
+    assert.deepEqual([a.port.answers(), b.port.answers()], [['10.0.0.9'], ['10.0.0.9']]);
+    assert.ok(b.port.told.length > 0, 'the network knows where the address is now');
+    await clock.advance(2_000);
+    assert.deepEqual([a.port.answers(), b.port.answers()], [[], ['10.0.0.9']]);
+    a.update([ours]);
+    await clock.advance(5_000);
+    assert.deepEqual([a.port.answers(), b.port.answers()], [[], ['10.0.0.9']], 'it does not move back');
+  });
+
+  test('what a node yields and nobody takes it keeps, without a gap', async () => {
+    const { clock, start, server } = scene(['a', 'b']);
+    const ours = claim('10.0.0.9', 'local-1');
+    const a = start('a');
+    a.update([ours]);
+    await clock.advance(1_000);
+    a.update([{ ...ours, yields: true }]);
+    for (let i = 0; i < 300; i++) {
+      await clock.advance(10);
+      assert.deepEqual(a.port.answers(), ['10.0.0.9'], `${i * 10} ms`);
+    }
+    await clock.advance(5_000);
+    assert.equal(server.holders.get('local-1'), 'a');
+    assert.equal(a.port.told.length, 5, 'it never moved');
+  });
+
+  test('a node that yields leaves a free lease to others', async () => {
+    for (const others of [['b'], []]) {
+      const { clock, start } = scene(['a', 'b']);
+      const ours = claim('10.0.0.9', 'local-1');
+      const a = start('a');
+      a.update([{ ...ours, yields: true }]);
+      await clock.advance(500);
+      const rest = others.map((name) => start(name));
+      for (const each of rest) each.update([ours]);
+      await clock.advance(5_000);
+      assert.deepEqual(a.port.answers(), rest.length > 0 ? [] : ['10.0.0.9']);
+      for (const each of rest) assert.deepEqual(each.port.answers(), ['10.0.0.9']);
+    }
   });
 
   test('stop() hands over and answers a moment longer; an address that goes is withdrawn', async () => {

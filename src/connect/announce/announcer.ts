@@ -65,12 +65,16 @@ const lastsMs = 10_000;
 const farewellMs = 1_000;
 /** Network gear may lose the first word, or be busy with the change of the link that caused it. */
 const repeatAfterMs = [100, 300, 1_000, 3_000];
+/** So long others have to take over what this node would rather not have. */
+const yieldMs = 1_000;
 const headStartMs = 100;
 const maxHeadStarts = 4;
 
 interface Stand {
   readonly lease: HeldLease | undefined;
   leads: boolean;
+  /** Others were let go first, and it is not known yet whether one has. */
+  yielding: boolean;
   cancel: () => void;
 }
 
@@ -85,15 +89,24 @@ export function createAnnouncer(options: AnnouncerOptions): Announcer {
   let cancelRefresh = () => {};
   let cancelSoon: (() => void) | undefined;
 
-  function wish(name: string): void {
+  /** `leads`: this node stood so far, and goes on until another does. */
+  function wish(name: string, yields: boolean, leads = false): void {
     const headStarts = Math.min(rankOf(name, node, options.nodes()), maxHeadStarts);
     const begin = () => {
-      const stand: Stand = { lease: options.wantLease(name, () => decide(name)), leads: false, cancel: () => {} };
-      stands.set(name, stand);
+      const lease = options.wantLease(name, () => decide(name));
+      stands.set(name, { lease, leads, yielding: leads, cancel: () => {} });
       decide(name);
     };
-    if (headStarts === 0) begin();
-    else stands.set(name, { lease: undefined, leads: false, cancel: clock.after(headStarts * headStartMs, begin) });
+    const waitMs = headStarts * headStartMs + (yields ? yieldMs : 0);
+    if (waitMs === 0) begin();
+    else stands.set(name, { lease: undefined, leads, yielding: leads, cancel: clock.after(waitMs, begin) });
+  }
+
+  /** Lets others take a lease, and wants it again when nobody did. */
+  function giveWay(name: string, stand: Stand): void {
+    stand.cancel();
+    wish(name, true, stand.leads);
+    void stand.lease?.release();
   }
 
   /**
@@ -104,7 +117,9 @@ export function createAnnouncer(options: AnnouncerOptions): Announcer {
     const stand = stands.get(name);
     if (stopped || stand?.lease === undefined) return;
     const state = stand.lease.state();
-    stand.leads = state.held || (stand.leads && state.holder === node);
+    const nobodyYet = stand.yielding && state.holder === undefined;
+    stand.leads = state.held || (stand.leads && (state.holder === node || nobodyYet));
+    stand.yielding &&= nobodyYet;
     soon();
   }
 
@@ -190,15 +205,20 @@ export function createAnnouncer(options: AnnouncerOptions): Announcer {
   return {
     update(list) {
       if (stopped) return;
+      const yielded = new Set([...claims.values()].flatMap((claim) => (claim.yields ? claim.lease : [])));
       claims = new Map(list.map((claim) => [claim.address, claim]));
-      const names = new Set(list.map((claim) => claim.lease));
+      const names = new Map(list.map((claim) => [claim.lease, claim.yields]));
       for (const [name, stand] of stands) {
         if (names.has(name)) continue;
         stand.cancel();
         stands.delete(name);
         void stand.lease?.release();
       }
-      for (const name of names) if (!stands.has(name)) wish(name);
+      for (const [name, yields] of names) {
+        const stand = stands.get(name);
+        if (stand === undefined) wish(name, yields);
+        else if (yields && !yielded.has(name)) giveWay(name, stand);
+      }
       cancelRefresh();
       refresh();
     },

@@ -24,7 +24,7 @@ const links = [
   { ifindex: 3, cidr: '10.1.0.0/24' },
   { ifindex: 2, cidr: 'fd00::/64' },
 ];
-const pod = { address: '10.244.0.9', port: 80, state: 'serving', where: 'pod', weight: 1 } as const;
+const pod = { address: '10.244.0.9', port: 80, role: { state: 'serving', where: 'pod', weight: 1 } } as const;
 
 test('isAnnounced() takes external addresses only when told to', () => {
   assert.equal(isAnnounced(frontend('10.0.0.200'), false), true);
@@ -45,6 +45,22 @@ describe('claimsOf()', () => {
         ['fd00::200', [2]],
       ],
     );
+  });
+
+  test('with the traffic policy Local, yields where only pods that end serve and other nodes have ready ones', () => {
+    const local = { onlyLocal: true, backends: [pod] };
+    const yields = (...rows: FrontendRow[]) => claimsOf(rows, links).map((claim) => claim.yields);
+    assert.deepEqual(yields(frontend('10.0.0.200', local)), [false]);
+    assert.deepEqual(yields(frontend('10.0.0.200', { ...local, handsOver: true })), [true]);
+    assert.deepEqual(
+      yields(
+        frontend('10.0.0.200', { ...local, handsOver: true }),
+        frontend('10.0.0.200', { ...local, service: 'shop/other' }),
+      ),
+      [false],
+      'another service of the address has its pod here',
+    );
+    assert.deepEqual(yields(frontend('10.0.0.200', { handsOver: true }), frontend('10.0.0.200')), [false]);
   });
 
   test('with the traffic policy Local, stands only where a pod serves, each address for itself', () => {

@@ -17,6 +17,8 @@ export interface Claim {
   readonly devices: readonly number[];
   /** Who stands for it is decided by the lease with this name. */
   readonly lease: string;
+  /** Other nodes are the better ones: what serves here is about to go, and they have what is ready. */
+  readonly yields: boolean;
   /** Services that have it, "namespace/name". */
   readonly services: readonly string[];
 }
@@ -37,19 +39,26 @@ export function isAnnounced(row: FrontendRow, externalIps: boolean): boolean {
 /** The claims of this node, of frontends that are announced. Left out are addresses of local services without a ready pod here, and those of other subnets:
  * nobody on the link asks for them. */
 export function claimsOf(frontends: Iterable<FrontendRow>, links: readonly OnLink[]): Claim[] {
-  const byAddress = new Map<string, { services: Set<string>; anyNode: boolean; here: boolean }>();
+  const byAddress = new Map<string, { services: Set<string>; anyNode: boolean; here: boolean; stays: boolean }>();
   for (const row of frontends) {
-    const claim = byAddress.get(row.address) ?? { services: new Set(), anyNode: false, here: false };
+    const claim = byAddress.get(row.address) ?? {
+      services: new Set<string>(),
+      anyNode: false,
+      here: false,
+      stays: false,
+    };
     byAddress.set(row.address, claim);
     claim.services.add(row.service);
     claim.anyNode ||= !row.onlyLocal;
-    claim.here ||= row.backends.some((backend) => backend.state === 'serving');
+    const serves = row.backends.some((backend) => backend.role.state === 'serving');
+    claim.here ||= serves;
+    claim.stays ||= serves && row.handsOver !== true;
   }
   const subnets = links.flatMap(({ ifindex, cidr }) => {
     const parsed = parseCidr(cidr);
     return parsed.ok ? [{ ifindex, cidr: parsed.value }] : [];
   });
-  return [...byAddress].flatMap(([address, { services, anyNode, here }]) => {
+  return [...byAddress].flatMap(([address, { services, anyNode, here, stays }]) => {
     const parsed = parseAddress(address);
     const on = subnets.filter((subnet) => parsed.ok && cidrContains(subnet.cidr, parsed.value));
     if (on.length === 0 || !(anyNode || here)) return [];
@@ -57,6 +66,7 @@ export function claimsOf(frontends: Iterable<FrontendRow>, links: readonly OnLin
       address,
       devices: [...new Set(on.map((each) => each.ifindex))].sort((a, b) => a - b),
       lease: anyNode ? sharedLease(address, narrowest(on.map((each) => each.cidr))) : `local-${dnsName(address)}`,
+      yields: !anyNode && !stays,
       services: [...services].sort(),
     };
   });

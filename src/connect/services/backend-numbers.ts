@@ -29,10 +29,12 @@ export interface NumberedBackend {
 /** The one writer of the map `backends`. */
 export interface BackendNumbers {
   /** The numbers of a frontend's backends, in its order; each is used once more. Undefined when there are none left. */
-  use(row: FrontendRow): number[] | undefined;
+  use(row: FrontendRow): readonly number[] | undefined;
   /** Takes back a `use` of the same row. */
   drop(row: FrontendRow, numbers: readonly number[]): void;
   get(number: number): NumberedBackend | undefined;
+  /** Connections that were handed to it, since it has the number. */
+  connections(number: number): number;
   /** Forgets what an earlier run left and nobody has taken over. */
   prune(): void;
   takeGone(): GoneBackend[];
@@ -46,20 +48,25 @@ interface ServicePortNumbers {
   readonly service: string;
   readonly portName: string;
   readonly protocol: PortProtocol;
-  readonly numbers: number[];
+  /** Never changed, only replaced: frontends that have all of them keep the list, too. */
+  numbers: readonly number[];
 }
 
 const scanElements = 8192;
 const { BACKEND_USED, BACKEND_SERVING, BACKEND_LOCAL, BACKEND_NODE } = BackendFlags;
+const countBytes = 4;
+const noCount = new Uint8Array(countBytes);
+const oneByte = new Uint8Array(1);
 const noFlagsNorGeneration = new Uint8Array(5);
 
 /** Takes the array over as it is. There may be hundreds of thousands: what is known of a number lies in arrays by number. */
 export function createBackendNumbers(options: {
   readonly memory: ArrayMemory;
+  readonly counts: ArrayMemory;
   readonly restMs: number;
   readonly nowMs: () => number;
 }): BackendNumbers {
-  const { memory, restMs, nowMs } = options;
+  const { memory, counts, restMs, nowMs } = options;
   const stride = memory.strideBytes;
   const capacity = memory.lenBytes / stride;
   const ports = new Map<string, ServicePortNumbers>();
@@ -95,6 +102,9 @@ export function createBackendNumbers(options: {
     return port;
   }
 
+  /** Those beyond the array's end are not counted. */
+  const hasCount = (number: number) => (number + 1) * countBytes <= counts.lenBytes;
+
   /** The index at which a backend is, or should be. */
   function indexOf(port: ServicePortNumbers, backend: FrontendBackend): number {
     let low = 0;
@@ -120,28 +130,31 @@ export function createBackendNumbers(options: {
     const number = known ?? takeNumber();
     if (number === undefined) return undefined;
     const offset = number * stride;
-    if (known === undefined) memory.write(offset, value);
-    else left.delete(leftKey(value));
+    if (known === undefined) {
+      if (hasCount(number)) counts.write(number * countBytes, noCount);
+      memory.write(offset, value);
+    } else left.delete(leftKey(value));
     const flags = known === undefined ? 0 : memory.read(offset + BackendOffset.flags, 1)[0]!;
     if (flags & BACKEND_SERVING) leftServing.add(number);
     flagsOf[number] = flags;
     portOf[number] = port;
     backendOf[number] = backend;
-    port.numbers.splice(index, 0, number);
+    port.numbers = port.numbers.toSpliced(index, 0, number);
     used++;
     return number;
   }
 
   /** Flags come last and go first: a row that says USED is whole. */
   function writeFlags(number: number): void {
-    const { where } = backendOf[number]!;
+    const { where } = backendOf[number]!.role;
     const flags =
       BACKEND_USED |
       (servingUsersOf[number]! > 0 || leftServing.has(number) ? BACKEND_SERVING : 0) |
       (where === 'pod' ? BACKEND_LOCAL : where === 'node' ? BACKEND_NODE : 0);
     if (flags === flagsOf[number]) return;
     flagsOf[number] = flags;
-    memory.write(number * stride + BackendOffset.flags, Uint8Array.of(flags));
+    oneByte[0] = flags;
+    memory.write(number * stride + BackendOffset.flags, oneByte);
   }
 
   function free(number: number): void {
@@ -154,7 +167,7 @@ export function createBackendNumbers(options: {
 
   function forget(number: number): void {
     const port = portOf[number]!;
-    port.numbers.splice(indexOf(port, backendOf[number]!), 1);
+    port.numbers = port.numbers.filter((each) => each !== number);
     if (port.numbers.length === 0) ports.delete(port.key);
     portOf[number] = undefined;
     backendOf[number] = undefined;
@@ -164,7 +177,7 @@ export function createBackendNumbers(options: {
     free(number);
   }
 
-  function use(row: FrontendRow): number[] | undefined {
+  function use(row: FrontendRow): readonly number[] | undefined {
     if (row.backends.length === 0) return [];
     const port = portOfRow(row);
     const numbers: number[] = [];
@@ -184,7 +197,8 @@ export function createBackendNumbers(options: {
       writeFlags(number);
       numbers.push(number);
     }
-    return [...numbers];
+    // Both are sorted.
+    return numbers.length === port.numbers.length ? port.numbers : [...numbers];
   }
 
   function drop(row: FrontendRow, numbers: readonly number[]): void {
@@ -205,6 +219,10 @@ export function createBackendNumbers(options: {
       if (port === undefined || backend === undefined) return undefined;
       return { number, service: port.service, portName: port.portName, protocol: port.protocol, backend };
     },
+    connections(number) {
+      if (!hasCount(number)) return 0;
+      return new DataView(counts.peek(number * countBytes, countBytes).buffer).getUint32(0, true);
+    },
     prune() {
       for (const number of left.values()) free(number);
       left.clear();
@@ -222,7 +240,7 @@ export function createBackendNumbers(options: {
 
 /** Whether new connections may go there; weight 0 keeps what it has. */
 export function takesNew(backend: FrontendBackend): boolean {
-  return backend.state === 'serving' && backend.weight > 0;
+  return backend.role.state === 'serving' && backend.role.weight > 0;
 }
 
 function isBefore(a: FrontendBackend, b: FrontendBackend): boolean {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FrontendRow, ServiceRow, SliceEndpoint } from '../../core/rows.ts';
+import type { FrontendRow, ServiceRow } from '../../core/rows.ts';
 import { frontendsOf, type NodeContext } from './derive-frontends.ts';
-import { makeEndpoint, makeNode, makeService, makeSlice } from './test-services.ts';
+import { makeEndpoint, makeNode, makeService, makeSlice, type SliceEndpoint } from './test-services.ts';
 
 const near = (i: number, more: Partial<SliceEndpoint> = {}) =>
   makeEndpoint({ address: `10.244.1.${i}`, node: 'n1', ...more });
@@ -15,8 +15,8 @@ function derive(service: Partial<ServiceRow>, endpoints: readonly SliceEndpoint[
 }
 
 const serving = (row: FrontendRow | undefined) =>
-  row?.backends.filter((each) => each.state === 'serving').map((each) => each.address);
-const states = (row: FrontendRow | undefined) => row?.backends.map((each) => `${each.address} ${each.state}`);
+  row?.backends.filter((each) => each.role.state === 'serving').map((each) => each.address);
+const states = (row: FrontendRow | undefined) => row?.backends.map((each) => `${each.address} ${each.role.state}`);
 const find = (result: { frontends: readonly FrontendRow[] }, kind: string, scope: string) =>
   result.frontends.find((row) => row.kind === kind && row.scope === scope);
 const keys = (result: { frontends: readonly FrontendRow[] }) => result.frontends.map((row) => row.key).sort();
@@ -219,7 +219,7 @@ test('frontendsOf() says where each backend is', () => {
     makeEndpoint({ address: '8.8.8.8' }),
   ]);
   assert.deepEqual(
-    rows.frontends[0]!.backends.map((each) => [each.address, each.where]),
+    rows.frontends[0]!.backends.map((each) => [each.address, each.role.where]),
     [
       ['10.244.1.1', 'pod'],
       ['10.244.2.1', 'remote'],
@@ -227,4 +227,19 @@ test('frontendsOf() says where each backend is', () => {
       ['8.8.8.8', 'remote'],
     ],
   );
+});
+
+test('frontendsOf() hands over with the policy Local when only ending pods serve here and others are ready elsewhere', () => {
+  const service = { type: 'LoadBalancer', loadBalancerIps: ['203.0.113.1'], externalLocal: true } as const;
+  const handsOver = (endpoints: readonly SliceEndpoint[], scope = 'outside', more: Partial<NodeContext> = {}) =>
+    find(derive(service, endpoints, more), 'LoadBalancer', scope)!.handsOver === true;
+  assert.equal(handsOver([near(1, ending), far(1)]), true);
+  assert.equal(handsOver([near(1, ending), near(2), far(1)]), false, 'a ready one is here');
+  assert.equal(handsOver([near(1, ending), far(1, ending)]), false, 'nobody is ready');
+  assert.equal(handsOver([near(1, ending)]), false);
+  assert.equal(handsOver([far(1)]), false, 'nobody serves here');
+  assert.equal(handsOver([near(1, ending), far(1)], 'inside'), false);
+  assert.equal(handsOver([near(1, ending), far(1)], 'outside', { inMaintenance: (a) => a === far(1).address }), false);
+  const all = derive({ ...service, externalLocal: false }, [near(1, ending), far(1)]);
+  assert.ok(all.frontends.every((row) => row.handsOver !== true));
 });

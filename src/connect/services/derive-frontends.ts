@@ -1,7 +1,10 @@
 // Which frontends a Service has on this node and who serves them: a pure function of the Service, its slices and the node.
 // Semantics are kube-proxy's, so that a cluster behaves the same: traffic policies, terminating endpoints, topology hints.
+import { createInterned } from '../../core/interned.ts';
 import type {
+  BackendRole,
   BackendState,
+  EndpointFacts,
   FrontendBackend,
   FrontendKind,
   FrontendRow,
@@ -10,7 +13,6 @@ import type {
   ServicePort,
   ServiceRow,
   ServiceSliceRow,
-  SliceEndpoint,
 } from '../../core/rows.ts';
 
 /** What of a node decides about frontends. */
@@ -40,12 +42,15 @@ export interface ServiceFrontends {
 /** "every address of a node", by family. */
 export const anyAddress = { 4: '0.0.0.0', 6: '::' } as const;
 
-interface Candidate extends SliceEndpoint {
+interface Candidate {
+  readonly address: string;
   readonly port: number;
+  readonly is: EndpointFacts;
   readonly maintenance: boolean;
 }
 
 const none: readonly never[] = [];
+const backendRole = createInterned<BackendRole>(50_000);
 type Family = 4 | 6;
 const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
 const families: readonly Family[] = [4, 6];
@@ -80,16 +85,24 @@ export function frontendsOf(
     for (const family of families) {
       const here = candidates.filter((each) => familyOf(each.address) === family);
       const everywhere = forNewConnections(here);
-      const nearby = byTopology(everywhere, node);
-      const local = forNewConnections(here.filter((each) => each.node === node.name));
-      for (const each of here)
-        if (each.node === node.name && each.ready && !each.maintenance) localReady[family].add(each.address);
+      const ours = here.filter((each) => each.is.node === node.name);
+      for (const each of ours) if (each.is.ready && !each.maintenance) localReady[family].add(each.address);
+      const chosenHere = forNewConnections(ours);
+      const lastOnes =
+        chosenHere.length > 0 &&
+        !chosenHere.some((each) => each.is.ready) &&
+        here.some((each) => each.is.node !== node.name && each.is.ready && !each.maintenance);
+      // Frontends that have the same backends share the list.
+      const lists = {
+        local: once(() => backendsOf(chosenHere, ours, node)),
+        everywhere: once(() => backendsOf(everywhere, here, node)),
+        nearby: once(() => backendsOf(byTopology(everywhere, node), here, node)),
+      };
       const row = (scope: FrontendScope, address: string, number: number, kind: FrontendKind): FrontendRow => {
         const outside = kind !== 'ClusterIP';
         const onlyLocal = outside ? service.externalLocal : service.internalLocal;
         // From inside, the external policy only says that other nodes' ports are those nodes' own matter.
         const atHome = onlyLocal && (scope === 'outside' || !outside);
-        const chosen = atHome ? local : outside ? everywhere : nearby;
         return {
           key: frontendKey(scope, address, number, port.protocol),
           address,
@@ -102,12 +115,13 @@ export function frontendsOf(
           algorithm: service.algorithm ?? (outside ? 'maglev' : 'random'),
           affinitySeconds: service.affinitySeconds ?? 0,
           onlyLocal,
+          handsOver: (onlyLocal && scope === 'outside' && lastOnes) || undefined,
           directReturn: outside && node.directReturn.includes(port.protocol),
           sourceRanges:
             kind === 'LoadBalancer' && service.sourceRanges !== undefined
               ? service.sourceRanges.filter((cidr) => familyOf(cidr) === family)
               : undefined,
-          backends: backendsOf(chosen, atHome ? here.filter((each) => each.node === node.name) : here, node),
+          backends: lists[atHome ? 'local' : outside ? 'everywhere' : 'nearby'](),
         };
       };
       const put = (made: FrontendRow) => rows.set(made.key, made);
@@ -141,49 +155,46 @@ function endpointsOf(
   problems: string[],
 ): Candidate[] {
   const found = new Map<string, Candidate>();
+  let usualPort: number | undefined;
   for (const slice of slices) {
     for (const target of slice.ports) {
       if (target.name !== port.name || target.protocol !== port.protocol) continue;
-      for (const endpoint of slice.endpoints) {
+      usualPort ??= target.port;
+      for (const [i, address] of slice.addresses.entries()) {
+        const is = slice.facts[i]!;
         // Who may write slices may write any address into them, and any label on them.
-        const owner = node.namespaceOf(endpoint.address);
+        const owner = node.namespaceOf(address);
         if (owner !== undefined && owner !== service.namespace) {
-          problems.push(
-            `endpoint ${endpoint.address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}`,
-          );
+          problems.push(`endpoint ${address} of slice ${slice.key} is ignored: it is a pod of namespace ${owner}`);
           continue;
         }
-        const key = `${endpoint.address} ${target.port}`;
+        const key = target.port === usualPort ? address : `${address} ${target.port}`;
         const known = found.get(key);
         // While an endpoint moves from one slice to another it is in both: the better news counts.
-        if (known === undefined || health(endpoint) > health(known))
-          found.set(key, {
-            ...endpoint,
-            port: target.port,
-            maintenance: node.inMaintenance(endpoint.address, target.port),
-          });
+        if (known === undefined || health(is) > health(known.is))
+          found.set(key, { address, port: target.port, is, maintenance: node.inMaintenance(address, target.port) });
       }
     }
   }
   return [...found.values()].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port));
 }
 
-function health(endpoint: SliceEndpoint): number {
+function health(endpoint: EndpointFacts): number {
   return (endpoint.ready ? 4 : 0) + (endpoint.serving ? 2 : 0) + (endpoint.terminating ? 0 : 1);
 }
 
 /** The ready ones; when there are none, those that still serve while they end. Those in maintenance are neither. */
 function forNewConnections(endpoints: readonly Candidate[]): Candidate[] {
-  const ready = endpoints.filter((each) => each.ready);
-  const chosen = ready.length > 0 ? ready : endpoints.filter((each) => each.serving && each.terminating);
+  const ready = endpoints.filter((each) => each.is.ready);
+  const chosen = ready.length > 0 ? ready : endpoints.filter((each) => each.is.serving && each.is.terminating);
   return chosen.filter((each) => !each.maintenance);
 }
 
 /** Those that the hints give to this node or zone, when every endpoint has a hint and any is meant for it. */
 function byTopology(endpoints: readonly Candidate[], node: NodeContext): Candidate[] {
-  const pick = (hint: (each: Candidate) => readonly string[] | undefined, mine: string | undefined) => {
-    if (mine === undefined || !endpoints.every((each) => (hint(each)?.length ?? 0) > 0)) return [];
-    return endpoints.filter((each) => hint(each)!.includes(mine));
+  const pick = (hint: (each: EndpointFacts) => readonly string[] | undefined, mine: string | undefined) => {
+    if (mine === undefined || !endpoints.every((each) => (hint(each.is)?.length ?? 0) > 0)) return [];
+    return endpoints.filter((each) => hint(each.is)!.includes(mine));
   };
   const sameNode = pick((each) => each.forNodes, node.name);
   if (sameNode.length > 0) return sameNode;
@@ -194,18 +205,22 @@ function byTopology(endpoints: readonly Candidate[], node: NodeContext): Candida
 /** All that are known: who gets no new connections keeps those it has for as long as it is there. */
 function backendsOf(chosen: readonly Candidate[], all: readonly Candidate[], node: NodeContext): FrontendBackend[] {
   const serving = new Set(chosen);
-  return all.map((each) => ({
-    address: each.address,
-    port: each.port,
-    state: serving.has(each) ? 'serving' : idleState(each),
-    where: node.addresses.has(each.address) ? 'node' : each.node === node.name ? 'pod' : 'remote',
-    nodeName: each.node,
-    weight: each.weight,
-  }));
+  return all.map((each) => {
+    const { node: nodeName, weight } = each.is;
+    const state = serving.has(each) ? 'serving' : idleState(each);
+    const where = node.addresses.has(each.address) ? 'node' : nodeName === node.name ? 'pod' : 'remote';
+    const role = backendRole(`${state} ${where} ${weight} ${nodeName}`, () => ({ state, where, nodeName, weight }));
+    return { address: each.address, port: each.port, role };
+  });
 }
 
 function idleState(endpoint: Candidate): BackendState {
   if (endpoint.maintenance) return 'maintenance';
-  if (endpoint.ready) return 'standby';
-  return endpoint.terminating ? 'draining' : 'unready';
+  if (endpoint.is.ready) return 'standby';
+  return endpoint.is.terminating ? 'draining' : 'unready';
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
 }

@@ -1,5 +1,5 @@
 // Ports of a node that lead to one pod of it (`hostPort`).
-import type { EndpointRow, FrontendRow, PodRow } from '../../core/rows.ts';
+import type { BackendRole, EndpointRow, FrontendRow, PodRow } from '../../core/rows.ts';
 import { anyAddress, frontendKey } from './derive-frontends.ts';
 import type { ExtraFrontends } from './service-derivation.ts';
 
@@ -33,11 +33,12 @@ export function hostPortFrontends(pod: PodRow, endpoint: EndpointRow, own: reado
           affinitySeconds: 0,
           onlyLocal: true,
           directReturn: false,
-          backends: [{ address, port: port.containerPort, state: 'serving', where: 'pod', weight: 1 }],
+          backends: [{ address, port: port.containerPort, role: ofThisNode }],
         });
     }
   }
   return { owner: `pod ${pod.key}`, createdAt: new Date(endpoint.createdAtMs).toISOString(), frontends };
 }
 
+const ofThisNode: BackendRole = { state: 'serving', where: 'pod', weight: 1 };
 const isLoopback = (address: string) => address === '::1' || address.startsWith('127.');

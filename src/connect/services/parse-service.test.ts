@@ -79,10 +79,7 @@ for (const [address, why] of [
       addressType: address.includes(':') ? 'IPv6' : 'IPv4',
       endpoints: [{ addresses: [address] }, { addresses: [good] }],
     })!;
-    assert.deepEqual(
-      row.endpoints.map((each) => each.address),
-      [good],
-    );
+    assert.deepEqual(row.addresses, [good]);
     assert.match(row.problems.join(), why);
   });
 }
@@ -128,7 +125,7 @@ test('parseServiceSlice() reads null and missing conditions as Kubernetes means 
     ],
   })!;
   assert.deepEqual(
-    row.endpoints.map(({ ready, serving, terminating }) => [ready, serving, terminating]),
+    row.facts.map(({ ready, serving, terminating }) => [ready, serving, terminating]),
     [
       [true, true, false],
       [true, true, false],
@@ -149,13 +146,13 @@ test('parseServiceSlice() ignores endpoints of the other family, names, and slic
 test('parseServiceSlice() takes empty lists, null lists, endpoints without address and ports without number', () => {
   for (const nothing of [undefined, null, []]) {
     const row = slice({ endpoints: nothing, ports: nothing as undefined })!;
-    assert.deepEqual([row.endpoints, row.ports, row.problems], [[], [], []]);
+    assert.deepEqual([row.addresses, row.facts, row.ports, row.problems], [[], [], [], []]);
   }
   const row = slice({
     endpoints: [{}, { addresses: [] }],
     ports: [{ name: 'all' }, { port: 1, protocol: 'ICMP' }, { port: 2 }],
   })!;
-  assert.deepEqual(row.endpoints, []);
+  assert.deepEqual(row.addresses, []);
   assert.deepEqual(row.ports, [{ name: '', protocol: 'TCP', port: 2 }]);
 });
 
@@ -175,6 +172,6 @@ for (const [text, weight, problems] of [
         annotations: { 'weir.dev/weight': text },
       },
     )!;
-    assert.equal(row.endpoints[0]!.weight, weight);
+    assert.equal(row.facts[0]!.weight, weight);
     assert.equal(row.problems.length, problems);
   });

@@ -1,13 +1,14 @@
 // Kubernetes Services and EndpointSlices as rows. The API server has checked their form; what it lets through and must not
 // be believed (endpoints on loopback, link-local and metadata addresses) is left out here and said.
+import { createInterned } from '../../core/interned.ts';
 import { canonicalIp, parseAddress } from '../../core/ip.ts';
 import type {
+  EndpointFacts,
   LbAlgorithm,
   PortProtocol,
   ServicePort,
   ServiceRow,
   ServiceSliceRow,
-  SliceEndpoint,
 } from '../../core/rows.ts';
 
 /** The fields of a Service that are read. */
@@ -55,10 +56,9 @@ export interface EndpointSliceObject {
 const none: readonly never[] = [];
 /** Without the room that a list keeps for growing. */
 const tight = <T>(list: readonly T[]): readonly T[] => (list.length === 0 ? none : [...list]);
-const nodeNames = new Map<string, string>();
+const endpointFacts = createInterned<EndpointFacts>(50_000);
 const defaultAffinitySeconds = 10_800;
 const maxWeight = 256;
-const maxNodeNames = 10_000;
 /** Labels by which a Service says that somebody else serves it, or nobody. */
 const proxyNameLabel = 'service.kubernetes.io/service-proxy-name';
 const headlessLabel = 'service.kubernetes.io/headless';
@@ -116,6 +116,19 @@ export function parseServiceSlice(object: EndpointSliceObject): ServiceSliceRow 
   const problems: string[] = [];
   const family = object.addressType === 'IPv6' ? 6 : 4;
   const weight = weightOf(metadata.annotations?.['weir.dev/weight'], problems);
+  const addresses: string[] = [];
+  const facts: EndpointFacts[] = [];
+  for (const endpoint of object.endpoints ?? []) {
+    const text = endpoint.addresses?.[0];
+    if (text === undefined) continue;
+    const reason = unusable(text, family);
+    if (reason !== undefined) {
+      problems.push(`endpoint ${text} is ignored: ${reason}`);
+      continue;
+    }
+    addresses.push(canonicalIp(text)!);
+    facts.push(factsOf(endpoint, weight));
+  }
   return {
     key: `${namespace}/${metadata.name}`,
     service: `${namespace}/${service}`,
@@ -127,40 +140,22 @@ export function parseServiceSlice(object: EndpointSliceObject): ServiceSliceRow 
           : [{ name: port.name ?? '', protocol: (port.protocol ?? 'TCP') as PortProtocol, port: port.port }],
       ),
     ),
-    endpoints: tight(
-      (object.endpoints ?? []).flatMap((endpoint): SliceEndpoint[] => {
-        const text = endpoint.addresses?.[0];
-        if (text === undefined) return [];
-        const reason = unusableBackend(text, family);
-        if (reason !== undefined) {
-          problems.push(`endpoint ${text} is ignored: ${reason}`);
-          return [];
-        }
-        const ready = endpoint.conditions?.ready ?? true;
-        const row = {
-          address: canonicalIp(text)!,
-          ready,
-          serving: endpoint.conditions?.serving ?? ready,
-          terminating: endpoint.conditions?.terminating ?? false,
-          node: endpoint.nodeName == null ? undefined : nodeName(endpoint.nodeName),
-          weight,
-        };
-        const { forZones, forNodes } = endpoint.hints ?? {};
-        if (forZones === undefined && forNodes === undefined) return [row];
-        return [{ ...row, forZones: forZones?.map((zone) => zone.name), forNodes: forNodes?.map((node) => node.name) }];
-      }),
-    ),
+    addresses: tight(addresses),
+    facts: tight(facts),
     problems: tight(problems),
   };
 }
 
-/** The one text for a node's name. */
-function nodeName(text: string): string {
-  const known = nodeNames.get(text);
-  if (known !== undefined) return known;
-  if (nodeNames.size >= maxNodeNames) nodeNames.clear();
-  nodeNames.set(text, text);
-  return text;
+function factsOf(endpoint: NonNullable<EndpointSliceObject['endpoints']>[number], weight: number): EndpointFacts {
+  const ready = endpoint.conditions?.ready ?? true;
+  const serving = endpoint.conditions?.serving ?? ready;
+  const terminating = endpoint.conditions?.terminating ?? false;
+  const node = endpoint.nodeName ?? undefined;
+  const forZones = endpoint.hints?.forZones?.map((zone) => zone.name);
+  const forNodes = endpoint.hints?.forNodes?.map((each) => each.name);
+  const hints = forZones === undefined && forNodes === undefined ? undefined : { forZones, forNodes };
+  const key = `${ready} ${serving} ${terminating} ${weight} ${node} ${hints && JSON.stringify(hints)}`;
+  return endpointFacts(key, () => ({ ready, serving, terminating, node, weight, ...hints }));
 }
 
 function servicePort(
@@ -202,17 +197,12 @@ function weightOf(text: string | undefined, problems: string[]): number {
   return 1;
 }
 
-function unusableBackend(text: string, family: 4 | 6): string | undefined {
-  const parsed = parseAddress(text);
-  if (parsed.ok && parsed.value.family !== family) return 'it is not of the family that the slice says';
-  return unusable(text);
-}
-
 /** Why an address cannot be a frontend or a backend: it means something else on every host, or nothing. */
-function unusable(text: string): string | undefined {
+function unusable(text: string, wanted?: 4 | 6): string | undefined {
   const parsed = parseAddress(text);
   if (!parsed.ok) return parsed.reason;
   const { family, bytes } = parsed.value;
+  if (wanted !== undefined && family !== wanted) return 'it is not of the family that the slice says';
   const first = bytes[0]!;
   if (bytes.every((byte) => byte === 0)) return 'the unspecified address';
   if (family === 4) {

@@ -68,10 +68,21 @@ export function createServiceDerivation(options: {
   const seen = { services: 0, slices: 0, extras: 0, addresses: 0 };
   const made = new Map<string, Made>();
   const madeExtras = new Map<string, readonly FrontendRow[]>();
-  const claims = new Map<string, Claimant[]>();
+  const claims = new Map<string, Claimant | readonly Claimant[]>();
   const mentionedBy = new Map<string, string | Set<string>>();
   const changedStatus = new Set<string>();
   let context: NodeContext | undefined;
+
+  function claimantsOf(key: string): readonly Claimant[] {
+    const known = claims.get(key) ?? none;
+    return Array.isArray(known) ? known : [known as Claimant];
+  }
+
+  /** Mostly there is one: a list for each would be much of what claims take. */
+  function setClaimants(key: string, list: readonly Claimant[]): void {
+    if (list.length === 0) claims.delete(key);
+    else claims.set(key, list.length === 1 ? list[0]! : list);
+  }
 
   /** Gives an owner these frontends in place of those it had; answers the keys that may have changed hands. */
   function claim(
@@ -82,14 +93,14 @@ export function createServiceDerivation(options: {
     touched: Set<string>,
   ) {
     for (const row of before) {
-      const left = (claims.get(row.key) ?? []).filter((each) => each.owner !== owner);
-      if (left.length === 0) claims.delete(row.key);
-      else claims.set(row.key, left);
+      setClaimants(
+        row.key,
+        claimantsOf(row.key).filter((each) => each.owner !== owner),
+      );
       touched.add(row.key);
     }
     for (const row of after) {
-      const list = [...(claims.get(row.key) ?? []), { owner, createdAt, row }];
-      claims.set(row.key, list.length === 1 ? list : list.sort(byPrecedence));
+      setClaimants(row.key, [...claimantsOf(row.key), { owner, createdAt, row }].sort(byPrecedence));
       touched.add(row.key);
     }
   }
@@ -151,7 +162,7 @@ export function createServiceDerivation(options: {
     if (released.size > 0)
       for (const slice of slices.rows()) {
         const gone = released.get(slice.namespace);
-        if (gone && slice.endpoints.some((endpoint) => gone.has(endpoint.address))) changed.add(slice.service);
+        if (gone && slice.addresses.some((address) => gone.has(address))) changed.add(slice.service);
       }
     return changed;
   }
@@ -213,7 +224,7 @@ export function createServiceDerivation(options: {
     const upsert: FrontendRow[] = [];
     const gone: string[] = [];
     for (const key of touched) {
-      const claimants = claims.get(key) ?? [];
+      const claimants = claimantsOf(key);
       if (claimants.length === 0) gone.push(key);
       else upsert.push(claimants[0]!.row);
       for (const { owner } of claimants) changedStatus.add(owner);
@@ -229,7 +240,7 @@ export function createServiceDerivation(options: {
     const result = made.get(service);
     if (result === undefined) return undefined;
     const lost = result.frontends.flatMap((row) => {
-      const holder = claims.get(row.key)?.[0]?.owner;
+      const holder = claimantsOf(row.key)[0]?.owner;
       return holder === undefined || holder === service ? [] : [`${row.key} is ignored: ${holder} has it already`];
     });
     return { service, problems: [...result.problems, ...lost], localReady: result.localReady };
@@ -254,9 +265,8 @@ export function createServiceDerivation(options: {
 function mentionsOf(service: ServiceRow, slices: readonly ServiceSliceRow[], node: NodeContext): readonly string[] {
   const mentions = [...service.externalIps, ...service.loadBalancerIps];
   for (const slice of slices)
-    for (const { address } of slice.endpoints)
-      if (node.namespaceOf(address) !== service.namespace) mentions.push(address);
-  return mentions.length === 0 ? none : mentions;
+    for (const address of slice.addresses) if (node.namespaceOf(address) !== service.namespace) mentions.push(address);
+  return mentions.length === 0 ? none : [...mentions]; // without the room that a list keeps for growing
 }
 
 /** A cluster IP cannot be claimed before it is given, so age does not count against it. */

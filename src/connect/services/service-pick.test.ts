@@ -30,6 +30,7 @@ function world() {
     directBackends: object.map('source_ranges'),
     slots: arrayWindows(object.map('lb_slots')),
     backends: arrayWindows(object.map('backends')),
+    backendCounts: arrayWindows(object.map('backend_counts')),
   });
   return {
     object,
@@ -60,9 +61,7 @@ function frontend(row: Partial<FrontendRow>): FrontendRow {
     backends: [1, 2, 3].map((host) => ({
       address: `10.0.0.${host}`,
       port: 8080,
-      state: 'serving' as const,
-      where: 'remote' as const,
-      weight: 1,
+      role: { state: 'serving' as const, where: 'remote' as const, weight: 1 },
     })),
     ...row,
   };

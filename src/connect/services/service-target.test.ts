@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { RowFailure } from '../../core/reconciler.ts';
-import { type FrontendBackend, type FrontendRow, protocolNumbers } from '../../core/rows.ts';
+import { type BackendRole, type FrontendBackend, type FrontendRow, protocolNumbers } from '../../core/rows.ts';
 import { arrayWindows } from '../../kernel/array-windows.ts';
 import { type BpfMap, createMap } from '../../kernel/bpf-map.ts';
 import { BackendFlags, datapathMaps, ServiceFlags } from '../../kernel/datapath.gen.ts';
@@ -22,6 +22,7 @@ interface Maps {
   readonly backendMap: BpfMap;
   readonly slots: ArrayMemory;
   readonly backends: ArrayMemory;
+  readonly backendCounts: ArrayMemory;
   readonly clock: { ms: number };
   readonly writes: string[];
   start(): ServiceTarget;
@@ -31,7 +32,7 @@ interface Maps {
 /** Real maps of the datapath's layout, small, with an account of what is written. */
 function makeMaps(sizes: { services?: number; slots?: number; backends?: number; sourceRanges?: number } = {}): Maps {
   const make = (
-    name: 'services' | 'lb_slots' | 'backends' | 'source_ranges' | 'direct_backends',
+    name: 'services' | 'lb_slots' | 'backends' | 'backend_counts' | 'source_ranges' | 'direct_backends',
     maxEntries: number,
   ) => {
     const { type, flags, key, value } = datapathMaps[name];
@@ -69,6 +70,8 @@ function makeMaps(sizes: { services?: number; slots?: number; backends?: number;
   const backendMap = make('backends', sizes.backends ?? 64);
   const slots = countedMemory('lb_slots', slotMap);
   const backends = countedMemory('backends', backendMap);
+  const countMap = make('backend_counts', 4);
+  const backendCounts = arrayWindows(countMap);
   const clock = { ms: 0 };
   return {
     services,
@@ -78,21 +81,26 @@ function makeMaps(sizes: { services?: number; slots?: number; backends?: number;
     backendMap,
     slots,
     backends,
+    backendCounts,
     clock,
     writes,
-    start: () => createServiceTarget({ services, sourceRanges, directBackends, slots, backends }, () => clock.ms),
+    start: () =>
+      createServiceTarget({ services, sourceRanges, directBackends, slots, backends, backendCounts }, () => clock.ms),
     close() {
-      for (const each of [slots, backends, services, sourceRanges, directBackends, slotMap, backendMap]) each.close();
+      for (const each of [slots, backends, backendCounts, countMap]) each.close();
+      for (const each of [services, sourceRanges, directBackends, slotMap, backendMap]) each.close();
     },
   };
 }
 
-const backend = (row: Partial<FrontendBackend> & { address: string }): FrontendBackend => ({
-  port: 8080,
-  state: 'serving',
-  where: 'remote',
-  weight: 1,
-  ...row,
+const backend = ({
+  address,
+  port = 8080,
+  ...role
+}: Partial<BackendRole> & { address: string; port?: number }): FrontendBackend => ({
+  address,
+  port,
+  role: { state: 'serving', where: 'remote', weight: 1, ...role },
 });
 
 function frontend(row: Partial<FrontendRow> & { address: string }): FrontendRow {
@@ -188,13 +196,13 @@ function model(rows: readonly FrontendRow[]): ReturnType<typeof read> {
   const backends = new Map<string, number>();
   for (const row of rows) {
     const text = (each: FrontendBackend) => `${each.address} ${each.port}/${protocolNumbers[row.protocol]}`;
-    const taking = row.backends.filter((each) => each.state === 'serving' && each.weight > 0);
+    const taking = row.backends.filter((each) => each.role.state === 'serving' && each.role.weight > 0);
     const table = () => {
-      const named = taking.map((each) => ({ name: `${each.address} ${each.port}`, weight: each.weight }));
+      const named = taking.map((each) => ({ name: `${each.address} ${each.port}`, weight: each.role.weight }));
       return [...maglevTable(named, maglevSize(named.length))].map((index) => text(taking[index]!));
     };
-    const divisor = [1, 2, 3, 4].findLast((d) => taking.every((each) => each.weight % d === 0)) ?? 1;
-    const plain = () => taking.flatMap((each) => Array<string>(each.weight / divisor).fill(text(each)));
+    const divisor = [1, 2, 3, 4].findLast((d) => taking.every((each) => each.role.weight % d === 0)) ?? 1;
+    const plain = () => taking.flatMap((each) => Array<string>(each.role.weight / divisor).fill(text(each)));
     frontends.set(row.key, {
       id: 0,
       flags:
@@ -209,15 +217,19 @@ function model(rows: readonly FrontendRow[]): ReturnType<typeof read> {
       ranges: [...(row.sourceRanges ?? [])].sort(),
       direct: row.directReturn
         ? row.backends
-            .filter((each) => each.where === 'pod')
+            .filter((each) => each.role.where === 'pod')
             .map((each) => `${text(each)} = ${text(each)}`)
             .sort()
         : [],
     });
     for (const each of row.backends) {
-      const serving = each.state === 'serving' && each.weight > 0 ? BackendFlags.BACKEND_SERVING : 0;
+      const serving = each.role.state === 'serving' && each.role.weight > 0 ? BackendFlags.BACKEND_SERVING : 0;
       const where =
-        each.where === 'pod' ? BackendFlags.BACKEND_LOCAL : each.where === 'node' ? BackendFlags.BACKEND_NODE : 0;
+        each.role.where === 'pod'
+          ? BackendFlags.BACKEND_LOCAL
+          : each.role.where === 'node'
+            ? BackendFlags.BACKEND_NODE
+            : 0;
       backends.set(text(each), (backends.get(text(each)) ?? BackendFlags.BACKEND_USED) | serving | where);
     }
   }
@@ -250,9 +262,7 @@ const anyBackends = (net: number) =>
     .uniqueArray(
       fc.record({
         host: fc.integer({ min: 1, max: 6 }),
-        state: fc.constantFrom('serving', 'serving', 'draining', 'maintenance') as fc.Arbitrary<
-          FrontendBackend['state']
-        >,
+        state: fc.constantFrom('serving', 'serving', 'draining', 'maintenance') as fc.Arbitrary<BackendRole['state']>,
         weight: fc.constantFrom(0, 1, 1, 2, 4),
       }),
       { selector: (each) => each.host, maxLength: 6 },
@@ -394,7 +404,7 @@ test('createServiceTarget() says SERVING of a backend that gets new connections 
 }, () => {
   const maps = makeMaps();
   const target = maps.start();
-  const at = (address: string, state: FrontendBackend['state']) =>
+  const at = (address: string, state: BackendRole['state']) =>
     frontend({ address, backends: [backend({ address: '10.0.0.1', state })] });
   const flags = () => read(maps).backends.get('10.0.0.1 8080/6');
   target.update([at('10.96.0.1', 'serving'), at('10.96.0.2', 'draining')]);
@@ -486,3 +496,32 @@ for (const [what, sizes, error] of [
     same(maps, [rows[1]!, rows[2]!]);
     maps.close();
   });
+
+test('createServiceTarget() keeps what a backend was counted over restarts, and counts its successor anew', {
+  skip,
+}, () => {
+  const maps = makeMaps();
+  try {
+    let target = maps.start();
+    const count = (number: number) => maps.backendCounts.write(number * 4, new Uint8Array(Uint32Array.of(7).buffer));
+    const row = (host: number) =>
+      frontend({ address: '10.96.0.1', backends: [backend({ address: `10.0.0.${host}` })] });
+    target.update([row(1)]);
+    target.prune([]);
+    const [first] = target.get(row(1).key)!.backends;
+    assert.equal(target.connections(first!), 0);
+    count(first!);
+    target = maps.start();
+    target.update([row(1)]);
+    target.prune([]);
+    assert.deepEqual(target.get(row(1).key)!.backends, [first]);
+    assert.equal(target.connections(first!), 7);
+    target.update([row(2)]);
+    maps.clock.ms += 10_000;
+    target.update([row(3)]);
+    assert.deepEqual(target.get(row(3).key)!.backends, [first], 'the number has rested');
+    assert.equal(target.connections(first!), 0);
+  } finally {
+    maps.close();
+  }
+});

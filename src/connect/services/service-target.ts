@@ -19,6 +19,7 @@ export interface ServiceMaps {
   readonly directBackends: BpfMap;
   readonly slots: ArrayMemory;
   readonly backends: ArrayMemory;
+  readonly backendCounts: ArrayMemory;
 }
 
 /** What the kernel was told of a frontend. */
@@ -44,6 +45,8 @@ export interface ServiceTarget extends Target<FrontendRow> {
   get(key: string): WrittenFrontend | undefined;
   byId(id: number): WrittenFrontend | undefined;
   backendByNumber(number: number): NumberedBackend | undefined;
+  /** Connections that the datapath has handed to a backend, by its number. */
+  connections(number: number): number;
   /** Backends that went since the last call: sockets that talk to them are to be closed. */
   takeGone(): GoneBackend[];
   pressure(): ServicePressure;
@@ -55,7 +58,7 @@ const admitted = Uint8Array.of(1, 0, 0, 0);
 
 /** Takes the maps over as they are. `nowMs` never goes back. */
 export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = () => performance.now()): ServiceTarget {
-  const numbers = createBackendNumbers({ memory: maps.backends, restMs, nowMs });
+  const numbers = createBackendNumbers({ memory: maps.backends, counts: maps.backendCounts, restMs, nowMs });
   const tables = createSlotTables({ memory: maps.slots, perElement: slotsPerElement, restMs, nowMs });
   const written = new Map<string, WrittenFrontend>();
   const byId = new Map<number, WrittenFrontend>();
@@ -210,6 +213,7 @@ export function createServiceTarget(maps: ServiceMaps, nowMs: () => number = () 
     get: (key) => written.get(key),
     byId: (id) => byId.get(id),
     backendByNumber: numbers.get,
+    connections: numbers.connections,
     takeGone: numbers.takeGone,
     pressure: () => ({
       frontends: { used: written.size, capacity: maps.services.maxEntries },
@@ -249,6 +253,6 @@ function directKeys({ id, row, backends }: WrittenFrontend): Map<string, number>
   return keys;
 }
 
-const isDirect = (backend: FrontendBackend) => backend.where === 'pod';
+const isDirect = (backend: FrontendBackend) => backend.role.where === 'pod';
 
 const fullText = (error: Error) => `a map is full: ${error.message}`;

@@ -27,6 +27,10 @@ export interface SlotTables {
   readonly ranges: Pick<SlotRanges, 'used' | 'capacity'>;
 }
 
+interface SharedTable extends SlotTable {
+  users: number;
+}
+
 const slotBytes = 4;
 
 /** Makes the tables; `perElement` slots lie in one element of the array. */
@@ -38,7 +42,7 @@ export function createSlotTables(options: {
 }): SlotTables {
   const { memory, perElement } = options;
   const ranges = createSlotRanges({ ...options, capacity: memory.lenBytes / slotBytes, align: perElement });
-  const tables = new Map<string, { table: SlotTable; users: number }>();
+  const tables = new Map<string, SharedTable>();
   /** Lengths of the ranges that an earlier run left, by their first slot. */
   const left = new Map<number, number>();
 
@@ -60,21 +64,21 @@ export function createSlotTables(options: {
       const serving = row.backends.flatMap((backend, i) => {
         if (!takesNew(backend)) return [];
         const name = `${backend.address} ${backend.port}`;
-        return [{ name, weight: backend.weight, number: numbers[i]! }];
+        return [{ name, weight: backend.role.weight, number: numbers[i]! }];
       });
       if (serving.length === 0) return { key: '', first: 0, count: 0, algorithm: row.algorithm };
       for (const algorithm of row.algorithm === 'maglev' ? (['maglev', 'random'] as const) : (['random'] as const)) {
-        const key = `${algorithm} ${serving.map((each) => `${each.number}*${each.weight}`).join(' ')}`;
+        const key = tableKey(algorithm, serving);
         const shared = tables.get(key);
         if (shared !== undefined) {
           shared.users++;
-          return shared.table;
+          return shared;
         }
         const content = algorithm === 'random' ? randomSlots(serving) : maglevSlots(serving);
         const first = place(content, before);
         if (first === undefined) continue;
-        const table = { key, first, count: content.length, algorithm };
-        tables.set(key, { table, users: 1 });
+        const table = { key, first, count: content.length, algorithm, users: 1 };
+        tables.set(key, table);
         return table;
       }
       return undefined;
@@ -100,6 +104,13 @@ interface Serving {
   readonly name: string;
   readonly weight: number;
   readonly number: number;
+}
+
+/** Says the same for the same backends with the same weights, in few bytes: there is one for every table. */
+function tableKey(algorithm: FrontendRow['algorithm'], serving: readonly Serving[]): string {
+  let key = algorithm === 'maglev' ? 'm' : 'r';
+  for (const { number, weight } of serving) key += String.fromCharCode(number & 0xffff, number >>> 16, weight);
+  return key;
 }
 
 function maglevSlots(serving: readonly Serving[]): Uint32Array {

@@ -1,5 +1,5 @@
 // Rows for tests of services: short to write, complete to use.
-import type { ServiceRow, ServiceSliceRow, SliceEndpoint } from '../../core/rows.ts';
+import type { EndpointFacts, ServiceRow, ServiceSliceRow } from '../../core/rows.ts';
 import type { NodeContext } from './derive-frontends.ts';
 
 /** A Service with one TCP port 80. */
@@ -22,6 +22,11 @@ export function makeService(row: Partial<ServiceRow> & { readonly key: string })
   };
 }
 
+/** An endpoint of a slice, in one piece. */
+export interface SliceEndpoint extends EndpointFacts {
+  readonly address: string;
+}
+
 /** A ready endpoint. */
 export function makeEndpoint(row: Partial<SliceEndpoint> & { readonly address: string }): SliceEndpoint {
   const ready = row.ready ?? true;
@@ -39,7 +44,8 @@ export function makeSlice(
     service,
     namespace: service.split('/')[0]!,
     ports: [{ name: '', protocol: 'TCP', port: 8080 }],
-    endpoints,
+    addresses: endpoints.map((each) => each.address),
+    facts: endpoints.map(({ address: _, ...facts }) => facts),
     problems: [],
     ...row,
   };

@@ -12,15 +12,20 @@ export type FrontendScope = 'inside' | 'outside';
  * go, `unready` says so itself, `standby` is ready but others are nearer, `maintenance` was taken out by hand. */
 export type BackendState = 'serving' | 'draining' | 'unready' | 'standby' | 'maintenance';
 
-/** One backend of a frontend. */
-export interface FrontendBackend {
-  readonly address: string;
-  readonly port: number;
+/** What a backend is to a frontend. Backends that are the same share the object. */
+export interface BackendRole {
   readonly state: BackendState;
   /** `pod` of this node, `node`: this node itself, `remote`: elsewhere. */
   readonly where: 'pod' | 'node' | 'remote';
   readonly nodeName?: string;
   readonly weight: number;
+}
+
+/** One backend of a frontend. */
+export interface FrontendBackend {
+  readonly address: string;
+  readonly port: number;
+  readonly role: BackendRole;
 }
 
 /** The primary key is `key`. */
@@ -41,6 +46,9 @@ export interface FrontendRow {
   /** The traffic policy is Local. Seen from outside (and from inside, for the internal policy) only backends of this node
    * are here; a node port seen from inside is not served on behalf of other nodes. */
   readonly onlyLocal: boolean;
+  /** With the external traffic policy Local, seen from outside: who serves here is about to go, and other nodes have ready
+   * ones. Whoever can choose the node asks those. */
+  readonly handsOver?: boolean;
   /** Remote backends answer their clients themselves. */
   readonly directReturn: boolean;
   /** Blocks of this family; undefined: everybody. */

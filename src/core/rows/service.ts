@@ -41,9 +41,8 @@ export interface ServiceRow {
   readonly problems: readonly string[];
 }
 
-/** One endpoint of a slice: the first address is the one (as for every reader of slices). */
-export interface SliceEndpoint {
-  readonly address: string;
+/** What a slice says of an endpoint beside its address. Endpoints of which it says the same share the object. */
+export interface EndpointFacts {
   readonly ready: boolean;
   readonly serving: boolean;
   readonly terminating: boolean;
@@ -61,6 +60,9 @@ export interface ServiceSliceRow {
   readonly service: string;
   readonly namespace: string;
   readonly ports: readonly { readonly name: string; readonly protocol: PortProtocol; readonly port: number }[];
-  readonly endpoints: readonly SliceEndpoint[];
+  /** Of each endpoint the first, as every reader of slices takes it. */
+  readonly addresses: readonly string[];
+  /** Of the endpoints, in the order of `addresses`. */
+  readonly facts: readonly EndpointFacts[];
   readonly problems: readonly string[];
 }

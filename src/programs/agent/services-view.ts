@@ -2,12 +2,31 @@
 import { createServicePick, type PickReason } from '../../connect/services/service-pick.ts';
 import { WeirError } from '../../core/errors.ts';
 import { canonicalIp } from '../../core/ip.ts';
-import { type FrontendBackend, type FrontendRow, protocolNumbers, type ServiceRow } from '../../core/rows.ts';
+import {
+  type BackendRole,
+  type FrontendBackend,
+  type FrontendRow,
+  protocolNumbers,
+  type ServiceRow,
+} from '../../core/rows.ts';
 import { netnsCookie, withNetns } from '../../kernel/netns.ts';
 import type { Agent } from './agent.ts';
+import { openConnections } from './open-connections.ts';
+
+/** One backend of a frontend. */
+export interface BackendView extends BackendRole {
+  readonly address: string;
+  readonly port: number;
+  /** Connections that this node has handed to it, since it is a backend. The frontends of a port share the count. This and
+   * the next are looked up where one Service is asked for. */
+  readonly connections?: number;
+  /** Connections to it by way of the Service that this node knows of and that have not ended. */
+  readonly open?: number;
+}
 
 /** One frontend of a Service on a node. */
-export interface FrontendView extends Omit<FrontendRow, 'key' | 'service' | 'directReturn'> {
+export interface FrontendView extends Omit<FrontendRow, 'key' | 'service' | 'directReturn' | 'backends'> {
+  readonly backends: readonly BackendView[];
   /** In the kernel, and by which number; else why not. */
   readonly id?: number;
   readonly state: 'written' | 'pending' | 'error';
@@ -47,9 +66,9 @@ export interface WhyView {
   readonly frontend?: { readonly service: string; readonly kind: string; readonly scope: string; readonly id: number };
   readonly admitted?: boolean;
   readonly reason?: PickReason;
-  readonly backend?: FrontendBackend;
+  readonly backend?: BackendView;
   /** Who may be chosen where dice are rolled. */
-  readonly candidates?: readonly FrontendBackend[];
+  readonly candidates?: readonly BackendView[];
 }
 
 /** All Services of the node, host ports among them. */
@@ -70,10 +89,17 @@ export function servicesOf(agent: Agent): ServiceView[] {
 /** One Service; undefined when the node knows none of that name. */
 export function serviceOf(agent: Agent, key: string): ServiceView | undefined {
   const rows = [...agent.services.frontends.rows()].filter((row) => row.service === key);
-  return rows.length === 0 && !agent.services.services.has(key) ? undefined : viewOf(agent, key, rows);
+  return rows.length === 0 && !agent.services.services.has(key)
+    ? undefined
+    : viewOf(agent, key, rows, openConnections(agent));
 }
 
-function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): ServiceView {
+function viewOf(
+  agent: Agent,
+  key: string,
+  rows: readonly FrontendRow[],
+  open?: ReturnType<typeof openConnections>,
+): ServiceView {
   const service = agent.services.services.get(key);
   const [namespace = '', name = ''] = key.split('/');
   return {
@@ -81,7 +107,7 @@ function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): Servic
     namespace,
     name,
     type: service?.type ?? 'HostPort',
-    frontends: rows.map((row) => frontendView(agent, row)),
+    frontends: rows.map((row) => frontendView(agent, row, open)),
     internalTrafficPolicy: service?.internalLocal ? 'Local' : 'Cluster',
     externalTrafficPolicy: service?.externalLocal ? 'Local' : 'Cluster',
     ...(service?.affinitySeconds === undefined ? {} : { affinitySeconds: service.affinitySeconds }),
@@ -90,21 +116,32 @@ function viewOf(agent: Agent, key: string, rows: readonly FrontendRow[]): Servic
   };
 }
 
-function frontendView(agent: Agent, row: FrontendRow): FrontendView {
+function frontendView(agent: Agent, row: FrontendRow, open?: ReturnType<typeof openConnections>): FrontendView {
   const { target, reconciler } = agent.services;
   const written = target.get(row.key);
   const status = reconciler.status(row.key);
   const failure = status === 'error' ? reconciler.unfinished().find((each) => each.key === row.key)?.error : undefined;
-  const { key: _, service: __, directReturn, ...shown } = row;
+  const { key: _, service: __, directReturn, backends, ...shown } = row;
   return {
     ...shown,
-    ...(written === undefined ? {} : { id: written.id }),
+    backends: backends.map((backend, i) => {
+      if (open === undefined) return backendView(backend);
+      const number = written?.row === row ? written.backends[i] : undefined;
+      const connections = number === undefined ? undefined : target.connections(number);
+      return {
+        ...backendView(backend),
+        ...(connections === undefined ? {} : { connections }),
+        open: open(row, backend),
+      };
+    }),
     state: status === 'done' ? 'written' : (status ?? 'pending'),
     ...(failure === undefined ? {} : { error: failure }),
     algorithm: written?.table.algorithm ?? row.algorithm,
     mode: directReturn ? 'dsr' : 'snat',
   };
 }
+
+const backendView = ({ address, port, role }: FrontendBackend): BackendView => ({ address, port, ...role });
 
 /** Answers `weir service why`. The query names client, address, port and protocol, and clientPort if it is known. */
 export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
@@ -148,7 +185,8 @@ export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
       answer = pick.ask(question);
     }
     if (answer === undefined) return { ...asked, seen };
-    const backend = answer.backend === undefined ? undefined : services.target.backendByNumber(answer.backend)?.backend;
+    const picked = answer.backend === undefined ? undefined : services.target.backendByNumber(answer.backend)?.backend;
+    const backend = picked && backendView(picked);
     return {
       ...asked,
       seen,
@@ -166,7 +204,7 @@ export function createWhy(agent: Agent): (query: URLSearchParams) => WhyView {
       reason: answer.reason,
       ...(backend === undefined ? {} : { backend }),
       ...(answer.reason === 'random' && backend === undefined
-        ? { candidates: written?.row.backends.filter((each) => each.state === 'serving') ?? [] }
+        ? { candidates: written?.row.backends.map(backendView).filter((each) => each.state === 'serving') ?? [] }
         : {}),
     };
   };

@@ -82,12 +82,14 @@ export function startServices(inputs: ServiceInputs): AgentServices {
   const hooks = loadSocketHooks({ objects: settings.objects, pinDir: inputs.pinDir, maxEntries: settings.mapEntries });
   const slots = arrayWindows(hooks.map('lb_slots'));
   const backends = arrayWindows(hooks.map('backends'));
+  const backendCounts = arrayWindows(hooks.map('backend_counts'));
   const target = createServiceTarget({
     services: hooks.map('services'),
     sourceRanges: hooks.map('source_ranges'),
     directBackends: hooks.map('direct_backends'),
     slots,
     backends,
+    backendCounts,
   });
 
   const services = createTable<ServiceRow, 'clusterIp' | 'health-check'>({
@@ -311,6 +313,7 @@ export function startServices(inputs: ServiceInputs): AgentServices {
       await reconciler.stop();
       slots.close();
       backends.close();
+      backendCounts.close();
       hooks.close();
     },
   };

@@ -26,7 +26,9 @@ function mapEntries(text: string, before: Record<string, number> = {}): Record<s
   const value = Number(count);
   if (!name || !Number.isInteger(value) || value < 1)
     throw new InvalidArgumentError('give NAME=ENTRIES, such as ct4=262144');
-  return { ...before, [name]: value };
+  // What is counted of backends lies sixteen to an element.
+  const counts = name === 'backends' ? [['backend_counts', Math.ceil(value / 16)]] : [];
+  return { ...before, [name]: value, ...Object.fromEntries(counts) };
 }
 
 /** The command and its options. */

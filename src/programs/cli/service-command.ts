@@ -15,11 +15,16 @@ export function serviceCommand(): Command {
     .option('-n, --namespace <ns>', 'only Services of this namespace')
     .option('--problems', 'only those with a problem')
     .action(listServices);
-  const get = queryCommand('get', 'Show one Service: its frontends, each with its backends and how far they serve.', [
-    'weir service get shop/web',
-    'weir service get shop/web --node node2   # as that node sees it',
-    'weir service get shop/web -o json',
-  ])
+  const get = queryCommand(
+    'get',
+    'Show one Service: its frontends, each with its backends, how far they serve and what they have to do.',
+    [
+      'weir service get shop/web',
+      'weir service get shop/web --node node2   # as that node sees it',
+      'weir service get shop/web -o json',
+      "weir service get shop/web -o json | jq '.frontends[0].backends[] | {address, connections, open}'",
+    ],
+  )
     .argument('<service>', 'NAMESPACE/NAME')
     .action(async (service: string, options: QueryOptions) => {
       const { getService } = await import('./service-detail.ts');

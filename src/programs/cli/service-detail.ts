@@ -1,6 +1,5 @@
 // `weir service get`: one Service, frontend by frontend.
-import type { FrontendBackend } from '../../core/rows.ts';
-import type { FrontendView, ServiceView } from '../agent/services-view.ts';
+import type { BackendView, FrontendView, ServiceView } from '../agent/services-view.ts';
 import { askNodes, notFound } from './ask-nodes.ts';
 import { durationText } from './display-units.ts';
 import { type Column, printValue, tableText, terminalColumns } from './output.ts';
@@ -22,7 +21,7 @@ export async function getService(service: string, options: QueryOptions): Promis
 
 interface Line {
   readonly frontend: FrontendView;
-  readonly backend?: FrontendBackend;
+  readonly backend?: BackendView;
   readonly first: boolean;
 }
 
@@ -55,6 +54,8 @@ function detailText(row: ServiceView, options: QueryOptions): string {
     { title: 'BACKEND', value: ({ backend }) => (backend ? endpointText(backend.address, backend.port) : 'nobody') },
     { title: 'STATE', value: ({ backend, frontend }) => frontend.error ?? backend?.state },
     { title: 'WHERE', value: ({ backend }) => backend && whereText(backend) },
+    { title: 'CONNECTIONS', value: ({ backend }) => backend?.connections, alignRight: true },
+    { title: 'OPEN', value: ({ backend }) => backend?.open, alignRight: true },
     { title: 'WEIGHT', value: ({ backend }) => backend?.weight, wide: true, alignRight: true },
   ];
   const table = tableText(columns, rows, { wide: options.wide, terminalColumns: terminalColumns() });
@@ -67,7 +68,7 @@ export function endpointText(address: string, port: number): string {
 }
 
 /** Where a backend is, for people. */
-export function whereText(backend: FrontendBackend): string {
+export function whereText(backend: BackendView): string {
   const node = backend.nodeName === undefined ? '' : ` ${backend.nodeName}`;
   return backend.where === 'remote' ? (node === '' ? 'elsewhere' : node.trim()) : `here${node && ` (${node.trim()})`}`;
 }

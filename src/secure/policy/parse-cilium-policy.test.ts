@@ -257,7 +257,7 @@ test('parseCiliumPolicy() never throws on mutated manifests, and never allows an
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(200), junk), { minLength: 1, maxLength: 4 }), (mutations) => {
       const object = structuredClone(good) as object;
-      for (const [at, value] of mutations) mutate(object, at, value);
+      for (const [at, value] of mutations) mutate(object, at, structuredClone(value));
       const { row, problems } = parseCiliumPolicy(object);
       if (row === undefined) assert.ok(problems.length > 0);
       else assert.equal(row.error !== undefined, problems.length > 0);

@@ -30,8 +30,7 @@ export interface PolicyResolutionOptions {
   readonly clusterStaged: boolean;
 }
 
-/** The context that tables give on a node. */
-export function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
+function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
   return {
     clusterStaged: options.clusterStaged,
     namespaceStaged: (name) => sources.namespaces.get(name)?.staged,

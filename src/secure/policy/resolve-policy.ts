@@ -51,7 +51,7 @@ export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext): 
 }
 
 /** Whether a policy is reported only: it may say so itself, else its namespace or the cluster does. */
-export function isStaged({ enforcement, namespace }: PolicyObjectRow, context: PolicyContext): boolean {
+function isStaged({ enforcement, namespace }: PolicyObjectRow, context: PolicyContext): boolean {
   if (enforcement !== 'default') return enforcement === 'staged';
   return (namespace === '' ? undefined : context.namespaceStaged(namespace)) ?? context.clusterStaged;
 }

@@ -116,7 +116,7 @@ function allows({ verdict }: { readonly verdict: string }): boolean {
 }
 
 /** Whether two entries say the same. */
-export function sameVerdict(a: PortEntry, b: PortEntry): boolean {
+function sameVerdict(a: PortEntry, b: PortEntry): boolean {
   return a.allow === b.allow && a.cookie === b.cookie && a.stagedAllow === b.stagedAllow && a.proxyPort === b.proxyPort;
 }
 
