@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What arrives for pods: tcx ingress of the node's devices, and of weir_net for what the node itself sends. */
+/* What arrives for pods: tcx ingress of the node's devices, and of weir_net for what the node itself sends. And the host
+ * firewall: what arrives for the node on its devices, and their tcx egress for what it sends to other machines. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -7,16 +8,16 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "lib/guard.h"
 #include "lib/balance_tc.h"
 #include "lib/announce.h"
-#include "lib/judge.h"
 
 /* Programs that others of this file go on with. Filled by the agent. */
-enum { NEXT_BALANCE = 0 };
+enum { NEXT_BALANCE = 0, NEXT_GUARD = 1 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u32);
 } host_programs SEC(".maps");
@@ -111,9 +112,60 @@ int balance_host(struct __sk_buff *skb)
 {
 	int act = skb->protocol == bpf_htons(ETH_P_IPV6) ? balance_skb(skb, 1) : balance_skb(skb, 0);
 
+	if (act != TC_ACT_OK)
+		return act;
 	/* From the node comes only what is for the address behind which it translates. What no flow knows would go up, and by
 	 * the routes come here again, until its hops are used up. */
-	return act == TC_ACT_OK && skb->ifindex == net_ifindex ? drop_unknown(skb) : act;
+	if (skb->ifindex == net_ifindex)
+		return drop_unknown(skb);
+	if (host_firewall)
+		bpf_tail_call(skb, &host_programs, NEXT_GUARD);
+	return TC_ACT_OK;
+}
+
+static __noinline int guard_in_ip4(struct __sk_buff *skb)
+{
+	return guard(skb, 0, GUARD_IN);
+}
+
+static __noinline int guard_in_ip6(struct __sk_buff *skb)
+{
+	return guard(skb, 1, GUARD_IN);
+}
+
+/* Goes on with what is neither for a pod nor for a service: it may be for the node. */
+SEC("tc")
+int guard_in(struct __sk_buff *skb)
+{
+	int act = skb->protocol == bpf_htons(ETH_P_IPV6) ? guard_in_ip6(skb) : guard_in_ip4(skb);
+
+	return act == TC_ACT_UNSPEC ? TC_ACT_OK : act;
+}
+
+static __noinline int guard_out_ip4(struct __sk_buff *skb)
+{
+	return guard(skb, 0, GUARD_OUT);
+}
+
+static __noinline int guard_out_ip6(struct __sk_buff *skb)
+{
+	return guard(skb, 1, GUARD_OUT);
+}
+
+/* On the way out of a device: attached only while the firewall is on. */
+SEC("tc")
+int guard_out(struct __sk_buff *skb)
+{
+	if (!host_firewall || (skb->ingress_ifindex && skb->tc_index == TC_INDEX_SENT_ON))
+		return TC_ACT_UNSPEC;
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return guard_out_ip4(skb);
+	case bpf_htons(ETH_P_IPV6):
+		return guard_out_ip6(skb);
+	default:
+		return TC_ACT_UNSPEC;
+	}
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -10,6 +10,7 @@
 
 BTF_EMIT(struct, event);
 BTF_EMIT(enum, direction);
+BTF_EMIT(enum, host_firewall);
 BTF_EMIT(enum, ipcache_flags);
 BTF_EMIT(enum, ct_state);
 BTF_EMIT(enum, ct_flags);

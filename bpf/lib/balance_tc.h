@@ -7,6 +7,7 @@
 #include "deliver.h"
 #include "direct.h"
 #include "drop.h"
+#include "guard.h"
 #include "icmp_error.h"
 #include "nat.h"
 #include "refuse.h"
@@ -179,6 +180,7 @@ static __noinline int to_backend(struct __sk_buff *skb, struct packet *p, struct
 	if (reason)
 		return drop(skb, p, &c, reason);
 	count(COUNTER_BALANCED);
+	note_sent_on(skb);
 	return bpf_redirect_neigh(f->way.ifindex, NULL, 0, 0);
 }
 
@@ -210,6 +212,7 @@ static __noinline int to_client(struct __sk_buff *skb, struct packet *p, struct 
 	if (reason)
 		return drop(skb, p, &c, reason);
 	count(COUNTER_BALANCED);
+	note_sent_on(skb);
 	return bpf_redirect_neigh(r->way.ifindex, NULL, 0, 0);
 }
 
@@ -232,6 +235,12 @@ static __noinline int to_stack(struct __sk_buff *skb, struct packet *p, struct f
 	c.service = f->service;
 	if (addr_is_unset(nat_address(config, p->ipv6)))
 		return drop(skb, p, &c, DROP_NO_MAPPING_FOR_NAT_MASQUERADE);
+	if (host_firewall) {
+		int act = guard_backend(skb, p, s, b, found->fresh);
+
+		if (act != TC_ACT_OK)
+			return act;
+	}
 	if (now - f->way.checked > HOP_LIFETIME) {
 		f->way.checked = now;
 		if (!keep_reply(p, f, b, s))

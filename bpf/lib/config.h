@@ -8,6 +8,9 @@
 const volatile __u32 net_ifindex = 0;
 const volatile __u32 host_ifindex = 0;
 
+/* Whether policies for nodes judge the node's own traffic; see enum host_firewall. */
+const volatile __u32 host_firewall = 0;
+
 /* An active connection is reported this often, in ticks of 2^20 ns (954 are a second). */
 const volatile __u32 report_interval_ticks = 4768;
 

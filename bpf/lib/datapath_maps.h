@@ -131,7 +131,7 @@ struct judgement {
 	__u8 protocol;
 	__u8 direction; /* whose policy denied */
 	__u8 staged;	/* CT_STAGED_* */
-	__u8 pad;
+	__u8 audited;	/* bits of enum direction: denied, and let through by the firewall's mode */
 };
 
 /* A packet as its headers describe it. */

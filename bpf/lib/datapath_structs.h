@@ -12,6 +12,12 @@ enum direction {
 	DIRECTION_EGRESS = 2,
 };
 
+enum host_firewall {
+	HOST_FIREWALL_OFF = 0,
+	HOST_FIREWALL_AUDIT = 1, /* what policies for nodes deny is let through and reported */
+	HOST_FIREWALL_ENFORCE = 2,
+};
+
 /* ipcache: who an address is. The exact hash answers for pods and nodes, the prefix table for everything else. */
 struct ipcache_key {
 	__u8 addr[16];
@@ -106,6 +112,7 @@ enum ct_flags {
 	CT_STAGED_INGRESS_DENY = 16,
 	CT_SERVICE = 32, /* made to a frontend: replies are given its address */
 	CT_HAIRPIN = 64, /* a pod that reached itself through a service, and sees the gateway as its client */
+	CT_MASQUERADED = 128, /* somebody else's, behind the node's address: not judged as the node's own */
 };
 
 enum out_kind {
@@ -113,6 +120,7 @@ enum out_kind {
 	OUT_POD = 1,
 	OUT_NEIGHBOUR = 2,
 	OUT_THIS_NODE = 3,
+	OUT_STACK = 4, /* the node's own with another machine: the stack has it anyway */
 };
 
 /* Index 0 of the pairs is the originator's direction, 1 the reply's. Times are ticks of 2^20 ns. The first 64 bytes are
@@ -141,7 +149,7 @@ struct ct_entry {
 	__u8 fin_acked;	  /* a bit for each direction whose FIN the other end acknowledged */
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 pad2;
+	__u8 audited; /* bits of enum direction in which only the firewall's mode let it through */
 	__be16 frontend_port;
 	__u16 pad3;
 	__u32 service; /* number of the frontend, however it was translated; 0: none */
@@ -196,6 +204,8 @@ enum event_flags {
 	EVENT_STAGED_EGRESS_DENY = 8,
 	EVENT_STAGED_INGRESS_DENY = 16,
 	EVENT_REPLY_PACKET = 32, /* dropped packet travelled against the connection's direction */
+	EVENT_AUDITED_INGRESS = 64, /* policies for nodes deny it, and their mode lets it through */
+	EVENT_AUDITED_EGRESS = 128,
 };
 
 /* One record of the ring. Ends are the connection's: src is the originator. */

@@ -128,6 +128,16 @@ static __noinline int resolve(struct __sk_buff *skb, struct ct_entry *e, const _
 	return take_way(e, d, fib.ifindex);
 }
 
+/* Left in skb->tc_index by what goes on past the stack: the hook of devices that looks at what the node sends need not read
+ * it. */
+#define TC_INDEX_SENT_ON 0x5765
+
+static __always_inline void note_sent_on(struct __sk_buff *skb)
+{
+	if (host_firewall)
+		skb->tc_index = TC_INDEX_SENT_ON;
+}
+
 /* Sends the packet the entry's way. Returns the hook's verdict, or minus the reason to drop. */
 static __always_inline int forward(struct __sk_buff *skb, const struct ct_entry *e, int d)
 {
@@ -148,6 +158,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct ct_entry 
 		reason = take_hop(skb, e->flags & CT_IPV6);
 		if (reason)
 			return -reason;
+		note_sent_on(skb);
 		if (!(e->flags & CT_IPV6) && hop[2] == bpf_htonl(0xffff)) {
 			n.nh_family = AF_INET;
 			n.ipv4_nh = hop[3];
@@ -157,6 +168,8 @@ static __always_inline int forward(struct __sk_buff *skb, const struct ct_entry 
 		}
 		return bpf_redirect_neigh(ifindex, &n, sizeof(n), 0);
 	}
+	case OUT_STACK:
+		return TC_ACT_OK;
 	case OUT_THIS_NODE:
 		if (write_pod_macs(skb, net_ifindex) < 0)
 			return -DROP_INVALID_PACKET_DROPPED;

@@ -49,7 +49,9 @@ static __always_inline void event_from_entry(struct event *ev, const struct ct_e
 	ev->direction = 0;
 	ev->flags = (e->flags & CT_IPV6 ? EVENT_IPV6 : 0) | (e->state != CT_OPENING ? EVENT_REPLIED : 0) |
 		    (e->flags & CT_MIDSTREAM ? EVENT_MIDSTREAM : 0) |
-		    (e->flags & (CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY));
+		    (e->flags & (CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) |
+		    (e->audited & DIRECTION_INGRESS ? EVENT_AUDITED_INGRESS : 0) |
+		    (e->audited & DIRECTION_EGRESS ? EVENT_AUDITED_EGRESS : 0);
 	ev->tcp_flags[0] = e->tcp_flags[0];
 	ev->tcp_flags[1] = e->tcp_flags[1];
 	ev->icmp_type = e->icmp_type;

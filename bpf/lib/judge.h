@@ -51,6 +51,7 @@ static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, 
 	e->cookie[1] = j->cookie[1];
 	e->verdict = reason;
 	e->denied_direction = j->direction;
+	e->audited = j->audited;
 	e->flags = (e->flags & ~(CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) | j->staged;
 	set_way(e, &j->to, 0, d == 1 ? skb->ifindex : 0);
 	set_way(e, &j->from, 1, d == 0 ? skb->ifindex : 0);
@@ -378,6 +379,12 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		return icmp_error(skb, p, hook, s);
 	s->meant.service = 0;
 	s->meant.hairpin = 0;
+	/* The node's own with another machine is the firewall's matter; what begins anew may be for a service meanwhile. */
+	if (hook == HOOK_DEVICE && e && e->out_kind[0] == OUT_STACK) {
+		if (!ct_expired(e) && !is_opening(p, dh & 1))
+			return TC_ACT_UNSPEC;
+		e = NULL;
+	}
 	if (!e) {
 		look_at_ends(&s->judgement, p);
 		/* Nodes put packets for backends into others; what pods put into others is theirs, and judged like anything. */

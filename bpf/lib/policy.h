@@ -3,6 +3,7 @@
  * two lookups per direction, four at most. */
 #pragma once
 
+#include "config.h"
 #include "datapath_maps.h"
 #include "drop_reasons.h"
 #include "packet.h"
@@ -82,7 +83,19 @@ __noinline int judge_ends(struct judgement *j)
 	return 0;
 }
 
-/* The verdict of both ends' policies; an end that is not a pod of this node has none here. No row means no. */
+/* Has this end policies here? Pods of this node do, and the node itself while its firewall is on. */
+static __always_inline int has_policies(const struct ipcache_entry *end)
+{
+	return end->ifindex || (host_firewall && (end->flags & IPCACHE_THIS_NODE));
+}
+
+/* What policy denies the node is only reported where the firewall's mode says so. */
+static __always_inline int is_only_watched(const struct ipcache_entry *end)
+{
+	return host_firewall == HOST_FIREWALL_AUDIT && !end->ifindex;
+}
+
+/* The verdict of both ends' policies; an end that is neither a pod of this node nor the node has none here. No row means no. */
 __noinline int judge_policy(struct judgement *j)
 {
 	struct policy_port *v;
@@ -92,8 +105,9 @@ __noinline int judge_policy(struct judgement *j)
 	j->cookie[0] = 0;
 	j->cookie[1] = 0;
 	j->staged = 0;
+	j->audited = 0;
 	j->direction = 0;
-	if (j->from.ifindex) {
+	if (has_policies(&j->from)) {
 		v = policy_lookup(j->from.class, DIRECTION_EGRESS, j->to.class, j->protocol, j->dport);
 		if (v) {
 			j->cookie[0] = v->cookie;
@@ -101,11 +115,14 @@ __noinline int judge_policy(struct judgement *j)
 				j->staged |= CT_STAGED_EGRESS_DENY;
 		}
 		if (!v || !v->allow) {
-			j->direction = DIRECTION_EGRESS;
-			return DROP_POLICY_DENIED;
+			if (!is_only_watched(&j->from)) {
+				j->direction = DIRECTION_EGRESS;
+				return DROP_POLICY_DENIED;
+			}
+			j->audited |= DIRECTION_EGRESS;
 		}
 	}
-	if (j->to.ifindex) {
+	if (has_policies(&j->to)) {
 		v = policy_lookup(j->to.class, DIRECTION_INGRESS, j->from.class, j->protocol, j->dport);
 		if (v) {
 			j->cookie[1] = v->cookie;
@@ -113,8 +130,11 @@ __noinline int judge_policy(struct judgement *j)
 				j->staged |= CT_STAGED_INGRESS_DENY;
 		}
 		if (!v || !v->allow) {
-			j->direction = DIRECTION_INGRESS;
-			return DROP_POLICY_DENIED;
+			if (!is_only_watched(&j->to)) {
+				j->direction = DIRECTION_INGRESS;
+				return DROP_POLICY_DENIED;
+			}
+			j->audited |= DIRECTION_INGRESS;
 		}
 	}
 	return 0;

@@ -16,7 +16,9 @@ const verifiedLimits: Record<string, number> = {
   device: 60_000,
   node: 60_000,
   sweep: 5_000,
-  balance_host: 60_000,
+  balance_host: 100_000,
+  guard_in: 60_000,
+  guard_out: 60_000,
 };
 
 describe('cost of the datapath', { skip }, () => {

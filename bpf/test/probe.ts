@@ -44,10 +44,10 @@ export function takeEvents(node: BedNode): Event[] {
   return events;
 }
 
-function send(node: BedNode, program: string, ifindex: number, packet: Uint8Array): ProbeResult {
+function send(node: BedNode, program: string, ifindex: number, packet: Uint8Array, ingressIfindex = 0): ProbeResult {
   takeEvents(node);
   const { retval, data } = withNetns(node.netnsFd, () =>
-    testRun(node.datapath!.programFd(program), packet, { ctxSkb: { ifindex } }),
+    testRun(node.datapath!.programFd(program), packet, { ctxSkb: { ifindex, ...(ingressIfindex !== 0 && { ingressIfindex }) } }),
   );
   const outcome = outcomes[retval];
   if (outcome === undefined) throw new Error(`the program answered ${retval}`);
@@ -83,6 +83,11 @@ export function framedFor(node: BedNode, packet: Uint8Array): Uint8Array {
   const frame = Uint8Array.from(packet);
   if ((frame[0]! & 1) === 0) frame.set(macBytes(node.deviceMac));
   return frame;
+}
+
+/** A packet that leaves a node over the wire: of the node's own stack, or forwarded from the device `from`. */
+export function ontoWire(bed: Bed, node: number, packet: Uint8Array, from = 0): ProbeResult {
+  return send(bed.nodes[node]!, 'guard_out', bed.nodes[node]!.deviceIfindex, packet, from);
 }
 
 /** A packet that the node's own stack sends to its pods. */

@@ -56,6 +56,7 @@ export const CtFlags = {
   CT_STAGED_INGRESS_DENY: 16,
   CT_SERVICE: 32,
   CT_HAIRPIN: 64,
+  CT_MASQUERADED: 128,
 } as const;
 export type CtFlags = (typeof CtFlags)[keyof typeof CtFlags];
 export const ctFlagsName: Readonly<Record<number, string>> = {
@@ -66,6 +67,7 @@ export const ctFlagsName: Readonly<Record<number, string>> = {
   16: 'CT_STAGED_INGRESS_DENY',
   32: 'CT_SERVICE',
   64: 'CT_HAIRPIN',
+  128: 'CT_MASQUERADED',
 };
 
 /** enum ct_state */
@@ -172,6 +174,8 @@ export const EventFlags = {
   EVENT_STAGED_EGRESS_DENY: 8,
   EVENT_STAGED_INGRESS_DENY: 16,
   EVENT_REPLY_PACKET: 32,
+  EVENT_AUDITED_INGRESS: 64,
+  EVENT_AUDITED_EGRESS: 128,
 } as const;
 export type EventFlags = (typeof EventFlags)[keyof typeof EventFlags];
 export const eventFlagsName: Readonly<Record<number, string>> = {
@@ -181,6 +185,8 @@ export const eventFlagsName: Readonly<Record<number, string>> = {
   8: 'EVENT_STAGED_EGRESS_DENY',
   16: 'EVENT_STAGED_INGRESS_DENY',
   32: 'EVENT_REPLY_PACKET',
+  64: 'EVENT_AUDITED_INGRESS',
+  128: 'EVENT_AUDITED_EGRESS',
 };
 
 /** enum event_type */
@@ -196,6 +202,19 @@ export const eventTypeName: Readonly<Record<number, string>> = {
   2: 'EVENT_ACTIVE',
   3: 'EVENT_END',
   4: 'EVENT_DROP',
+};
+
+/** enum host_firewall */
+export const HostFirewall = {
+  HOST_FIREWALL_OFF: 0,
+  HOST_FIREWALL_AUDIT: 1,
+  HOST_FIREWALL_ENFORCE: 2,
+} as const;
+export type HostFirewall = (typeof HostFirewall)[keyof typeof HostFirewall];
+export const hostFirewallName: Readonly<Record<number, string>> = {
+  0: 'HOST_FIREWALL_OFF',
+  1: 'HOST_FIREWALL_AUDIT',
+  2: 'HOST_FIREWALL_ENFORCE',
 };
 
 /** enum ipcache_flags */
@@ -228,6 +247,7 @@ export const OutKind = {
   OUT_POD: 1,
   OUT_NEIGHBOUR: 2,
   OUT_THIS_NODE: 3,
+  OUT_STACK: 4,
 } as const;
 export type OutKind = (typeof OutKind)[keyof typeof OutKind];
 export const outKindName: Readonly<Record<number, string>> = {
@@ -235,6 +255,7 @@ export const outKindName: Readonly<Record<number, string>> = {
   1: 'OUT_POD',
   2: 'OUT_NEIGHBOUR',
   3: 'OUT_THIS_NODE',
+  4: 'OUT_STACK',
 };
 
 /** enum pick_cause */
@@ -633,6 +654,7 @@ export type CtEntry = {
   finAcked: number;
   icmpType: number;
   icmpCode: number;
+  audited: number;
   frontendPort: number;
   service: number;
   frontend: Uint8Array;
@@ -663,6 +685,7 @@ export const CtEntryOffset = {
   finAcked: 144,
   icmpType: 145,
   icmpCode: 146,
+  audited: 147,
   frontendPort: 148,
   service: 152,
   frontend: 160,
@@ -670,7 +693,6 @@ export const CtEntryOffset = {
 export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
   176,
   (view, offset, row) => {
-    view.setUint8(offset + 147, 0);
     view.setUint8(offset + 150, 0);
     view.setUint8(offset + 151, 0);
     view.setUint8(offset + 156, 0);
@@ -700,6 +722,7 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     view.setUint8(offset + 144, row.finAcked);
     view.setUint8(offset + 145, row.icmpType);
     view.setUint8(offset + 146, row.icmpCode);
+    view.setUint8(offset + 147, row.audited);
     view.setUint16(offset + 148, row.frontendPort, false);
     view.setUint32(offset + 152, row.service, true);
     writeBytes(view, offset + 160, 16, row.frontend, 'ct_entry.frontend');
@@ -728,6 +751,7 @@ export const ctEntry: Codec<CtEntry> = makeCodec<CtEntry>(
     finAcked: view.getUint8(offset + 144),
     icmpType: view.getUint8(offset + 145),
     icmpCode: view.getUint8(offset + 146),
+    audited: view.getUint8(offset + 147),
     frontendPort: view.getUint16(offset + 148, false),
     service: view.getUint32(offset + 152, true),
     frontend: readBytes(view, offset + 160, 16),
@@ -1168,6 +1192,7 @@ export type Judgement = {
   protocol: number;
   direction: number;
   staged: number;
+  audited: number;
 };
 /** Bytes and byte offsets of struct judgement. */
 export const JUDGEMENT_SIZE = 96;
@@ -1184,11 +1209,11 @@ export const JudgementOffset = {
   protocol: 88,
   direction: 89,
   staged: 90,
+  audited: 91,
 } as const;
 export const judgement: Codec<Judgement> = makeCodec<Judgement>(
   96,
   (view, offset, row) => {
-    view.setUint8(offset + 91, 0);
     view.setUint8(offset + 92, 0);
     view.setUint8(offset + 93, 0);
     view.setUint8(offset + 94, 0);
@@ -1205,6 +1230,7 @@ export const judgement: Codec<Judgement> = makeCodec<Judgement>(
     view.setUint8(offset + 88, row.protocol);
     view.setUint8(offset + 89, row.direction);
     view.setUint8(offset + 90, row.staged);
+    view.setUint8(offset + 91, row.audited);
   },
   (view, offset) => ({
     src: readBytes(view, offset + 0, 16),
@@ -1219,6 +1245,7 @@ export const judgement: Codec<Judgement> = makeCodec<Judgement>(
     protocol: view.getUint8(offset + 88),
     direction: view.getUint8(offset + 89),
     staged: view.getUint8(offset + 90),
+    audited: view.getUint8(offset + 91),
   }),
 );
 
@@ -2051,7 +2078,7 @@ export const datapathMaps = {
   epochs: { name: 'epochs', type: 2, maxEntries: 65536, flags: 1024, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   fragments: { name: 'fragments', type: 9, maxEntries: 4096, flags: 0, perCpu: false, key: fragmentKey, value: fragmentPorts } satisfies MapSpec<FragmentKey, FragmentPorts>,
   hops: { name: 'hops', type: 6, maxEntries: 1024, flags: 0, perCpu: true, key: u32Codec, value: hop } satisfies MapSpec<number, Hop>,
-  host_programs: { name: 'host_programs', type: 3, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
+  host_programs: { name: 'host_programs', type: 3, maxEntries: 2, flags: 0, perCpu: false, key: u32Codec, value: u32Codec } satisfies MapSpec<number, number>,
   ipcache: { name: 'ipcache', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: ipcacheKey, value: ipcacheEntry } satisfies MapSpec<IpcacheKey, IpcacheEntry>,
   ipcache_prefix: { name: 'ipcache_prefix', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: ipcachePrefixKey, value: ipcacheEntry } satisfies MapSpec<IpcachePrefixKey, IpcacheEntry>,
   lb_config: { name: 'lb_config', type: 2, maxEntries: 1, flags: 0, perCpu: false, key: u32Codec, value: lbConfig } satisfies MapSpec<number, LbConfig>,
@@ -2077,6 +2104,7 @@ export const datapathPlainMaps = {
 /** What can be set before loading: `const volatile` variables of the datapath. */
 export type DatapathConstants = {
   drop_reports_per_second?: number;
+  host_firewall?: number;
   host_ifindex?: number;
   lifetime_other_open?: number;
   lifetime_other_opening?: number;

@@ -149,6 +149,7 @@ export async function createBed(options: {
     withNetns(node.netnsFd, () => {
       datapath.attachNode(devices.netIfindex);
       datapath.attachDevice('eth0', device.ifindex);
+      if (options.constants?.host_firewall) datapath.attachGuard('eth0', device.ifindex);
     });
     nodes.push({
       ...node,

@@ -21,6 +21,9 @@ export interface Attachments {
   /** Attaches to a device that was just made: with clsact at once, with tcx when there is time. */
   attachNew(name: string, ifindex: number, programFd: number): void;
   detach(name: string, ifindex: number): void;
+  /** The same at a device's egress. */
+  attachOut(name: string, ifindex: number, programFd: number): void;
+  detachOut(name: string, ifindex: number): void;
   /** Pinned attachments, whose `ifindex` is 0 when the device is gone, and those that still wait for their link. */
   list(): { name: string; ifindex: number; programId: number }[];
   /** Forgets attachments of devices that are gone. */
@@ -53,6 +56,12 @@ export function createAttachments(
     detach(name, ifindex) {
       upgrades.drop(name);
       detachFromDevice(netlink, { ifindex, direction: 'ingress', pinPath: pinPath(name) });
+    },
+    attachOut(name, ifindex, programFd) {
+      attachToDevice(netlink, { ifindex, direction: 'egress', pinPath: pinPath(name), programFd, name: 'weir' });
+    },
+    detachOut(name, ifindex) {
+      detachFromDevice(netlink, { ifindex, direction: 'egress', pinPath: pinPath(name) });
     },
     list: () => [
       ...listPinnedLinks(folder).map(({ name, ifindex, programId }) => ({ name, ifindex, programId })),

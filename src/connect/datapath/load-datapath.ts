@@ -38,6 +38,9 @@ export interface Datapath {
   attachNewPod(ifindex: number): void;
   detachPod(ifindex: number): void;
   attachDevice(name: string, ifindex: number): void;
+  /** Looks at what leaves over a device, too, or no longer: the host firewall's other half. */
+  attachGuard(name: string, ifindex: number): void;
+  detachGuard(name: string, ifindex: number): void;
   attachNode(ifindex: number): void;
   /** Ends connections that went quiet; answers how many were looked at and ended. */
   sweep(): { seen: number; ended: number };
@@ -70,6 +73,7 @@ export function loadDatapath(options: DatapathOptions): Datapath {
   };
   // What the hooks of the host go on with; adopted links run with the programs of this load from here on.
   map('host_programs').update(u32Bytes(0), u32Bytes(host.program('balance_host').fd));
+  map('host_programs').update(u32Bytes(1), u32Bytes(host.program('guard_in').fd));
   const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'), options.onError ?? (() => {}));
   const epochs: MappedArray = mmapArray(map('epochs'));
   const ring = openRing(map('events'));
@@ -94,6 +98,8 @@ export function loadDatapath(options: DatapathOptions): Datapath {
     attachNewPod: (ifindex) => attachments.attachNew(podLink(ifindex), ifindex, pod.program('pod').fd),
     detachPod: (ifindex) => attachments.detach(podLink(ifindex), ifindex),
     attachDevice: (name, ifindex) => attachments.attach(`device-${name}`, ifindex, host.program('device').fd),
+    attachGuard: (name, ifindex) => attachments.attachOut(`guard-${name}`, ifindex, host.program('guard_out').fd),
+    detachGuard: (name, ifindex) => attachments.detachOut(`guard-${name}`, ifindex),
     attachNode: (ifindex) => attachments.attach('node', ifindex, host.program('node').fd),
     sweep() {
       const result = new Uint8Array(8);

@@ -11,13 +11,18 @@ export type PolicyKind =
   | 'NetworkPolicy'
   | 'CiliumNetworkPolicy'
   | 'CiliumClusterwideNetworkPolicy'
-  | 'ClusterNetworkPolicy';
+  | 'ClusterNetworkPolicy'
+  /** What Weir itself holds open, see the tier `essential`. */
+  | 'Builtin';
 
 /** What a rule does with what it matches. Only rules of the tiers admin and baseline pass: they leave it to what follows. */
 export type PolicyAction = 'allow' | 'deny' | 'pass';
 
-/** Who is asked first: admin, then normal (where alone policies isolate), then baseline. */
-export type PolicyTier = 'admin' | 'normal' | 'baseline';
+/**
+ * Who is asked first: admin, then normal (where alone policies isolate), then baseline. Before the default deny of an
+ * isolated node, `essential` is asked: what it cannot do without.
+ */
+export type PolicyTier = 'admin' | 'normal' | 'essential' | 'baseline';
 
 /** Which addresses of a block count: all, all but pods, or only what is outside of the cluster. */
 export type BlockReach = 'any' | 'not-pods' | 'outside';

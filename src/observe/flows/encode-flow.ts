@@ -1,13 +1,13 @@
 // A flow's row as bytes of the contract: each reader of each flow costs this. What does not change between flows (ends,
 // policies, the node) is encoded once and copied.
-import { FlowType, IPVersion, TraceObservationPoint, TraceReason, Verdict } from '../../../proto/gen/flow/flow_pb.js';
+import { FlowType, IPVersion, TraceObservationPoint, TraceReason } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { writeExtensions } from './flow-extensions.ts';
 import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
 import { policiesOf } from './flow-policies.ts';
 import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
-import { flowSummary } from './flow-summary.ts';
+import { flowSummary, verdictOf } from './flow-summary.ts';
 import { tcpFlagFields } from './tcp-flags.ts';
 import { createWireWriter } from './wire-writer.ts';
 
@@ -126,7 +126,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     const source = encodeEnd(row.source);
     const destination = encodeEnd(row.destination);
     writeTime(1, row);
-    out.uint(2, dropped ? Verdict.DROPPED : Verdict.FORWARDED);
+    out.uint(2, verdictOf(row));
     if (dropped) out.uint(3, row.reason);
     const ip = out.open(5);
     if (row.sourceAddress === row.source.address) out.bytes(1, source.address);

@@ -6,6 +6,7 @@ import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.t
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid } from './flow-message.ts';
 import type { FlowEnd, FlowRow } from './flow-row.ts';
+import { verdictOf } from './flow-summary.ts';
 import { parseLabelSelector } from './label-selector.ts';
 import { tcpFlagBits } from './tcp-flags.ts';
 
@@ -102,7 +103,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   add(
     'verdict',
     filter.verdict,
-    (verdict) => (row) => (row.type === EventType.EVENT_DROP ? 2 : 1) === (verdict as number),
+    (verdict) => (row) => verdictOf(row) === (verdict as number),
   );
   add(
     'drop_reason_desc',

@@ -1,4 +1,5 @@
 // The line of a flow that people read: its flags or message, and for reports what went over the connection.
+import { Verdict } from '../../../proto/gen/flow/flow_pb.js';
 import { EndCause, EventFlags, EventType } from '../../kernel/datapath.gen.ts';
 import type { FlowRow } from './flow-row.ts';
 import { tcpFlagText } from './tcp-flags.ts';
@@ -50,6 +51,8 @@ export function flowSummary(row: FlowRow): string {
   }
   const staged = stagedDenials(row.flags);
   if (staged.length > 0) parts.push(`staged policies would deny ${staged.join(' and ')}`);
+  const audited = auditedDenials(row.flags);
+  if (audited.length > 0) parts.push(`the host firewall would deny ${audited.join(' and ')}`);
   if (row.suppressed > 0) parts.push(`${row.suppressed} like it not reported`);
   return parts.join('; ');
 }
@@ -60,6 +63,20 @@ export function stagedDenials(flags: number): ('egress' | 'ingress')[] {
     ...((flags & EventFlags.EVENT_STAGED_EGRESS_DENY) !== 0 ? (['egress'] as const) : []),
     ...((flags & EventFlags.EVENT_STAGED_INGRESS_DENY) !== 0 ? (['ingress'] as const) : []),
   ];
+}
+
+/** The directions in which policies for nodes deny what only the firewall's mode let through. */
+export function auditedDenials(flags: number): ('egress' | 'ingress')[] {
+  return [
+    ...((flags & EventFlags.EVENT_AUDITED_EGRESS) !== 0 ? (['egress'] as const) : []),
+    ...((flags & EventFlags.EVENT_AUDITED_INGRESS) !== 0 ? (['ingress'] as const) : []),
+  ];
+}
+
+/** The contract's number for what became of a packet. */
+export function verdictOf(row: Pick<FlowRow, 'type' | 'flags'>): Verdict {
+  if (row.type === EventType.EVENT_DROP) return Verdict.DROPPED;
+  return auditedDenials(row.flags).length > 0 ? Verdict.AUDIT : Verdict.FORWARDED;
 }
 
 function transport(row: FlowRow): string {

@@ -1,5 +1,6 @@
 // From one event of the datapath to flows: one for each end of a new connection that is a pod of this node, one at the
 // near end of everything else.
+import { reservedIdentities } from '../../core/identity.ts';
 import { DropReason, EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
@@ -109,7 +110,11 @@ export function createFlowRecorder({ ring, ends, clock, cookie, services }: Reco
         ring.push(words, at, row);
         return;
       }
-      const leaves = isLocal(row.originator);
+      // What the node itself begins is seen from it, unless a pod of it is there to see it arrive.
+      const leaves =
+        isLocal(row.originator) ||
+        (identities[0] === reservedIdentities.host &&
+          (!isLocal(row.responder) || (flags & EventFlags.EVENT_AUDITED_EGRESS) !== 0));
       row.direction = leaves ? FlowDirection.egress : FlowDirection.ingress;
       ring.push(words, at, row);
       if (type !== EventType.EVENT_NEW || !leaves || !isLocal(row.responder)) return;

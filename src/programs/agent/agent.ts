@@ -21,6 +21,7 @@ import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
+import { HostFirewall } from '../../kernel/datapath.gen.ts';
 import { lockFolder } from '../../kernel/folder-lock.ts';
 import { mount } from '../../kernel/libc.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
@@ -71,6 +72,12 @@ export interface Agent {
   stop(): Promise<void>;
 }
 
+const hostFirewallModes = {
+  off: HostFirewall.HOST_FIREWALL_OFF,
+  audit: HostFirewall.HOST_FIREWALL_AUDIT,
+  enforce: HostFirewall.HOST_FIREWALL_ENFORCE,
+} as const;
+
 /** An agent that is being ended may need a moment. */
 const lockWaitMs = 5_000;
 const sweepIntervalMs = 10_000;
@@ -105,6 +112,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       host_ifindex: devices.hostIfindex,
       report_interval_ticks: ticks(settings.reportIntervalMs),
       drop_reports_per_second: settings.dropReportsPerSecond,
+      host_firewall: hostFirewallModes[settings.hostFirewall],
     },
     maxEntries: settings.mapEntries,
   };
@@ -132,7 +140,8 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   const routes = createTable<RouteRow>({ name: 'routes', key: (row) => row.dst });
   const slices = createTable<SliceRow>({ name: 'own-slices', key: (row) => row.name });
 
-  const client = createKubeClient(findAccess(settings.kubeconfig));
+  const access = findAccess(settings.kubeconfig);
+  const client = createKubeClient(access);
   const onState = (state: WatchState) => {
     if (state.error !== undefined)
       log.warn('the API server does not answer: forwarding goes on with what is known', {
@@ -162,6 +171,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     client,
     nodeName: settings.nodeName,
     clusterStaged: settings.policyEnforcement === 'staged',
+    ...(settings.hostFirewall !== 'off' && { essential: { apiServers: [new URL(access.server).hostname.replace(/^\[|\]$/g, '')] } }),
     ...(settings.ignoredLabels && { ignoredLabels: settings.ignoredLabels }),
     namespaces: sources.namespaces,
     nodes: sources.nodes,
@@ -255,6 +265,8 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     for (const [name, ifindex] of trafficDevices(netlink, settings.devices)) {
       try {
         datapath.attachDevice(name, ifindex);
+        if (settings.hostFirewall === 'off') datapath.detachGuard(name, ifindex);
+        else datapath.attachGuard(name, ifindex);
       } catch (error) {
         log.error('could not attach to a device', { device: name, error: errorText(error) });
       }

@@ -55,6 +55,7 @@ export function followPolicies(options: {
   readonly client: KubeClient;
   readonly nodeName: string;
   readonly clusterStaged: boolean;
+  readonly essential?: { readonly apiServers: readonly string[] };
   readonly ignoredLabels?: readonly string[];
   readonly namespaces: ReadTable<NamespaceRow>;
   readonly nodes: ReadTable<NodeRow>;
@@ -129,6 +130,7 @@ export function followPolicies(options: {
   const derivation = resolvePolicies({ objects, namespaces, nodes, cidrGroups, services }, policies, {
     nodeName,
     clusterStaged,
+    ...(options.essential && { essential: options.essential }),
   });
   return {
     objects,

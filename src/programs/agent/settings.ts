@@ -29,6 +29,8 @@ export interface AgentSettings {
   readonly policyDenyResponse: 'none' | 'icmp';
   /** Whether policies that do not say so themselves, nor their namespace, are enforced or only reported. */
   readonly policyEnforcement: 'enforced' | 'staged';
+  /** Whether policies for nodes judge the node's own traffic: not at all, only reporting what they deny, or in earnest. */
+  readonly hostFirewall: 'off' | 'audit' | 'enforce';
   /** How a packet carries the frontend to the backend's node with dsr: an option of the IP header, or inside another packet. */
   readonly dsrDispatch: 'option' | 'tunnel';
   /** Where services are balanced before the kernel's stack sees a packet: in the driver of physical devices (auto), of all

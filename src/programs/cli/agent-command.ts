@@ -107,6 +107,14 @@ export function agentCommand(): Command {
         .choices(['none', 'icmp'])
         .default('none'),
     )
+    .addOption(
+      new Option(
+        '--host-firewall <mode>',
+        'what policies for nodes do with the node’s own traffic: nothing, report what they would deny, or deny it',
+      )
+        .choices(['off', 'audit', 'enforce'])
+        .default('audit'),
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -139,6 +147,7 @@ Examples:
         xdp: options.xdp,
         policyEnforcement: options.policyEnforcement,
         policyDenyResponse: options.policyDenyResponse,
+        hostFirewall: options.hostFirewall,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
         announce: options.announce,

@@ -146,7 +146,10 @@ function verdictOf(
   if (denying.length > 0) return { allowed: false, by: denying };
   const allowing = normal.filter(({ rule }) => rule.action === 'allow');
   if (allowing.length > 0 || fromOwnNode) return { allowed: true, by: allowing };
-  if (isolated) return { allowed: false, by: [] };
+  if (isolated) {
+    const essential = inOrder('essential');
+    return { allowed: essential.length > 0, by: essential };
+  }
 
   const [baseline] = inOrder('baseline');
   if (baseline?.rule.action === 'allow') return { allowed: true, by: [baseline] };

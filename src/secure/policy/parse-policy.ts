@@ -6,7 +6,9 @@ import { parseClusterNetworkPolicy } from './parse-cluster-network-policy.ts';
 import { parseNetworkPolicy } from './parse-network-policy.ts';
 import type { ParsedPolicy } from './policy-reader.ts';
 
-const parsers: Readonly<Record<PolicyKind, (given: unknown, ignoredLabels: readonly string[]) => ParsedPolicy>> = {
+type WrittenKind = Exclude<PolicyKind, 'Builtin'>;
+
+const parsers: Readonly<Record<WrittenKind, (given: unknown, ignoredLabels: readonly string[]) => ParsedPolicy>> = {
   NetworkPolicy: parseNetworkPolicy,
   CiliumNetworkPolicy: parseCiliumPolicy,
   CiliumClusterwideNetworkPolicy: parseCiliumPolicy,
@@ -14,10 +16,10 @@ const parsers: Readonly<Record<PolicyKind, (given: unknown, ignoredLabels: reado
 };
 
 /** The kinds that can be read. */
-export const policyKinds = Object.keys(parsers) as readonly PolicyKind[];
+export const policyKinds = Object.keys(parsers) as readonly WrittenKind[];
 
 /** Whether a text is the kind of a policy. */
-export function isPolicyKind(kind: unknown): kind is PolicyKind {
+export function isPolicyKind(kind: unknown): kind is WrittenKind {
   return typeof kind === 'string' && Object.hasOwn(parsers, kind);
 }
 

@@ -2,6 +2,7 @@
 //
 //   admin      the first rule that matches, by priority: allow and deny are final, pass leaves it to the next tier
 //   normal     any deny, else any allow, else the default deny of whoever isolates the subject
+//   essential  asked before that default deny: what a node cannot do without (policies for nodes only)
 //   baseline   asked only where nobody isolates: the first rule that matches; pass and nothing allow
 import type { PolicyAction, PolicyTier } from '../../core/rows.ts';
 
@@ -31,7 +32,10 @@ export function decide<R extends Ranked>(matching: readonly R[], isolated: boole
   if (denying.length > 0) return { verdict: 'deny', rules: denying };
   const allowing = matching.filter((rule) => rule.tier === 'normal');
   if (allowing.length > 0) return { verdict: 'allow', rules: allowing };
-  if (isolated) return { verdict: 'default-deny' };
+  if (isolated) {
+    const essential = matching.filter((rule) => rule.tier === 'essential');
+    return essential.length > 0 ? { verdict: 'allow', rules: essential } : { verdict: 'default-deny' };
+  }
   const baseline = firstOf(matching, 'baseline');
   if (baseline !== undefined && baseline.action !== 'pass') return { verdict: baseline.action, rules: [baseline] };
   return { verdict: 'none' };

@@ -24,6 +24,7 @@ import {
   type PrefixRow,
   policyKey,
 } from '../../core/rows.ts';
+import { essentialPolicy } from './essential-traffic.ts';
 import type { Connection, PolicyModel } from './evaluate.ts';
 
 const podAddresses = ['10.0.0.1', '10.0.0.2', '10.0.0.9', '10.0.1.1', '10.0.1.2', 'fd00::1', 'fd00::2', 'fd00:1::1'];
@@ -188,7 +189,7 @@ const policy = (name: string): fc.Arbitrary<PolicyRow> =>
           namespace,
           staged: fc.boolean().map((staged) => staged && name !== 'p0'),
           selector: endpointSelector,
-          ofNode: fc.nat(5).map((number) => number === 0 && kind === 'CiliumClusterwideNetworkPolicy'),
+          ofNode: fc.nat(2).map((number) => number === 0 && kind === 'CiliumClusterwideNetworkPolicy'),
           isolates: fc.record({ ingress: fc.boolean(), egress: fc.boolean() }),
           ingress: rules,
           egress: rules,
@@ -218,6 +219,24 @@ const policy = (name: string): fc.Arbitrary<PolicyRow> =>
           };
         });
     });
+
+/** What a node cannot do without: the table itself, or rules as the others have them. */
+const essential: fc.Arbitrary<PolicyRow> = fc.oneof(
+  fc.boolean().map((controls) =>
+    essentialPolicy({
+      nodeLabels: controls ? { 'node-role.kubernetes.io/control-plane': '' } : {},
+      podCidrs: ['10.0.0.0/24', 'fd00::/64'],
+      apiServers: ['8.8.8.8'],
+    }),
+  ),
+  fc.tuple(...(['ingress', 'egress'] as const).map(() => fc.array(ruleBody('allow'), { maxLength: 3 }))).map(
+    ([ingress, egress]): PolicyRow => ({
+      ...essentialPolicy({ nodeLabels: {}, podCidrs: [] }),
+      ingress: placed('ingress', ingress!, 'Builtin'),
+      egress: placed('egress', egress!, 'Builtin'),
+    }),
+  ),
+);
 
 const podAddress = (address: string): fc.Arbitrary<AddressRow | undefined> =>
   fc.option(
@@ -297,7 +316,10 @@ export const arbitraryModel: fc.Arbitrary<PolicyModel> = fc.record({
     .map(([pods, some]) => [...pods.filter((row) => row !== undefined), ...some]),
   prefixes: fc.subarray(prefixes).map((some) => [...worlds, ...some]),
   policies: fc
-    .tuple(...['p0', 'p1', 'p2', 'p3'].map((name) => fc.option(policy(name), { nil: undefined, freq: 3 })))
+    .tuple(
+      ...['p0', 'p1', 'p2', 'p3'].map((name) => fc.option(policy(name), { nil: undefined, freq: 3 })),
+      fc.option(essential, { nil: undefined }),
+    )
     .map((rows) => rows.filter((row) => row !== undefined)),
 });
 
@@ -309,8 +331,8 @@ export const arbitraryConnections: fc.Arbitrary<Connection[]> = fc.array(
     .tuple(
       fc.tuple(address, address),
       fc.constantFrom(6, 6, 17, 132, 1, 58, 47),
-      fc.oneof(port, fc.constantFrom(78, 100, 1024)),
-      icmpType,
+      fc.oneof(port, fc.constantFrom(78, 100, 1024, 68, 6443, 10_250)),
+      fc.oneof(icmpType, fc.constantFrom(135)),
     )
     .filter(([[source, destination]]) => source.includes(':') === destination.includes(':'))
     .map(([[source, destination], protocol, number, type]) => ({

@@ -12,6 +12,7 @@ import type {
   PolicyServiceRow,
 } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
+import { essentialKey, essentialPolicy } from './essential-traffic.ts';
 import { type PolicyContext, referencesOf, resolvePolicy } from './resolve-policy.ts';
 
 /** Where policies and what they refer to come from. */
@@ -28,6 +29,8 @@ export interface PolicyResolutionOptions {
   readonly nodeName: string;
   /** Policies are staged unless they or their namespace say otherwise. */
   readonly clusterStaged: boolean;
+  /** Where the host firewall is on: where this node looks for the API server. What is essential stays open for it. */
+  readonly essential?: { readonly apiServers: readonly string[] };
 }
 
 function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
@@ -55,6 +58,13 @@ export function resolvePolicies(
   /** The rows that each object has become. */
   const rowsOf = new Map<string, readonly PolicyRow[]>();
   const staging = new Map<string, boolean | undefined>();
+
+  function essentialRows(): readonly PolicyRow[] {
+    const own = nodes.get(options.nodeName);
+    if (own === undefined || options.essential === undefined) return [];
+    const { labels = {}, podCidrs } = own;
+    return [essentialPolicy({ nodeLabels: labels, podCidrs, apiServers: options.essential.apiServers })];
+  }
 
   return derive({
     name: 'policies',
@@ -87,19 +97,21 @@ export function resolvePolicies(
         }
       }
       if (all) for (const key of rowsOf.keys()) dirty.add(key);
+      if (touched.nodes) dirty.add(essentialKey);
 
       const upsert: PolicyRow[] = [];
       const gone: string[] = [];
       for (const key of dirty) {
         const object = objects.get(key);
-        const rows = object === undefined ? [] : resolvePolicy(object, context);
+        const rows =
+          key === essentialKey ? essentialRows() : object === undefined ? [] : resolvePolicy(object, context);
         const before = new Map((rowsOf.get(key) ?? []).map((row) => [row.key, row]));
         for (const row of rows) {
           if (!deepEqual(before.get(row.key), row)) upsert.push(row);
           before.delete(row.key);
         }
         gone.push(...before.keys());
-        if (object === undefined) rowsOf.delete(key);
+        if (rows.length === 0) rowsOf.delete(key);
         else rowsOf.set(key, rows);
       }
       return { upsert, delete: gone };

@@ -7,7 +7,7 @@ import type { Isolation } from './rulesets.ts';
 
 /** What all peers of a subject share. */
 export interface SubjectBase extends Isolation {
-  /** No policy isolates it or has a rule for it, not even a staged one. */
+  /** No policy isolates it or has a rule for it, not even a staged one; what is essential is open then anyway. */
   readonly open: boolean;
   /** Rules for any peer. */
   readonly wildcards: readonly CompiledRule[];
@@ -30,7 +30,7 @@ export function baseOf(subject: Subject, direction: Direction, cookies: Cookies)
     staged: isolating.length > 0,
     anyStaged: policies.some((policy) => policy.row.staged),
     denyCookie: enforced.length > 0 ? cookies.number({ verdict: 'default-deny', rules: enforced }) : 0,
-    open: policies.length === 0,
+    open: policies.every((policy) => policy.row.tier === 'essential'),
     wildcards: policies.flatMap((policy) => policy.rules[direction].filter((rule) => rule.peers === undefined)),
   };
 }
