@@ -198,8 +198,9 @@ static __always_inline int guard_error_is_related(struct __sk_buff *skb, const s
 	return e && e->out_kind[0] == OUT_STACK && !e->verdict && !ct_expired(e) && ct_epochs_hold(e);
 }
 
-/* how: enum guard_way, and the packet's direction in e << 1. */
-static __noinline int guard_slow(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int how)
+/* how: enum guard_way, and the packet's direction in e << 1.
+ * Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline int guard_slow(struct __sk_buff *skb, struct packet *p, struct ct_entry *e, int how)
 {
 	int way = how & 1, d = how >> 1 & 1, cause = 0, masqueraded = 0;
 	const struct ipcache_entry *own, *other;

@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { HostFirewall } from '../../src/kernel/datapath.gen.ts';
 import { type Bed, type BedNode, createBed } from '../../test/bed/bed.ts';
 import { tcpPacket } from '../../test/bed/packet.ts';
-import { fromPod, fromWire, type ProbeResult } from './probe.ts';
+import { fromPod, fromWire, ontoWire, type ProbeResult } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -46,6 +47,7 @@ describe('lookups of an established packet', { skip }, () => {
     objects = countingObjects();
     bed = await createBed({
       objects,
+      constants: { host_firewall: HostFirewall.HOST_FIREWALL_ENFORCE },
       pods: [
         { name: 'a', node: 0 },
         { name: 'b', node: 0 },
@@ -59,6 +61,30 @@ describe('lookups of an established packet', { skip }, () => {
   });
 
   for (const six of [false, true]) {
+    test(`IPv${six ? 6 : 4} between the node and another machine: one, and the two epochs`, () => {
+      const node = bed.nodes[0]!;
+      const world = { ipv4: '203.0.113.9', ipv6: '2001:db8::9' };
+      const tcp = (flags: ('SYN' | 'ACK')[], out: boolean) =>
+        tcpPacket({
+          from: out ? node : world,
+          to: out ? world : node,
+          six,
+          sourcePort: out ? 5000 : 22,
+          destinationPort: out ? 22 : 5000,
+          flags,
+        });
+      ontoWire(bed, 0, tcp(['SYN'], true));
+      fromWire(bed, 0, tcp(['SYN', 'ACK'], false));
+      for (const send of [() => ontoWire(bed, 0, tcp(['ACK'], true)), () => fromWire(bed, 0, tcp(['ACK'], false))]) {
+        const counts = Array.from({ length: 5 }, () => {
+          takeCount(node);
+          assert.equal(send().outcome, 'left to the kernel');
+          return takeCount(node);
+        });
+        assert.deepEqual(counts.sort((x, y) => x.maps - y.maps)[0], { maps: 1, epochs: 2 });
+      }
+    });
+
     for (const target of ['b', 'c']) {
       test(`IPv${six ? 6 : 4} to a pod of ${target === 'b' ? 'this' : 'another'} node: one, and the two epochs`, () => {
         const [a, to] = [bed.pod('a'), bed.pod(target)];
