@@ -7,6 +7,7 @@ import { datapathMaps, dropReasons } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import type { Agent } from './agent.ts';
 import { type ConnectionFilter, conntrackEntries } from './conntrack-entries.ts';
+import { hostFirewallOf } from './host-firewall-view.ts';
 import type { ApiHandler } from './local-api.ts';
 import { natEntries } from './nat-entries.ts';
 import { effectivePolicy, policiesOf } from './policy-view.ts';
@@ -38,6 +39,7 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
       [...reservedIdentityRows(), ...sources.identities.rows()].sort((a, b) => a.id - b.id),
     '/v1/policies': () => policiesOf(agent),
     '/v1/policy-why': (query) => policyWhy(agent, query),
+    '/v1/host-firewall': () => hostFirewallOf(agent),
     '/v1/nodes': () => [...sources.nodes.rows()],
     '/v1/addresses': () =>
       [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),

@@ -18,6 +18,8 @@ const connection: ConnectionView = {
   bytes: [60, 0],
   idleSeconds: 1,
   lifetimeSeconds: 60,
+  audited: [],
+  cookies: [0, 0],
 };
 
 test('connectionMatches() looks at either end, and all that is asked must hold', () => {

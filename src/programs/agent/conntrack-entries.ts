@@ -1,7 +1,7 @@
 // The connection tables as people read them: originator first, names instead of numbers.
 import { addressText } from '../../connect/datapath/address-keys.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
-import { type CtEntry, CtFlags, ctStateName, datapathMaps, dropReasonName } from '../../kernel/datapath.gen.ts';
+import { type CtEntry, CtFlags, ctStateName, Direction, datapathMaps, dropReasonName } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 
 /** A tracked connection. */
@@ -19,6 +19,10 @@ export interface ConnectionView {
   readonly bytes: readonly [number, number];
   readonly idleSeconds: number;
   readonly lifetimeSeconds: number;
+  /** Directions in which policies for nodes deny it, and the host firewall's mode let it through. */
+  readonly audited: readonly ('egress' | 'ingress')[];
+  /** What stands for the rules behind the verdict: egress of the source, ingress of the destination. */
+  readonly cookies: readonly [number, number];
 }
 
 /** Which connections are asked for; what is left out does not matter. */
@@ -90,5 +94,10 @@ function view(
     bytes: [Number(entry.bytes[0]), Number(entry.bytes[1])],
     idleSeconds: Math.round(((now - entry.lastSeen) >>> 0) * tickMs) / 1000,
     lifetimeSeconds: Math.round(entry.lifetime * tickMs) / 1000,
+    audited: [
+      ...((entry.audited & Direction.DIRECTION_EGRESS) !== 0 ? (['egress'] as const) : []),
+      ...((entry.audited & Direction.DIRECTION_INGRESS) !== 0 ? (['ingress'] as const) : []),
+    ],
+    cookies: [entry.cookie[0]!, entry.cookie[1]!],
   };
 }

@@ -26,7 +26,7 @@ export interface PolicyWhyView {
 const maxPairs = 20;
 
 /** What policy sees on a node. */
-function policyModel({ sources, addresses, prefixes, policies }: Agent): PolicyModel {
+export function policyModel({ sources, addresses, prefixes, policies }: Agent): PolicyModel {
   return {
     identities: [...reservedIdentityRows(), ...sources.identities.rows()],
     namespaces: [...sources.namespaces.rows()],

@@ -4,6 +4,7 @@ import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
 import { canRun, type DoctorRow, probeKernel } from '../../kernel/doctor.ts';
 import { configsBefore } from '../agent/cni-install.ts';
+import type { HostFirewallView } from '../agent/host-firewall-view.ts';
 import type { HealthView } from '../agent/status-view.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import { type Column, printValue, tableText, terminalColumns } from './output.ts';
@@ -78,14 +79,15 @@ async function agentFindings(options: DoctorOptions): Promise<{ findings: Findin
   }
   let unreachable = false;
   const findings = await Promise.all(
-    resolved.targets.map(async (target): Promise<Finding> => {
+    resolved.targets.map(async (target): Promise<Finding | Finding[]> => {
       const check = `agent ${target.node ?? target.socket}`;
       try {
         const health = await askAgent<HealthView>(target, '/v1/health');
         const detail = health?.healthy ? 'healthy' : (health?.problems.join('; ') ?? 'an older agent');
-        return health?.healthy
+        const agent: Finding = health?.healthy
           ? { check, state: 'ok', detail, action: '' }
           : { check, state: 'problem', detail, action: 'see `weir status`' };
+        return [agent, ...hostFirewallFindings(await askAgent<HostFirewallView>(target, '/v1/host-firewall'))];
       } catch (error) {
         if (!(error instanceof WeirError)) throw error;
         if (!named && resolved.context === undefined)
@@ -95,7 +97,29 @@ async function agentFindings(options: DoctorOptions): Promise<{ findings: Findin
       }
     }),
   );
-  return { findings, unreachable };
+  return { findings: findings.flat(), unreachable };
+}
+
+/** What the policies for a node cut, or would. */
+export function hostFirewallFindings(view: HostFirewallView | undefined): Finding[] {
+  if (view === undefined || view.policies.length === 0) return [];
+  const check = `host firewall ${view.node}`;
+  const doing = { off: 'would deny, were it on:', audit: 'would deny:', enforce: 'denies:' }[view.mode];
+  const named = `${view.policies.length} ${view.policies.length === 1 ? 'policy' : 'policies'}, mode ${view.mode}`;
+  if (view.denials.length === 0)
+    return [{ check, state: 'ok', detail: `${named}: denies nothing that is open or listens`, action: '' }];
+  const rows = view.denials.map(({ what, direction, peer, protocol, port, policies }): Finding => {
+    const way = direction === 'ingress' ? `from ${peer} to ${port}/${protocol}` : `to ${peer} ${port}/${protocol}`;
+    const seen = { open: 'an open connection', listening: 'to a socket that listens,', seen: 'a connection' }[what];
+    return {
+      check,
+      state: what === 'listening' || view.mode === 'enforce' ? 'ok' : 'problem',
+      detail: `${doing} ${seen} ${way}`,
+      action: `denied by ${policies.join(', ')}${view.mode === 'enforce' ? '' : '; allow it there before `--host-firewall enforce`'}`,
+    };
+  });
+  const more = view.more === 0 ? [] : [{ check, state: 'unknown' as const, detail: `${view.more} more`, action: '' }];
+  return [...rows, ...more];
 }
 
 /** Configurations of other network plugins that the container runtime takes before Weir's. */
