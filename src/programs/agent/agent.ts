@@ -135,6 +135,8 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     },
   });
   const hostAddresses = createTable<{ address: string }>({ name: 'host-addresses', key: (row) => row.address });
+  /** With those that are good on one network only: what is sent to them is the node's as well. */
+  const ownAddresses = createTable<{ address: string }>({ name: 'own-addresses', key: (row) => row.address });
   const prefixes = createTable<PrefixRow>({ name: 'prefixes', key: (row) => row.cidr });
   const addresses = createTable<AddressRow>({ name: 'addresses', key: (row) => row.address });
   const routes = createTable<RouteRow>({ name: 'routes', key: (row) => row.dst });
@@ -166,12 +168,16 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
         addresses: [ipv4, ipv6],
       }),
   });
+  const healthCheckPorts = createTable<{ port: number }>({ name: 'health-check-ports', key: (row) => row.port });
+  healthCheckPorts.markInitialized();
   const badPolicies = new Map<string, string>();
   const policies = followPolicies({
     client,
     nodeName: settings.nodeName,
     clusterStaged: settings.policyEnforcement === 'staged',
-    ...(settings.hostFirewall !== 'off' && { essential: { apiServers: [new URL(access.server).hostname.replace(/^\[|\]$/g, '')] } }),
+    ...(settings.hostFirewall !== 'off' && {
+      essential: { apiServers: [new URL(access.server).hostname.replace(/^\[|\]$/g, '')], healthCheckPorts },
+    }),
     ...(settings.ignoredLabels && { ignoredLabels: settings.ignoredLabels }),
     namespaces: sources.namespaces,
     nodes: sources.nodes,
@@ -202,7 +208,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       endpoints,
       remoteEndpoints: sources.remoteEndpoints,
       nodes: sources.nodes,
-      hostAddresses,
+      hostAddresses: ownAddresses,
       apiServers: sources.apiServers,
     },
     addresses,
@@ -275,13 +281,19 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
   }
   function updateHostAddresses(): void {
-    const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
-    hostAddresses.replaceAll(
-      [...new Set(own)]
-        .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
-        .map((address) => ({ address })),
-    );
+    const entries = listAddresses(netlink).map(({ ifindex, address }) => ({ ifindex, address: address.split('/')[0]! }));
+    const own = [...new Set(entries.map((entry) => entry.address))]
+      .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
+      .map((address) => ({ address }));
+    hostAddresses.replaceAll(own);
     hostAddresses.markInitialized();
+    const judged = new Set(settings.hostFirewall === 'off' ? [] : trafficDevices(netlink, settings.devices).values());
+    const linkLocal = entries.filter(({ ifindex, address }) => judged.has(ifindex) && address.startsWith('fe80:'));
+    ownAddresses.replaceAll([
+      ...own,
+      ...[...new Set(linkLocal.map((entry) => entry.address))].map((address) => ({ address })),
+    ]);
+    ownAddresses.markInitialized();
   }
   function updateNodes(): void {
     const own = sources.nodes.get(settings.nodeName);
@@ -361,6 +373,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     nodes: sources.nodes,
     addresses,
     hostAddresses,
+    healthCheckPorts,
     onState,
   });
   reconcilers.push(services.reconciler);
@@ -387,7 +400,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     prefixes,
     sources.remoteEndpoints,
     sources.nodes,
-    hostAddresses,
+    ownAddresses,
     sources.apiServers,
   ] as ReadTable<unknown>[])
     table.subscribe(sync.schedule);

@@ -16,7 +16,7 @@ import { type KubeObject, kubernetesResources, type Resource } from '../../kube/
 import { type Watch, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
-import { resolvePolicies } from '../../secure/policy/resolve-policies.ts';
+import { type EssentialSources, resolvePolicies } from '../../secure/policy/resolve-policies.ts';
 import { referencesOf } from '../../secure/policy/resolve-policy.ts';
 
 /** The tables of policy. */
@@ -55,7 +55,7 @@ export function followPolicies(options: {
   readonly client: KubeClient;
   readonly nodeName: string;
   readonly clusterStaged: boolean;
-  readonly essential?: { readonly apiServers: readonly string[] };
+  readonly essential?: EssentialSources;
   readonly ignoredLabels?: readonly string[];
   readonly namespaces: ReadTable<NamespaceRow>;
   readonly nodes: ReadTable<NodeRow>;

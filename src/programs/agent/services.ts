@@ -30,7 +30,7 @@ import type {
   ServiceRow,
   ServiceSliceRow,
 } from '../../core/rows.ts';
-import { createTable, type ReadTable } from '../../core/table.ts';
+import { createTable, type ReadTable, type Table } from '../../core/table.ts';
 import { arrayWindows } from '../../kernel/array-windows.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { datapathMaps, LbConfigFlags } from '../../kernel/datapath.gen.ts';
@@ -71,6 +71,8 @@ export interface ServiceInputs {
   readonly nodes: ReadTable<NodeRow>;
   readonly addresses: ReadTable<AddressRow>;
   readonly hostAddresses: ReadTable<{ address: string }>;
+  /** Gets the ports on which this node answers health checks. */
+  readonly healthCheckPorts: Table<{ port: number }>;
   readonly onState: (state: WatchState) => void;
 }
 
@@ -214,6 +216,8 @@ export function startServices(inputs: ServiceInputs): AgentServices {
   }
   function updateHealthChecks(): void {
     if (!services.initialized || !slices.initialized) return;
+    const ports = services.by('health-check', 'yes').map((row) => ({ port: row.healthCheckNodePort! }));
+    inputs.healthCheckPorts.replaceAll(ports);
     healthChecks.update(
       services.by('health-check', 'yes').map(({ key, healthCheckNodePort }) => ({
         service: key,

@@ -14,8 +14,8 @@ export interface EssentialTraffic {
   readonly why: string;
   readonly direction: Direction;
   readonly peers: readonly EssentialPeer[];
-  /** Absent: everything. */
-  readonly ports?: readonly PolicyPort[];
+  /** Absent: everything. `health-checks`: the ports that Services have for it. */
+  readonly ports?: readonly PolicyPort[] | 'health-checks';
   readonly only?: 'control-plane';
 }
 
@@ -74,6 +74,13 @@ export const essentialTraffic: readonly EssentialTraffic[] = [
     ports: [tcp(10_250)],
   },
   {
+    name: 'health checks',
+    why: 'load balancers ask each node for its ready backends of Services with the traffic policy Local',
+    direction: 'ingress',
+    peers: ['anyone'],
+    ports: 'health-checks',
+  },
+  {
     name: 'own pods',
     why: 'probes of the kubelet to the pods of its node',
     direction: 'egress',
@@ -118,6 +125,7 @@ export interface EssentialContext {
   readonly podCidrs: readonly string[];
   /** Where the node itself looks for the API server, beside the addresses that the cluster knows. */
   readonly apiServers?: readonly string[];
+  readonly healthCheckPorts?: readonly number[];
 }
 
 /** The table as a policy of the tier `essential` for this node. */
@@ -134,7 +142,9 @@ export function essentialPolicy(context: EssentialContext): PolicyRow {
           list: direction,
           action: 'allow' as const,
           ...(named !== undefined && { peers: named }),
-          ...(ports !== undefined && { ports }),
+          ...(ports !== undefined && {
+            ports: ports === 'health-checks' ? (context.healthCheckPorts ?? []).map((port) => tcp(port)) : ports,
+          }),
         };
       });
   return {

@@ -30,7 +30,13 @@ export interface PolicyResolutionOptions {
   /** Policies are staged unless they or their namespace say otherwise. */
   readonly clusterStaged: boolean;
   /** Where the host firewall is on: where this node looks for the API server. What is essential stays open for it. */
-  readonly essential?: { readonly apiServers: readonly string[] };
+  readonly essential?: EssentialSources;
+}
+
+/** What is open for a node whatever its policies say, beside what nodes tell of themselves. */
+export interface EssentialSources {
+  readonly apiServers: readonly string[];
+  readonly healthCheckPorts: ReadTable<{ readonly port: number }>;
 }
 
 function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
@@ -63,14 +69,16 @@ export function resolvePolicies(
     const own = nodes.get(options.nodeName);
     if (own === undefined || options.essential === undefined) return [];
     const { labels = {}, podCidrs } = own;
-    return [essentialPolicy({ nodeLabels: labels, podCidrs, apiServers: options.essential.apiServers })];
+    const healthCheckPorts = [...options.essential.healthCheckPorts.rows()].map((row) => row.port);
+    const { apiServers } = options.essential;
+    return [essentialPolicy({ nodeLabels: labels, podCidrs, apiServers, healthCheckPorts })];
   }
 
   return derive({
     name: 'policies',
-    from: [objects, namespaces, nodes, cidrGroups, services],
+    from: [objects, namespaces, nodes, cidrGroups, services, options.essential?.healthCheckPorts ?? services],
     to,
-    compute([changedObjects, changedNamespaces, changedNodes, changedGroups, changedServices]) {
+    compute([changedObjects, changedNamespaces, changedNodes, changedGroups, changedServices, changedPorts]) {
       const dirty = new Set<string>();
       const all = changedObjects.resync;
       for (const { key } of changedObjects.changes) dirty.add(String(key));
@@ -97,7 +105,7 @@ export function resolvePolicies(
         }
       }
       if (all) for (const key of rowsOf.keys()) dirty.add(key);
-      if (touched.nodes) dirty.add(essentialKey);
+      if (touched.nodes || changedPorts.changes.length > 0) dirty.add(essentialKey);
 
       const upsert: PolicyRow[] = [];
       const gone: string[] = [];
