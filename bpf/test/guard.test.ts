@@ -92,7 +92,10 @@ describe('host firewall, enforcing', { skip }, () => {
     test(`replies need no rule, both ways, and are counted with their connection (${family})`, () => {
       bed.setPolicies([
         essential,
-        nodePolicy('web', { ingress: [{ fromEntities: ['world'], toPorts: tcpPort(22) }], egress: [{ toPorts: tcpPort(443) }] }),
+        nodePolicy('web', {
+          ingress: [{ fromEntities: ['world'], toPorts: tcpPort(22) }],
+          egress: [{ toPorts: tcpPort(443) }],
+        }),
       ]);
       const [there, back] = [nextPort(), nextPort()];
       assert.equal(fromWire(bed, 0, tcp(world, node, there, 22, ['SYN'])).outcome, 'left to the kernel');
@@ -156,7 +159,8 @@ describe('host firewall, enforcing', { skip }, () => {
       assert.equal(fromWire(bed, 0, echoPacket({ from: world, to: node, six, id: 7 })).reason, 'POLICY_DENIED');
       const type = six ? 1 : 3;
       const about = (sourcePort: number) => tcp(node, world, sourcePort, 443, ['SYN']);
-      const error = (sourcePort: number) => icmpErrorPacket({ from: world, to: node, six, type, about: about(sourcePort) });
+      const error = (sourcePort: number) =>
+        icmpErrorPacket({ from: world, to: node, six, type, about: about(sourcePort) });
       const from = nextPort();
       assert.equal(fromWire(bed, 0, error(from)).reason, 'POLICY_DENIED', 'of a connection that nobody knows');
       bed.setPolicies([nothing, nodePolicy('out', { egress: [{ toPorts: tcpPort(443) }] })]);
@@ -172,7 +176,15 @@ describe('host firewall, enforcing', { skip }, () => {
       const probe = fromNode(bed, 0, tcp(node, a, nextPort(), 80, ['SYN']));
       assert.equal(probe.outcome, 'sent on', 'probes of the kubelet');
       const toNode = (destinationPort: number) =>
-        tcpPacket({ from: a, to: node, six, sourceMac: podMac(a.ifindex), sourcePort: nextPort(), destinationPort, flags: ['SYN'] });
+        tcpPacket({
+          from: a,
+          to: node,
+          six,
+          sourceMac: podMac(a.ifindex),
+          sourcePort: nextPort(),
+          destinationPort,
+          flags: ['SYN'],
+        });
       const denied = fromPod(bed, a, toNode(80));
       assert.equal(denied.reason, 'POLICY_DENIED');
       assert.equal(denied.events[0]!.direction, 1);
@@ -180,7 +192,11 @@ describe('host firewall, enforcing', { skip }, () => {
       bed.setPolicies([nothing]);
       const shutOut = fromNode(bed, 0, tcp(node, a, nextPort(), 80, ['SYN']));
       assert.deepEqual([shutOut.reason, shutOut.events[0]!.direction], ['POLICY_DENIED', 2]);
-      bed.setPolicies([essential, nothing, nodePolicy('pods', { ingress: [{ fromEntities: ['cluster'], toPorts: tcpPort(80) }] })]);
+      bed.setPolicies([
+        essential,
+        nothing,
+        nodePolicy('pods', { ingress: [{ fromEntities: ['cluster'], toPorts: tcpPort(80) }] }),
+      ]);
       assert.equal(fromPod(bed, a, toNode(80)).outcome, 'sent on');
       assert.equal(fromPod(bed, a, toNode(81)).reason, 'POLICY_DENIED');
       // A pod of another node, over the wire.
@@ -190,7 +206,10 @@ describe('host firewall, enforcing', { skip }, () => {
 
     test(`what only goes by is not the node's own (${family})`, () => {
       bed.setPolicies([nothing]);
-      assert.equal(fromWire(bed, 0, tcp(world, { ipv4: '198.51.100.7', ipv6: '2001:db8:1::7' }, nextPort(), 80, ['SYN'])).outcome, 'left to the kernel');
+      assert.equal(
+        fromWire(bed, 0, tcp(world, { ipv4: '198.51.100.7', ipv6: '2001:db8:1::7' }, nextPort(), 80, ['SYN'])).outcome,
+        'left to the kernel',
+      );
       const wire = bed.nodes[0]!.deviceIfindex;
       assert.equal(ontoWire(bed, 0, tcp(world, other, nextPort(), 80, ['SYN']), wire).outcome, 'left to the kernel');
       // Somebody else's, behind the node's address: its answers find their way.
@@ -205,7 +224,15 @@ describe('host firewall, enforcing', { skip }, () => {
     test(`first fragments without ports are dropped, later ones wait for the first (${family})`, () => {
       bed.setPolicies([nothing]);
       const piece = (offset: number, more: boolean) =>
-        udpPacket({ from: world, to: node, six, sourcePort: 1, destinationPort: 53, payload: new Uint8Array(64), fragment: { id: nextPort(), offset, more } });
+        udpPacket({
+          from: world,
+          to: node,
+          six,
+          sourcePort: 1,
+          destinationPort: 53,
+          payload: new Uint8Array(64),
+          fragment: { id: nextPort(), offset, more },
+        });
       assert.equal(fromWire(bed, 0, piece(0, true)).reason, 'POLICY_DENIED');
       assert.equal(fromWire(bed, 0, piece(1480, false)).outcome, 'left to the kernel');
       const tiny = tcp(world, node, nextPort(), 80, ['SYN']).slice(0, (six ? 54 : 34) + 8);
@@ -238,7 +265,11 @@ describe('host firewall, auditing', { skip }, () => {
         [ontoWire(bed, 0, tcp(node, world, { destinationPort: 81 })), 'egress', 'left to the kernel'],
         [fromNode(bed, 0, tcp(node, a)), 'egress', 'sent on'],
         [fromPod(bed, a, tcp(a, node, { sourceMac: podMac(a.ifindex), destinationPort: 82 })), 'ingress', 'sent on'],
-        [fromWire(bed, 0, icmpPacket({ from: world, to: node, six, type: six ? 130 : 13, rest: new Uint8Array(20) })), 'ingress', 'left to the kernel'],
+        [
+          fromWire(bed, 0, icmpPacket({ from: world, to: node, six, type: six ? 130 : 13, rest: new Uint8Array(20) })),
+          'ingress',
+          'left to the kernel',
+        ],
       ] as const;
       for (const [i, [{ outcome, events }, direction, wanted]] of cases.entries()) {
         assert.equal(outcome, wanted, `case ${i}`);
@@ -266,7 +297,11 @@ describe('host firewall, off', { skip }, () => {
   test('the node is not judged, and its connections take no room', () => {
     bed.setPolicies([nothing]);
     const node = bed.nodes[0]!;
-    const result = fromWire(bed, 0, tcpPacket({ from: world, to: node, sourcePort: 1, destinationPort: 80, flags: ['SYN'] }));
+    const result = fromWire(
+      bed,
+      0,
+      tcpPacket({ from: world, to: node, sourcePort: 1, destinationPort: 80, flags: ['SYN'] }),
+    );
     assert.deepEqual([result.outcome, result.events.length, connections(node).length], ['left to the kernel', 0, 0]);
   });
 });

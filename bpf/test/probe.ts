@@ -47,7 +47,9 @@ export function takeEvents(node: BedNode): Event[] {
 function send(node: BedNode, program: string, ifindex: number, packet: Uint8Array, ingressIfindex = 0): ProbeResult {
   takeEvents(node);
   const { retval, data } = withNetns(node.netnsFd, () =>
-    testRun(node.datapath!.programFd(program), packet, { ctxSkb: { ifindex, ...(ingressIfindex !== 0 && { ingressIfindex }) } }),
+    testRun(node.datapath!.programFd(program), packet, {
+      ctxSkb: { ifindex, ...(ingressIfindex !== 0 && { ingressIfindex }) },
+    }),
   );
   const outcome = outcomes[retval];
   if (outcome === undefined) throw new Error(`the program answered ${retval}`);

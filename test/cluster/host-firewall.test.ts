@@ -1,9 +1,10 @@
 // Policies for nodes in a real cluster: what they report while auditing, what they cut when enforced, and that a node stays
 // a node under a default deny, with its agent dead as well.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { inNode, startAgent, stopAgent, waitForAgent, worldExec } from '../../lab/lab.ts';
 import type { HostFirewallView } from '../../src/programs/agent/host-firewall-view.ts';
 import { labName, nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
@@ -53,6 +54,13 @@ const sshAndCluster = policy('guard-ssh', {
 });
 const nothing = policy('guard-nothing', { ingress: [{}], egress: [{}] });
 
+interface AuditedFlow {
+  readonly verdict: string;
+  readonly traffic_direction: string;
+  readonly destination: { readonly labels: readonly string[] };
+  readonly ingress_denied_by: readonly { readonly name: string }[];
+}
+
 describe('host firewall', { skip }, () => {
   let lab: SharedLab;
   let server: ChildProcess | undefined;
@@ -72,7 +80,12 @@ describe('host firewall', { skip }, () => {
         if (!synced || pending) return undefined;
         if (names === undefined) return true;
         const { policies } = await firewall();
-        return policies.map((each) => each.split('/')[1]).sort().join() === [...names].sort().join() || undefined;
+        return (
+          policies
+            .map((each) => each.split('/')[1])
+            .sort()
+            .join() === [...names].sort().join() || undefined
+        );
       },
       20_000,
       50,
@@ -118,9 +131,45 @@ describe('host firewall', { skip }, () => {
     const { mode: is, denials } = await firewall();
     assert.equal(is, 'audit');
     const seen = denials.filter((row) => row.port === 8088 && row.direction === 'ingress');
-    assert.ok(seen.some((row) => row.what === 'seen' || row.what === 'listening'), JSON.stringify(denials));
+    assert.ok(
+      seen.some((row) => row.what === 'seen' || row.what === 'listening'),
+      JSON.stringify(denials),
+    );
     assert.deepEqual([...new Set(seen.flatMap((row) => row.policies))], ['guard-ssh']);
-    assert.ok(!denials.some((row) => row.port === 2022 || row.port === 10_250), JSON.stringify(denials));
+    assert.ok(!denials.some((row) => row.port === 2022 || row.what === 'open'), JSON.stringify(denials));
+    const weir = fileURLToPath(new URL('../../bin/weir', import.meta.url));
+    const asked = [
+      'observe',
+      '--context',
+      labName,
+      '--node',
+      node,
+      '--verdict',
+      'audit',
+      '--port',
+      '8088',
+      '-o',
+      'json',
+    ];
+    const flows = await waitFor(
+      'flows that name the policy',
+      async () => {
+        const lines = execFileSync(weir, [...asked, '--last', '20'])
+          .toString()
+          .trim()
+          .split('\n')
+          .filter(Boolean);
+        return lines.length > 0 ? lines : undefined;
+      },
+      10_000,
+    );
+    for (const line of flows) {
+      const { flow } = JSON.parse(line) as { flow: AuditedFlow };
+      assert.equal(flow.verdict, 'AUDIT');
+      assert.equal(flow.traffic_direction, 'INGRESS');
+      assert.deepEqual(flow.destination.labels, ['reserved:host']);
+      assert.equal(flow.ingress_denied_by[0]?.name, 'guard-ssh');
+    }
   });
 
   test('enforced: the world reaches what it may and nothing else, the cluster everything', async () => {

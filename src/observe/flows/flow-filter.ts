@@ -100,11 +100,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
     add(`${side}_port`, filter[of('Port')], (text) => portMatch(`${side}_port`, text, port));
   }
   add('traffic_direction', filter.trafficDirection, (direction) => (row) => row.direction === (direction as number));
-  add(
-    'verdict',
-    filter.verdict,
-    (verdict) => (row) => verdictOf(row) === (verdict as number),
-  );
+  add('verdict', filter.verdict, (verdict) => (row) => verdictOf(row) === (verdict as number));
   add(
     'drop_reason_desc',
     filter.dropReasonDesc,

@@ -66,7 +66,7 @@ export function stagedDenials(flags: number): ('egress' | 'ingress')[] {
 }
 
 /** The directions in which policies for nodes deny what only the firewall's mode let through. */
-export function auditedDenials(flags: number): ('egress' | 'ingress')[] {
+function auditedDenials(flags: number): ('egress' | 'ingress')[] {
   return [
     ...((flags & EventFlags.EVENT_AUDITED_EGRESS) !== 0 ? (['egress'] as const) : []),
     ...((flags & EventFlags.EVENT_AUDITED_INGRESS) !== 0 ? (['ingress'] as const) : []),

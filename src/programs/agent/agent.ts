@@ -281,7 +281,10 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
   }
   function updateHostAddresses(): void {
-    const entries = listAddresses(netlink).map(({ ifindex, address }) => ({ ifindex, address: address.split('/')[0]! }));
+    const entries = listAddresses(netlink).map(({ ifindex, address }) => ({
+      ifindex,
+      address: address.split('/')[0]!,
+    }));
     const own = [...new Set(entries.map((entry) => entry.address))]
       .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
       .map((address) => ({ address }));

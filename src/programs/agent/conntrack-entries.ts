@@ -1,7 +1,14 @@
 // The connection tables as people read them: originator first, names instead of numbers.
 import { addressText } from '../../connect/datapath/address-keys.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
-import { type CtEntry, CtFlags, ctStateName, Direction, datapathMaps, dropReasonName } from '../../kernel/datapath.gen.ts';
+import {
+  type CtEntry,
+  CtFlags,
+  ctStateName,
+  Direction,
+  datapathMaps,
+  dropReasonName,
+} from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 
 /** A tracked connection. */

@@ -101,7 +101,7 @@ async function agentFindings(options: DoctorOptions): Promise<{ findings: Findin
 }
 
 /** What the policies for a node cut, or would. */
-export function hostFirewallFindings(view: HostFirewallView | undefined): Finding[] {
+function hostFirewallFindings(view: HostFirewallView | undefined): Finding[] {
   if (view === undefined || view.policies.length === 0) return [];
   const check = `host firewall ${view.node}`;
   const doing = { off: 'would deny, were it on:', audit: 'would deny:', enforce: 'denies:' }[view.mode];

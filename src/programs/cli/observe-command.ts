@@ -33,7 +33,7 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--from-port <PORT>', 'the source port'],
   ['--to-port <PORT>', 'the destination port'],
   ['--protocol <NAME>', 'tcp, udp, sctp, icmp, icmpv4 or icmpv6'],
-  ['--verdict <VERDICT>', 'forwarded or dropped'],
+  ['--verdict <VERDICT>', 'forwarded, dropped or audit'],
   ['--drop-reason <NAME>', 'such as POLICY_DENIED; all are in docs/drop-reasons.md'],
   ['--direction <DIRECTION>', 'ingress or egress: seen from the pod at which the flow was observed'],
   ['--traffic-direction <DIRECTION>', 'the same'],

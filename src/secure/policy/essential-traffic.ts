@@ -113,8 +113,8 @@ export const essentialTraffic: readonly EssentialTraffic[] = [
 ];
 
 /** How verdicts name the table. */
-export const essentialKind = 'Builtin';
-export const essentialName = 'essential-traffic';
+const essentialKind = 'Builtin';
+const essentialName = 'essential-traffic';
 export const essentialKey = policyKey(essentialKind, '', essentialName);
 
 const controlPlaneLabels = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master'];

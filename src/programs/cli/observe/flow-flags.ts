@@ -209,8 +209,10 @@ function waysOf({ flag, value }: FilterFlag): Ways {
         throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4 or icmpv6');
       return [{ protocol: [value.toLowerCase()] }];
     case 'verdict': {
-      const verdict = { FORWARDED: Verdict.FORWARDED, DROPPED: Verdict.DROPPED }[value.toUpperCase()];
-      if (verdict === undefined) throw bad(flag, value, 'forwarded or dropped');
+      const verdict = { FORWARDED: Verdict.FORWARDED, DROPPED: Verdict.DROPPED, AUDIT: Verdict.AUDIT }[
+        value.toUpperCase()
+      ];
+      if (verdict === undefined) throw bad(flag, value, 'forwarded, dropped or audit');
       return [{ verdict: [verdict] }];
     }
     case 'drop-reason': {

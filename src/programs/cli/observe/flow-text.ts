@@ -198,7 +198,7 @@ function typeText(flow: Flow): string {
 
 /** Which policies and rules said so. */
 export function explain(flow: Flow): string {
-  if (flow.verdict === Verdict.DROPPED) {
+  if (flow.verdict === Verdict.DROPPED || flow.verdict === Verdict.AUDIT) {
     const denied = [
       ['egress', flow.egressDeniedBy],
       ['ingress', flow.ingressDeniedBy],
@@ -206,7 +206,9 @@ export function explain(flow: Flow): string {
     const parts = denied
       .filter(([, policies]) => policies.length > 0)
       .map(([direction, policies]) => denial(direction, policies));
-    if (parts.length > 0) return `denied: ${parts.join(' and ')}`;
+    if (parts.length > 0)
+      return `${flow.verdict === Verdict.AUDIT ? 'would be denied' : 'denied'}: ${parts.join(' and ')}`;
+    if (flow.verdict === Verdict.AUDIT) return '';
     const reason = dropReasons.find((each) => each.number === flow.dropReasonDesc);
     if (reason?.name === 'POLICY_DENIED')
       return `denied: nothing is known yet about the ${(TrafficDirection[flow.trafficDirection] ?? '').toLowerCase()} of the pod`;
