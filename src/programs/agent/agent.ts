@@ -38,6 +38,7 @@ import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
 import { createPolicyFence } from './policy-fence.ts';
+import { reportPolicies } from './policy-report.ts';
 import { policyRoom } from './policy-room.ts';
 import { followPolicies, type PolicySources, policyKinds } from './policy-sources.ts';
 import { type AgentServices, startServices } from './services.ts';
@@ -406,6 +407,17 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
   };
 
+  const stopReporting = reportPolicies({
+    client,
+    node: settings.nodeName,
+    objects: policies.objects,
+    inStep: () => sync.synced && !sync.pending,
+    problem: () => {
+      const { waiting } = writer.policyStatus();
+      return waiting === 0 ? undefined : `there is no room in the maps of policy for ${waiting} rows`;
+    },
+    log,
+  });
   let toldOfRoom = 0;
   const pendingFolder = join(settings.stateDir, 'cni-deletes');
   const timers = [
@@ -524,6 +536,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       for (const timer of timers) clearInterval(timer);
       networkWatch.close();
       await announcing?.stop();
+      stopReporting();
       policies.stop();
       sources.stop();
       await services.stop();

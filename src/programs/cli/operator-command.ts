@@ -25,6 +25,11 @@ export function operatorCommand(): Command {
       'a label that does not count for identities, beyond the usual ones (repeat)',
       collect,
     )
+    .addOption(
+      new Option('--policy-enforcement <mode>', 'what the agents were told of policies that do not say so themselves')
+        .choices(['enforced', 'staged'])
+        .default('enforced'),
+    )
     .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
     .option(
       '--block-rest <minutes>',
@@ -74,6 +79,7 @@ Examples:
           log: createLog('operator', options.logLevel),
           pools,
           ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
+          policyEnforcement: options.policyEnforcement,
           identityGraceMs: options.identityGrace * 60_000,
           blockRestMs: options.blockRest * 60_000,
           leaseMs: options.leaseDuration * 1000,
