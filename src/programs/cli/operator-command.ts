@@ -1,5 +1,5 @@
 // `weir operator`: one per cluster.
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { collect, wholeNumber } from './agent-command.ts';
 
 function minutes(text: string): number {
