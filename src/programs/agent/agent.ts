@@ -1,9 +1,9 @@
 // The agent of one node: wires sources, derivations, the datapath, the CNI socket and the local API together.
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
-import { type Datapath, loadDatapath } from '../../connect/datapath/load-datapath.ts';
+import type { Datapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
@@ -20,12 +20,8 @@ import { reservedIdentities } from '../../core/identity.ts';
 import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
-import { listAddresses } from '../../kernel/addresses.ts';
 import { lockFolder } from '../../kernel/folder-lock.ts';
-import { mount } from '../../kernel/libc.ts';
 import { openNetlink } from '../../kernel/netlink.ts';
-import { type NetworkChange, watchNetwork } from '../../kernel/network-changes.ts';
-import { RouteProtocol } from '../../kernel/routes.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
@@ -34,7 +30,10 @@ import { parseNetworkPolicy } from '../../secure/policy/parse-network-policy.ts'
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
+import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
+import { ensureBpffs, loadOrExplain } from './load-or-explain.ts';
+import { createNodeNetwork } from './node-network.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
@@ -42,7 +41,7 @@ import { type AgentServices, startServices } from './services.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
 import { createTidying } from './tidying.ts';
-import { deviceMtu, trafficDevices } from './traffic-devices.ts';
+import { deviceMtu } from './traffic-devices.ts';
 
 /** A running agent, as its API and its tests see it. */
 export interface Agent {
@@ -235,26 +234,16 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
   datapath.attachments.prune();
 
-  function updateDevices(): void {
-    for (const [name, ifindex] of trafficDevices(netlink, settings.devices)) {
-      try {
-        datapath.attachDevice(name, ifindex);
-      } catch (error) {
-        log.error('could not attach to a device', { device: name, error: errorText(error) });
-      }
-    }
-    for (const { device, error } of xdp.follow(trafficDevices(netlink, settings.devices)))
-      log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
-  }
-  function updateHostAddresses(): void {
-    const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
-    hostAddresses.replaceAll(
-      [...new Set(own)]
-        .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
-        .map((address) => ({ address })),
-    );
-    hostAddresses.markInitialized();
-  }
+  const network = createNodeNetwork({
+    netlink,
+    datapath,
+    xdp,
+    devices: settings.devices,
+    hostAddresses,
+    writeRoutesAgain: () => writeAgain('routes'),
+    onRoutesMoved: () => writer.raiseAll(),
+    log,
+  });
   function updateNodes(): void {
     const own = sources.nodes.get(settings.nodeName);
     const rows: PrefixRow[] = [
@@ -275,53 +264,12 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     if (!sources.nodes.initialized) return;
     prefixes.markInitialized();
     routes.markInitialized();
-    updateDevices();
+    network.updateDevices();
   }
-  updateDevices();
-  updateHostAddresses();
+  network.updateDevices();
+  network.updateHostAddresses();
   sources.nodes.subscribe(updateNodes);
   updateNodes();
-
-  /** For work that nobody waits for: what fails (a full disk, a device that goes at that moment) must not end the agent. */
-  const guarded = (what: string, work: () => void) => () => {
-    try {
-      work();
-    } catch (error) {
-      log.error(`could not ${what}`, { error: errorText(error) });
-    }
-  };
-  const follow = (changes: readonly NetworkChange[]) => {
-    if (changes.some((change) => change.kind === 'lost' || change.kind === 'address')) updateHostAddresses();
-    if (
-      changes.some(
-        (change) =>
-          change.kind === 'lost' ||
-          change.kind === 'address' ||
-          (change.kind === 'link' && !change.link.name.startsWith('weir')),
-      )
-    )
-      updateDevices();
-    // A device that goes down takes its routes with it, and the kernel does not always say so.
-    if (
-      changes.some(
-        (change) =>
-          change.kind === 'lost' ||
-          (change.kind === 'link' && !change.link.name.startsWith('weir')) ||
-          (change.kind === 'route' && change.deleted && change.route.protocol === RouteProtocol.weir),
-      )
-    )
-      writeAgain('routes');
-    // Next hops are remembered with connections: a route that moved has to be looked up again.
-    if (
-      changes.some(
-        (change) => change.kind === 'lost' || (change.kind === 'route' && change.route.protocol !== RouteProtocol.weir),
-      )
-    )
-      writer.raiseAll();
-  };
-  const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) =>
-    guarded('follow the network', () => follow(changes))(),
-  );
 
   const services = startServices({
     client,
@@ -390,6 +338,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
   };
 
+  const guarded = guardedBy(log);
   const pendingFolder = join(settings.stateDir, 'cni-deletes');
   const timers = [
     setInterval(
@@ -491,7 +440,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     },
     async stop() {
       for (const timer of timers) clearInterval(timer);
-      networkWatch.close();
+      network.close();
       await announcing?.stop();
       sources.stop();
       await services.stop();
@@ -508,20 +457,6 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   };
 }
 
-/** Loads the datapath; where the kernel refuses, says what it lacks rather than what it answered. */
-async function loadOrExplain(options: Parameters<typeof loadDatapath>[0]): Promise<Datapath> {
-  try {
-    return loadDatapath(options);
-  } catch (error) {
-    if (error instanceof WeirError) throw error;
-    const { probeKernel } = await import('../../kernel/doctor.ts');
-    const missing = probeKernel().filter((row) => row.required && row.state === 'no');
-    if (missing.length === 0) throw error;
-    const names = missing.map((row) => row.feature).join(', ');
-    throw new WeirError('KERNEL_UNSUPPORTED', `this kernel has no ${names} (${errorText(error)})`);
-  }
-}
-
 function createCompiler(
   state: ReturnType<PolicyCompiler['export']> | undefined,
   above: NumbersInUse,
@@ -533,16 +468,5 @@ function createCompiler(
   } catch (error) {
     onCorrupt(join(stateDir, 'numbers.json'), errorText(error));
     return createPolicyCompiler({ above });
-  }
-}
-
-function ensureBpffs(path: string): void {
-  mkdirSync(path, { recursive: true });
-  if (existsSync(join(path, 'weir'))) return;
-  try {
-    mkdirSync(join(path, 'weir'));
-  } catch {
-    mount('bpf', path, 'bpf', 0);
-    mkdirSync(join(path, 'weir'), { recursive: true });
   }
 }
