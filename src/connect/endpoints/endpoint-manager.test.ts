@@ -7,7 +7,8 @@ import { createAddressPool } from '../ipam/address-pool.ts';
 import { CniError, type CniRequest, cniCodes } from './cni-protocol.ts';
 import { containerKey, createEndpointManager, type EndpointManagerOptions } from './endpoint-manager.ts';
 import type { EndpointStore } from './endpoint-store.ts';
-import { type PodInterfaces, podMac } from './pod-interface.ts';
+import { podMac } from './link-addresses.ts';
+import type { PodInterfaces } from './pod-interface.ts';
 
 /** Devices in memory. `fail` makes the next creation fail after the device was there. */
 function fakeInterfaces() {

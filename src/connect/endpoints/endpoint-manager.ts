@@ -6,7 +6,8 @@ import type { ReadTable, Table } from '../../core/table.ts';
 import type { AddressPool } from '../ipam/address-pool.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, formatResult } from './cni-protocol.ts';
 import type { EndpointStore } from './endpoint-store.ts';
-import { nodeMac, type PodInterfaces, podMac } from './pod-interface.ts';
+import { nodeMac, podMac } from './link-addresses.ts';
+import type { PodInterfaces } from './pod-interface.ts';
 
 /** What the manager needs around it. */
 export interface EndpointManagerOptions {
@@ -365,6 +366,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       if (nextId > lastEndpointId) nextId = 1;
       endpoints.upsert(kept);
       endpoints.markInitialized();
+      refresh(kept); // Pods and identities may be known already.
       return { restored: kept.length, gone, setAside };
     },
   };

@@ -10,7 +10,8 @@ import { type Netlink, openNetlink } from '../../kernel/netlink.ts';
 import { openNetns, withNetns } from '../../kernel/netns.ts';
 import { listRoutes, replaceRoute } from '../../kernel/routes.ts';
 import { writeSysctl } from '../../kernel/sysctl.ts';
-import { CniError, cniCodes, gateways } from './cni-protocol.ts';
+import { CniError, cniCodes } from './cni-protocol.ts';
+import { gateways, nodeMac, podMac } from './link-addresses.ts';
 
 /** What a pod's interface is to be. */
 export interface PodInterfaceSpec {
@@ -43,21 +44,6 @@ export interface PodInterfaces {
   /** Whether the near end is there, and is what was made: the kernel may have given its number to another device. */
   exists(ifindex: number, hostName: string): boolean;
   close(): void;
-}
-
-/** The datapath tells a pod's frames from forged ones by the MAC, which follows from the near end's ifindex. */
-export function podMac(ifindex: number): string {
-  return macOf(0x0a, ifindex);
-}
-
-/** The MAC of the near end, which is the gateway's as the pod sees it. */
-export function nodeMac(ifindex: number): string {
-  return macOf(0x0e, ifindex);
-}
-
-function macOf(first: number, ifindex: number): string {
-  const bytes = [first, 0x57, ifindex >>> 24, (ifindex >>> 16) & 255, (ifindex >>> 8) & 255, ifindex & 255];
-  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 /** Above the numbers that the kernel gives out by itself, so that ours are known before the device is made. */

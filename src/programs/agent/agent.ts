@@ -1,27 +1,24 @@
 // The agent of one node: wires sources, derivations, the datapath, the CNI socket and the local API together.
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
-import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
+import { CniError, type CniRequest, type CniResult, cniCodes } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
 import { createEndpointStore } from '../../connect/endpoints/endpoint-store.ts';
+import { gateways } from '../../connect/endpoints/link-addresses.ts';
 import { createPodInterfaces } from '../../connect/endpoints/pod-interface.ts';
 import { type RouteRow, routesFor } from '../../connect/routing/derive-routes.ts';
-import { ensureNodeDevices } from '../../connect/routing/node-devices.ts';
 import { createRouteTarget } from '../../connect/routing/route-target.ts';
 import { createXdpBalancer } from '../../connect/services/xdp-balancer.ts';
 import { createSliceDerivation, type SliceRow } from '../../connect/slices/own-slices.ts';
 import { createSliceTarget } from '../../connect/slices/slice-target.ts';
-import { errorText, WeirError } from '../../core/errors.ts';
+import { errorText } from '../../core/errors.ts';
 import { reservedIdentities } from '../../core/identity.ts';
 import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
-import { lockFolder } from '../../kernel/folder-lock.ts';
-import { openNetlink } from '../../kernel/netlink.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
@@ -32,16 +29,16 @@ import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
 import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
-import { ensureBpffs, loadOrExplain } from './load-or-explain.ts';
 import { createNodeNetwork } from './node-network.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
+import { followServices } from './service-sources.ts';
 import { type AgentServices, startServices } from './services.ts';
-import { type AgentSettings, ticks } from './settings.ts';
+import type { AgentSettings } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
+import type { TakenNode } from './take-node.ts';
 import { createTidying } from './tidying.ts';
-import { deviceMtu } from './traffic-devices.ts';
 
 /** A running agent, as its API and its tests see it. */
 export interface Agent {
@@ -65,8 +62,6 @@ export interface Agent {
   stop(): Promise<void>;
 }
 
-/** An agent that is being ended may need a moment. */
-const lockWaitMs = 5_000;
 const sweepIntervalMs = 10_000;
 const retryIntervalMs = 1_000;
 const pendingIntervalMs = 5_000;
@@ -77,38 +72,8 @@ const syncWaitMs = 10_000;
 const publishWaitMs = 500;
 
 /** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
-export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
-  const startedAtMs = Date.now();
-  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'the agent loads programs into the kernel');
-  for (const folder of [settings.stateDir, settings.runDir]) mkdirSync(folder, { recursive: true, mode: 0o755 });
-  ensureBpffs(settings.bpffs);
-  const lock = await lockFolder(join(settings.bpffs, 'weir'), lockWaitMs);
-  if (lock === undefined) throw new WeirError('AGENT_RUNNING', `it holds ${join(settings.bpffs, 'weir')}`);
-
-  const netlink = openNetlink();
-  const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
-  const devices = ensureNodeDevices(netlink, mtu);
-  const objects = {
-    objects: settings.objects,
-    pinDir: join(settings.bpffs, 'weir'),
-    constants: {
-      net_ifindex: devices.netIfindex,
-      host_ifindex: devices.hostIfindex,
-      report_interval_ticks: ticks(settings.reportIntervalMs),
-      drop_reports_per_second: settings.dropReportsPerSecond,
-    },
-    maxEntries: settings.mapEntries,
-  };
-  const datapath = await loadOrExplain({
-    netlink,
-    ...objects,
-    onError: (message, error) => log.warn(message, { error: errorText(error) }),
-  });
-  for (const { map, why } of datapath.replaced)
-    log.warn('a map of an earlier version was replaced by an empty one', { map, why });
-  datapath.attachNode(devices.netIfindex);
-  const xdp = createXdpBalancer({ netlink, ...objects, choice: settings.xdp });
-
+export async function startAgent(settings: AgentSettings, node: TakenNode, log: Log): Promise<Agent> {
+  const { startedAtMs, netlink, mtu, devices } = node;
   const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
     name: 'endpoints',
     key: (row) => row.id,
@@ -159,8 +124,16 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
         addresses: [ipv4, ipv6],
       }),
   });
+  const serviceSources = followServices(client, settings.nodeName, onState);
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];
+
+  // The API server has been asked: its answers come while the kernel verifies.
+  const { datapath, hooks } = await node.loading;
+  for (const { map, why } of datapath.replaced)
+    log.warn('a map of an earlier version was replaced by an empty one', { map, why });
+  datapath.attachNode(devices.netIfindex);
+  const xdp = createXdpBalancer({ ...node.options, choice: settings.xdp });
 
   const onCorrupt = (file: string, reason: string) => log.error('STATE_FILE_INVALID: set aside', { file, reason });
   const numbers = createStateFile(
@@ -275,13 +248,13 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     client,
     settings,
     log,
-    pinDir: join(settings.bpffs, 'weir'),
+    hooks,
+    sources: serviceSources,
     pods: sources.pods,
     endpoints,
     nodes: sources.nodes,
     addresses,
     hostAddresses,
-    onState,
   });
   reconcilers.push(services.reconciler);
   const announcing =
@@ -452,7 +425,7 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       xdp.close();
       datapath.close();
       netlink.close();
-      lock.close();
+      node.lock.close();
     },
   };
 }
