@@ -18,7 +18,7 @@ export async function withLab<T>(
   options: { readonly nodes: number; readonly operatorOptions?: readonly string[] },
   work: (lab: BenchLab) => Promise<T>,
 ): Promise<T> {
-  const name = 'bench';
+  const name = process.env.WEIR_BENCH_LAB ?? 'bench';
   await downLab(name);
   const { operatorOptions = [] } = options;
   await upLab({ name, nodes: 0, kubeletless: options.nodes, operatorOptions });

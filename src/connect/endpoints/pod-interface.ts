@@ -21,6 +21,8 @@ export interface PodInterfaceSpec {
   readonly mtu: number;
   readonly ipv4?: string;
   readonly ipv6?: string;
+  /** Kept with the near end. */
+  readonly note?: string;
 }
 
 /** What was made. */
@@ -31,23 +33,34 @@ export interface PodInterface {
   readonly mac: string;
 }
 
+/** The near end of a pod's veth pair as it is found. */
+export interface PodDevice {
+  readonly ifindex: number;
+  readonly hostName: string;
+  readonly note: string;
+}
+
 /** Makes, checks and removes the interfaces of pods. */
 export interface PodInterfaces {
   /** `attach` is called with the near end's ifindex while the device is still down. */
   create(spec: PodInterfaceSpec, attach: (ifindex: number) => void): Promise<PodInterface>;
   /** What is wrong with an interface, or undefined. */
-  check(spec: Omit<PodInterfaceSpec, 'hostName'> & { ifindex: number; mac: string }): string | undefined;
+  check(spec: Omit<PodInterfaceSpec, 'hostName' | 'note'> & { ifindex: number; mac: string }): string | undefined;
   /** Resolves when the device is gone. */
   remove(ifindex: number): Promise<void>;
   /** Removes devices of pods that nobody knows: left by an agent that died half-way. Answers with their names. */
   prune(known: ReadonlySet<number>, onError: (error: unknown) => void): string[];
-  /** Whether the near end is there, and is what was made: the kernel may have given its number to another device. */
-  exists(ifindex: number, hostName: string): boolean;
+  /** The near ends that are there and are what was made: the kernel may have given a number to another device. */
+  devices(): PodDevice[];
+  /** Changes the note of a near end. */
+  setNote(ifindex: number, note: string): void;
   close(): void;
 }
 
 /** Above the numbers that the kernel gives out by itself, so that ours are known before the device is made. */
 const firstIfindex = 100_000;
+
+const deviceName = /^weir\d+$/;
 
 /** Works in the network namespace of this process. */
 export function createPodInterfaces(): PodInterfaces {
@@ -103,7 +116,7 @@ export function createPodInterfaces(): PodInterfaces {
         try {
           configurePodSide(inPod, spec);
           attach(ifindex);
-          setLink(netlink, ifindex, { up: true });
+          setLink(netlink, ifindex, { up: true, alias: spec.note });
           await untilItSends(inPod, spec.ifname);
         } catch (error) {
           deleteLink(netlink, ifindex);
@@ -146,14 +159,15 @@ export function createPodInterfaces(): PodInterfaces {
     },
     remove: (ifindex) => remover.remove(ifindex),
     prune(known, onError) {
-      const stray = listLinks(netlink).filter((link) => /^weir\d+$/.test(link.name) && !known.has(link.ifindex));
+      const stray = listLinks(netlink).filter((link) => deviceName.test(link.name) && !known.has(link.ifindex));
       for (const link of stray) remover.remove(link.ifindex).catch(onError);
       return stray.map((link) => link.name);
     },
-    exists(ifindex, hostName) {
-      const link = getLink(netlink, ifindex);
-      return link?.name === hostName && link.mac === nodeMac(ifindex);
-    },
+    devices: () =>
+      listLinks(netlink).flatMap(({ ifindex, name, mac, alias }) =>
+        deviceName.test(name) && mac === nodeMac(ifindex) ? { ifindex, hostName: name, note: alias } : [],
+      ),
+    setNote: (ifindex, note) => setLink(netlink, ifindex, { alias: note }),
     close() {
       remover.close();
       netlink.close();

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import { createDatapathWriter } from '../../connect/datapath/datapath-writer.ts';
+import { kernelEndpoint } from '../../connect/datapath/kernel-endpoint.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes } from '../../connect/endpoints/cni-protocol.ts';
@@ -185,6 +186,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     pools: pools.pools,
     attach: datapath.attachNewPod,
     detach: (ifindex) => datapath.detachPod(ifindex),
+    kernelEndpoint: (ifindex) => kernelEndpoint(datapath.maps.endpoints, ifindex),
     settle: () => {
       sliceDerivation.run();
       sync.settle();
@@ -201,6 +203,13 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
 
   const restored = manager.restore();
   for (const { file, reason } of restored.setAside) onCorrupt(file, reason);
+  for (const { namespace, pod } of restored.rebuilt)
+    log.warn('the file of a pod was lost: it was made again from its device', { pod: `${namespace}/${pod}` });
+  for (const { device, why } of restored.unknown)
+    log.error('the file of a pod was lost and cannot be made again: the pod has no network until it is made anew', {
+      device,
+      why,
+    });
   for (const row of restored.gone)
     log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
   // Every pod that is there gets the current program before anything else happens.
