@@ -170,20 +170,13 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   });
 
   const interfaces = createPodInterfaces();
-  const pools = createNodePools({
-    thisNode: settings.nodeName,
-    nodes: sources.nodes,
-    endpoints,
-    file: createStateFile(join(settings.stateDir, 'resting-addresses.json'), checkLeases, onCorrupt),
-    log,
-  });
   const manager = createEndpointManager({
     endpoints,
     pods: sources.pods,
     identities: sources.identities,
     interfaces,
     store: createEndpointStore(join(settings.stateDir, 'endpoints')),
-    pools: pools.pools,
+    pools: () => pools.pools(),
     attach: datapath.attachNewPod,
     detach: (ifindex) => datapath.detachPod(ifindex),
     kernelEndpoint: (ifindex) => kernelEndpoint(datapath.maps.endpoints, ifindex),
@@ -212,6 +205,14 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     });
   for (const row of restored.gone)
     log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
+  // Only now: the node's block may be known already, and pods that are there have their addresses of it.
+  const pools = createNodePools({
+    thisNode: settings.nodeName,
+    nodes: sources.nodes,
+    endpoints,
+    file: createStateFile(join(settings.stateDir, 'resting-addresses.json'), checkLeases, onCorrupt),
+    log,
+  });
   // Every pod that is there gets the current program before anything else happens.
   for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
   datapath.attachments.prune();
