@@ -58,8 +58,10 @@ static __always_inline int read_inner(struct __sk_buff *skb, const struct packet
 }
 
 /* An ICMP error goes to the sender of the packet it speaks of, if that packet's connection is known and allowed. */
-__noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+__noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook)
 {
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct drop_context c = {};
 	struct packet *inner;
 	struct judgement *j;

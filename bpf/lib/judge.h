@@ -287,7 +287,7 @@ __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, 
 			ct_report(p, old, how & 1, EVENT_END, how >> 8);
 			count(COUNTER_CT_ENDED);
 		}
-		if (ct_insert(p, e)) {
+		if (ct_insert(p)) {
 			count(COUNTER_CT_FAILED);
 			return drop_judged(skb, p, j, d, DROP_CT_MAP_INSERTION_FAILED);
 		}
@@ -334,7 +334,7 @@ static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, 
 	/* Who lies about its address is dropped further on, and must not leave a flow or an affinity in another's name. */
 	if (hook == HOOK_POD ? j->from.ifindex != skb->ifindex : j->from.ifindex || (j->from.flags & IPCACHE_THIS_NODE))
 		return GO_ON;
-	r = translate(skb, p, hook, s);
+	r = translate(skb, p, hook);
 	if (r == FOR_BALANCER)
 		return TC_ACT_UNSPEC;
 	if (r >= 0)
@@ -357,7 +357,7 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 	if (!s || !p)
 		return TC_ACT_SHOT;
 	if (p->icmp_error)
-		return icmp_error(skb, p, hook, s);
+		return icmp_error(skb, p, hook);
 	s->meant.service = 0;
 	s->meant.hairpin = 0;
 	if (!e) {
