@@ -70,6 +70,12 @@ static __always_inline struct ct_entry *ct_lookup(const struct packet *p, int *h
 	}
 }
 
+/* The same with a stack of its own: the slow path has none left for keys. */
+static __noinline struct ct_entry *ct_find(const struct packet *p, int *hi)
+{
+	return ct_lookup(p, hi);
+}
+
 /* Inserts the entry in the making. It is found anew: verifiers before 6.2 take no argument of a global function for the
  * value of a map. */
 __noinline int ct_insert(const struct packet *p)

@@ -364,16 +364,14 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		look_at_ends(&s->judgement, p);
 		if (hook == HOOK_DEVICE && s->judgement.to.ifindex &&
 		    p->protocol == (p->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP)) {
-			struct drop_context c = {};
-
 			r = unpack(skb, p, s);
-			return r < 0 ? drop(skb, p, &c, -r) : r;
+			return r < 0 ? drop(skb, p, NULL, -r) : r;
 		}
 		r = consult_services(skb, p, hook, s);
 		if (r != GO_ON && r != GO_TO_BACKEND)
 			return r;
 		if (r == GO_TO_BACKEND) {
-			e = ct_lookup(p, &hi);
+			e = ct_find(p, &hi);
 			if (e)
 				dh = hook << 1 | ((hi ^ e->flags) & CT_ORIGINATOR_HI);
 			else
@@ -390,11 +388,9 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		look_at_ends(&s->judgement, p);
 		/* What begins anew behind an old entry may name its frontend as well. */
 		if (hook == HOOK_DEVICE && !s->meant.service && s->judgement.to.ifindex && p->l4_off != (p->ipv6 ? 54 : 34)) {
-			struct drop_context c = {};
-
 			r = read_direct(skb, p, &s->meant);
 			if (r)
-				return drop(skb, p, &c, r);
+				return drop(skb, p, NULL, r);
 		}
 	}
 	return new_connection(skb, p, dh | cause << 8, s, e);
