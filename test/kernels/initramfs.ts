@@ -1,6 +1,15 @@
 // An archive that the kernel unpacks as its first file system ("newc" cpio; kernel:
 // Documentation/driver-api/early-userspace/buffer-format.rst), made of files of this machine.
-import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /** Writes an archive, file by file. */

