@@ -54,8 +54,12 @@ async function mapBytes(lab: BenchLab): Promise<number> {
   }, 0);
 }
 
+/** A start is done with everything, tidying too, so long after it is healthy. */
+const settleMs = 6_000;
+
 async function idleCores(lab: BenchLab): Promise<number> {
   const pid = await agentPid(lab);
+  await new Promise((resolve) => setTimeout(resolve, settleMs));
   const seconds = Number(options['idle-seconds']);
   const before = cpuSeconds(pid);
   const from = performance.now();
