@@ -73,8 +73,8 @@ const underWay = new Set<Promise<unknown>>();
 
 /**
  * Loads objects that share pinned maps, side by side on threads of the pool, and answers with them in the same order. One
- * that has to make maps is waited for by those after it, which adopt them. Each rejects as loadObject() throws; after one
- * that failed, those whose turn had not come reject with it.
+ * that has to make maps is waited for by those after it, which adopt them. Each rejects as loadObject() throws; those that
+ * waited for one that failed reject with it.
  */
 export function loadObjects(all: readonly LoadOptions[]): Promise<LoadedObject>[] {
   let turn: Promise<unknown> = Promise.resolve();
