@@ -2,7 +2,7 @@
 // way back, each in every mode and family, in tc and in XDP.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { getLink } from '../../src/kernel/links.ts';
 import { setNeighbour } from '../../src/kernel/neighbours.ts';
