@@ -198,6 +198,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     kernelEndpoint: (ifindex) => kernelEndpoint(datapath.maps.endpoints, ifindex),
     settle: () => {
       sliceDerivation.run();
+      policies.flush();
       sync.settle();
     },
     published: async () => {

@@ -2,9 +2,8 @@
 // therefore asks which policies there are that may select the pod, and waits until this node has compiled them.
 import { type PolicyKind, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
-import type { KubeClient } from '../../kube/client.ts';
-import { hasStatus } from '../../kube/client.ts';
-import type { KubeObject, Resource } from '../../kube/resource.ts';
+import { hasStatus, type KubeClient, type KubeList } from '../../kube/client.ts';
+import { type KubeObject, type Resource, resourcePath } from '../../kube/resource.ts';
 
 const askAgainMs = 300;
 
@@ -64,7 +63,11 @@ export function createPolicyFence(options: {
         .filter((resource) => resource.namespaced === (namespace !== ''))
         .map(async (resource) => {
           try {
-            const { items } = await client.list<KubeObject>(resource, namespace === '' ? {} : { namespace });
+            const { items } = await client.request<KubeList<KubeObject>>(
+              'GET',
+              resourcePath(resource, namespace === '' ? undefined : namespace),
+              { metadataOnly: 'list' },
+            );
             return items.map(({ metadata }) => ({
               key: policyKey(resource.kind as PolicyKind, metadata.namespace ?? '', metadata.name),
               uid: metadata.uid ?? '',
