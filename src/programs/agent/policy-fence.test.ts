@@ -30,7 +30,7 @@ function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
       const items = server.answers.map(({ name, resourceVersion }) => ({
         metadata: { namespace: 'shop', name, uid: `uid-${name}`, resourceVersion },
       }));
-      return { items, metadata: { resourceVersion: '1' } };
+      return { items: items.length === 0 ? null : items, metadata: { resourceVersion: '1' } };
     },
   } as unknown as KubeClient;
   const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], objects });
