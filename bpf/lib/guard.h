@@ -177,7 +177,7 @@ static __noinline int guard_new(struct __sk_buff *skb, struct packet *p, struct 
 		count(COUNTER_CT_ENDED);
 	}
 	/* Without room the stack still has the packet: its verdict does not hang on the table. */
-	if (ct_insert(p, e)) {
+	if (ct_insert(p)) {
 		count(COUNTER_CT_FAILED);
 		return TC_ACT_UNSPEC;
 	}
@@ -194,7 +194,7 @@ static __always_inline int guard_error_is_related(struct __sk_buff *skb, const s
 
 	if (read_inner(skb, p, inner) || !addr_equal(inner->src, p->dst))
 		return 0;
-	e = ct_lookup(inner, &hi);
+	e = ct_find(inner, &hi);
 	return e && e->out_kind[0] == OUT_STACK && !e->verdict && !ct_expired(e) && ct_epochs_hold(e);
 }
 
@@ -247,7 +247,6 @@ __noinline int guard_slow(struct __sk_buff *skb, struct packet *p, struct ct_ent
  * anything of them. */
 static __noinline int guard_unreadable(struct __sk_buff *skb, struct packet *p, int way, int reason)
 {
-	struct drop_context c = {};
 	struct ipcache_entry *own;
 
 	if (!p || host_firewall != HOST_FIREWALL_ENFORCE || reason == DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND || way == GUARD_OUT)
@@ -255,8 +254,7 @@ static __noinline int guard_unreadable(struct __sk_buff *skb, struct packet *p, 
 	own = bpf_map_lookup_elem(&ipcache, p->dst);
 	if (!own || !(own->flags & IPCACHE_THIS_NODE))
 		return TC_ACT_UNSPEC;
-	c.identity[1] = own->identity;
-	return drop(skb, p, &c, reason);
+	return drop(skb, p, NULL, reason);
 }
 
 /* One packet of a device. What goes out has passed the stack, or was only forwarded. */

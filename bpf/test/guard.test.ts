@@ -1,7 +1,7 @@
 // The host firewall on single packets: the node's own traffic with other machines on its devices, and with its pods.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import type { PolicyRow } from '../../src/core/rows.ts';
 import { EventFlags, EventType, HostFirewall } from '../../src/kernel/datapath.gen.ts';
 import { essentialPolicy } from '../../src/secure/policy/essential-traffic.ts';
