@@ -3,12 +3,20 @@ import { globSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { loadObject } from '../../src/kernel/bpf-object.ts';
+import { HostFirewall } from '../../src/kernel/datapath.gen.ts';
 
 const folder = fileURLToPath(new URL('../../build/bpf', import.meta.url));
-for (const path of globSync(`${folder}/*.bpf.o`).sort()) {
+const { HOST_FIREWALL_OFF, HOST_FIREWALL_ENFORCE } = HostFirewall;
+/** The host firewall is code of these; on, they are other programs. */
+const withFirewall = ['pod', 'host'].map((name) => `${folder}/${name}.bpf.o`);
+const loads = [
+  ...globSync(`${folder}/*.bpf.o`).map((path) => ({ path, host_firewall: HOST_FIREWALL_OFF })),
+  ...withFirewall.map((path) => ({ path, host_firewall: HOST_FIREWALL_ENFORCE })),
+];
+for (const { path, host_firewall } of loads.sort((a, b) => (a.path < b.path ? -1 : 1))) {
   const started = performance.now();
   try {
-    using object = loadObject({ path });
+    using object = loadObject({ path, ...(host_firewall !== HOST_FIREWALL_OFF && { constants: { host_firewall } }) });
     const verified = [...object.programs].map(([name, { verifiedInsns }]) => `${name} ${verifiedInsns}`);
     console.log(`${basename(path)}: ${verified.join(', ')} (${Math.round(performance.now() - started)} ms)`);
   } catch (error) {
