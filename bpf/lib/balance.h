@@ -94,12 +94,14 @@ static __always_inline __be16 nat_port(__u32 hash, __u32 i)
 
 /* A port of ours for a connection to a backend: its own where the table of flows forgot it, else one that no other has.
  * s->reply_key is complete but for the port, s->reply is what is to be found there. Answers how many ports were passed
- * over, or minus the reason to drop. Not static, so that it is verified once and not anew for every way that leads here. */
-__noinline int take_nat_port(const struct packet *p, struct scratch *s, __u32 hash)
+ * over, or minus the reason to drop. Not static, so that it is verified once and not anew for every way that leads here; s is
+ * found anew because verifiers before 6.2 take no argument of a global function for a key. */
+__noinline int take_nat_port(const struct packet *p, __u32 hash)
 {
+	__u32 i, seen, now, zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct service_flow_key *k;
 	struct service_reply *r;
-	__u32 i, seen, now;
 
 	if (!p || !s)
 		return -DROP_NO_MAPPING_FOR_NAT_MASQUERADE;
@@ -239,7 +241,7 @@ static __always_inline int balance_begin(const struct packet *p, const struct fo
 		/* Of what begins, the first one is mostly free. SCTP keeps its port, and the rest has one already. */
 		if (!(is_tcp_opening(p) || p->protocol == IPPROTO_UDP) ||
 		    bpf_map_update_elem(&service_replies, &s->reply_key, &s->reply, BPF_NOEXIST)) {
-			tries = take_nat_port(p, s, found->hash);
+			tries = take_nat_port(p, found->hash);
 			if (tries < 0)
 				return -tries;
 		}
