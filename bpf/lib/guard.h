@@ -140,6 +140,7 @@ static __noinline int guard_message(struct __sk_buff *skb, struct packet *p, str
 }
 
 #define GUARD_MASQUERADED 2
+#define GUARD_OUTWARD 4 /* whom the packet is from hears of it from the stack: an answer would leave the node */
 
 /* The start of a connection, or a segment from the middle of one: see new_connection(). */
 static __noinline int guard_new(struct __sk_buff *skb, struct packet *p, struct scratch *s, struct ct_entry *old, int how)
@@ -166,7 +167,7 @@ static __noinline int guard_new(struct __sk_buff *skb, struct packet *p, struct 
 		}
 	}
 	if (reason)
-		return deny(skb, p, s, reason);
+		return how & GUARD_OUTWARD ? guard_drop(skb, p, j, 0, reason) : deny(skb, p, s, reason);
 	guard_begin(skb, p, e, j, d, (midstream ? CT_MIDSTREAM : 0) | (how & GUARD_MASQUERADED ? CT_MASQUERADED : 0));
 	if (midstream && (p->tcp_flags & TCP_RST))
 		return TC_ACT_UNSPEC;
@@ -240,7 +241,7 @@ __noinline int guard_slow(struct __sk_buff *skb, struct packet *p, struct ct_ent
 		return TC_ACT_UNSPEC;
 	if (is_icmp(p->protocol) && !icmp_is_echo(p->ipv6, p->icmp_type))
 		return masqueraded ? TC_ACT_UNSPEC : guard_message(skb, p, s);
-	return guard_new(skb, p, s, e, d | (masqueraded ? GUARD_MASQUERADED : 0) | cause << 8);
+	return guard_new(skb, p, s, e, d | (masqueraded ? GUARD_MASQUERADED : 0) | (way == GUARD_OUT ? GUARD_OUTWARD : 0) | cause << 8);
 }
 
 /* Headers that cannot be read cannot be judged. Later fragments go on: without the first one, which is judged, nobody gets

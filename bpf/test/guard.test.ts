@@ -17,6 +17,8 @@ import {
   tcpPacket,
   udpPacket,
 } from '../../test/bed/packet.ts';
+import { readPacket } from '../../test/bed/read-packet.ts';
+import { type BedServices, createBedServices } from '../../test/bed/services.ts';
 import { connections, fromNode, fromPod, fromWire, ontoWire } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -239,6 +241,69 @@ describe('host firewall, enforcing', { skip }, () => {
       if (six) tiny[19] = 8;
       else tiny[17] = 28;
       assert.equal(fromWire(bed, 0, tiny).outcome, 'dropped');
+    });
+  }
+});
+
+describe('host firewall, with services', { skip }, () => {
+  let bed: Bed;
+  let services: BedServices;
+  before(async () => {
+    bed = await createBed({
+      pods: [{ name: 'a', node: 0 }],
+      constants: { drop_reports_per_second, host_firewall: HostFirewall.HOST_FIREWALL_ENFORCE },
+    });
+    services = createBedServices(bed, { refuseDenied: true });
+  });
+  after(() => {
+    services?.close();
+    bed?.close();
+  });
+
+  for (const six of [false, true]) {
+    const key = six ? 'ipv6' : 'ipv4';
+    test(`a backend on the node's own network is judged as the client's (IPv${six ? 6 : 4})`, () => {
+      const { ipv4, ipv6 } = bed.nodes[0]!;
+      const front = { ipv4: '192.0.2.50', ipv6: '2001:db8:50::1', port: 80, targetPort: 8080 };
+      services.add({ ...front, backends: [{ ipv4, ipv6, node: 0, ifindex: 0 }] });
+      const ask = (sourcePort: number) =>
+        fromWire(bed, 0, tcpPacket({ from: world, to: front, six, sourcePort, destinationPort: 80, flags: ['SYN'] }));
+      bed.setPolicies([sshOnly]);
+      const denied = ask(1000);
+      assert.equal(denied.reason, 'POLICY_DENIED');
+      assert.equal(denied.events[0]!.direction, 1);
+      const allow = { ingress: [{ fromEntities: ['world'], toPorts: tcpPort(8080) }] };
+      bed.setPolicies([sshOnly, nodePolicy('backend', allow)]);
+      const sent = ask(1001);
+      assert.equal(sent.outcome, 'sent on');
+      assert.equal(readPacket(sent.data).destination, bed.nodes[0]![key]);
+    });
+
+    test(`what is for backends elsewhere is not the node's own (IPv${six ? 6 : 4})`, () => {
+      const { ipv4, ipv6 } = bed.nodes[0]!;
+      const front = { ipv4, ipv6, port: 31_000, targetPort: 8080 };
+      services.add({ ...front, kind: 'NodePort', backends: [{ ...bed.nodes[1]!, node: 1, ifindex: 0 }] });
+      bed.setPolicies([nothing]);
+      const packet = tcpPacket({
+        from: world,
+        to: front,
+        six,
+        sourcePort: 1002,
+        destinationPort: 31_000,
+        flags: ['SYN'],
+      });
+      assert.equal(fromWire(bed, 0, packet).outcome, 'sent on');
+    });
+
+    test(`who is denied is answered where the operator wants it, and nobody outside is (IPv${six ? 6 : 4})`, () => {
+      bed.setPolicies([nothing]);
+      const node = bed.nodes[0]!;
+      const ends = { six, sourcePort: 1003, destinationPort: 81, flags: ['SYN'] as TcpFlag[] };
+      const answered = fromWire(bed, 0, tcpPacket({ from: world, to: node, ...ends }));
+      assert.deepEqual([answered.outcome, answered.reason], ['sent on', 'POLICY_DENIED']);
+      assert.deepEqual(readPacket(answered.data).destination, world[key]);
+      const left = ontoWire(bed, 0, tcpPacket({ from: node, to: world, ...ends }));
+      assert.deepEqual([left.outcome, left.reason], ['dropped', 'POLICY_DENIED']);
     });
   }
 });

@@ -17,7 +17,8 @@ export interface BedFrontend {
   readonly ipv6: string;
   readonly port: number;
   readonly targetPort: number;
-  readonly backends: readonly BedPod[];
+  /** One without a device is on its node's own network. */
+  readonly backends: readonly Pick<BedPod, 'ipv4' | 'ipv6' | 'node' | 'ifindex'>[];
   readonly protocol?: FrontendRow['protocol'];
   readonly kind?: FrontendRow['kind'];
   readonly directReturn?: boolean;
@@ -142,7 +143,11 @@ function rowsOf(frontend: BedFrontend, node: number): FrontendRow[] {
           (pod): FrontendBackend => ({
             address: pod[family],
             port: frontend.targetPort,
-            role: { state: 'serving', where: pod.node === node ? 'pod' : 'remote', weight: 1 },
+            role: {
+              state: 'serving',
+              where: pod.node !== node ? 'remote' : pod.ifindex === 0 ? 'node' : 'pod',
+              weight: 1,
+            },
           }),
         ),
       };
