@@ -168,13 +168,11 @@ static __always_inline int forward(struct __sk_buff *skb, const struct ct_entry 
 		}
 		return bpf_redirect_neigh(ifindex, &n, sizeof(n), 0);
 	}
-	case OUT_STACK:
-		return TC_ACT_OK;
 	case OUT_THIS_NODE:
 		if (write_pod_macs(skb, net_ifindex) < 0)
 			return -DROP_INVALID_PACKET_DROPPED;
 		return bpf_redirect(host_ifindex, BPF_F_INGRESS);
-	default:
-		return -DROP_FIB_LOOKUP_FAILED;
+	default: /* the stack has no case of its own: with four, pods' packets were some nanoseconds slower */
+		return e->out_kind[d] == OUT_STACK ? TC_ACT_OK : -DROP_FIB_LOOKUP_FAILED;
 	}
 }
