@@ -12,6 +12,7 @@ import {
   upgradeToTcx,
 } from '../../kernel/device-attachment.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
+import { listFilters } from '../../kernel/tc-filter.ts';
 import { createAttachmentUpgrades } from './attachment-upgrades.ts';
 
 /** Attachments of one node, by name. */
@@ -61,6 +62,10 @@ export function createAttachments(
       attachToDevice(netlink, { ifindex, direction: 'egress', pinPath: pinPath(name), programFd, name: 'weir' });
     },
     detachOut(name, ifindex) {
+      // Asked for on every device where nothing may ever have hung: a filter of somebody else's in its place stays.
+      const isThere =
+        existsSync(pinPath(name)) || listFilters(netlink, ifindex, 'egress').some((filter) => filter.name === 'weir');
+      if (!isThere) return;
       detachFromDevice(netlink, { ifindex, direction: 'egress', pinPath: pinPath(name) });
     },
     list: () => [

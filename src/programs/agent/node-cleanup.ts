@@ -85,12 +85,14 @@ function filters(netlink: Netlink): Leftover[] {
   return listLinks(netlink)
     .filter((link) => !isOurs(link.name))
     .flatMap(({ ifindex, name }) =>
-      listFilters(netlink, ifindex, 'ingress')
-        .filter((filter) => filter.name === 'weir')
-        .map(({ priority }) => ({
-          text: `filter on ${name}`,
-          remove: () => void detachClsact(netlink, { ifindex, direction: 'ingress', priority }),
-        })),
+      (['ingress', 'egress'] as const).flatMap((direction) =>
+        listFilters(netlink, ifindex, direction)
+          .filter((filter) => filter.name === 'weir')
+          .map(({ priority }) => ({
+            text: `filter on ${name}`,
+            remove: () => void detachClsact(netlink, { ifindex, direction, priority }),
+          })),
+      ),
     );
 }
 

@@ -50,6 +50,10 @@ export function createNodeNetwork(options: {
         log.error('could not attach to a device', { device: name, error: errorText(error) });
       }
     }
+    // Also of devices that traffic no longer leaves by: what hangs there would go on as it was.
+    if (!hostFirewall)
+      for (const { name, ifindex } of datapath.attachments.list())
+        if (name.startsWith('guard-')) datapath.detachGuard(name.slice('guard-'.length), ifindex);
     for (const { device, error } of xdp.follow(devices))
       log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
   }
