@@ -140,7 +140,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
       else badPolicies.delete(policy);
     },
   });
-  const policyFence = createPolicyFence({ client, resources: policyKinds, objects: policies.objects });
+  const policyFence = createPolicyFence({ client, resources: policyKinds, seen: policies.seen });
   const serviceSources = followServices(client, settings.nodeName, onState);
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];
@@ -198,6 +198,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     kernelEndpoint: (ifindex) => kernelEndpoint(datapath.maps.endpoints, ifindex),
     settle: () => {
       sliceDerivation.run();
+      policies.flush();
       sync.settle();
     },
     published: async () => {
