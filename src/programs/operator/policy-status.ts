@@ -13,6 +13,7 @@ import { type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
+import { overNamespaceLimit } from '../../secure/policy/policy-limits.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 import { type NodeProgress, policyConditions } from '../../secure/policy/policy-status.ts';
 import type { Log } from '../log.ts';
@@ -66,16 +67,15 @@ export function startPolicyStatus(
   const sets = new Map<string, number>([[digest.text, 0]]);
   const changedAt = new Map<string, number>();
   const told = new Map<string, string>();
+  const reachedBy = new Map<string, number>();
   let number = 0;
   const listed = new Set<string>();
 
   function take(resource: (typeof kinds)[number], item: PolicyObject): void {
     const { row } = parsePolicy({ ...item, kind: resource.kind }, options.ignoredLabels)!;
     if (row === undefined) return;
-    const { generation } = item.metadata;
-    const known = { ...row, ...(generation !== undefined && { generation }) };
-    objects.set(row.key, { object: item, resource, row: known });
-    if (digest.set(row.key, known)) remember(row.key);
+    objects.set(row.key, { object: item, resource, row });
+    if (digest.set(row.key, row)) remember(row.key);
   }
 
   function drop(key: string): void {
@@ -95,19 +95,35 @@ export function startPolicyStatus(
     }
   }
 
-  function progressOf(key: string): NodeProgress[] {
+  /** How far each node is, by name. A set that was never seen here is on the way between two: nodes do not go back. */
+  function positions(): { readonly report?: ReportRow; readonly node: string; readonly at: number }[] {
+    for (const node of reachedBy.keys()) if (!nodes.has(node)) reachedBy.delete(node);
     return [...nodes.rows()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
       .map(({ name }) => {
         const report = reports.get(name);
-        const reached = report === undefined ? -1 : (sets.get(report.digest) ?? -1);
-        return {
-          node: name,
-          reached: reached >= (changedAt.get(key) ?? 0),
-          ...(report !== undefined && { revision: report.revision }),
-          ...(report?.problem !== undefined && { problem: report.problem }),
-        };
+        if (report === undefined) return { node: name, at: -1 };
+        const at = Math.max(sets.get(report.digest) ?? -1, reachedBy.get(name) ?? -1);
+        reachedBy.set(name, at);
+        return { report, node: name, at };
       });
+  }
+
+  function progressOf(key: string, all: ReturnType<typeof positions>): NodeProgress[] {
+    const changed = changedAt.get(key) ?? 0;
+    return all.map(({ node, report, at }) => ({
+      node,
+      reached: at >= changed,
+      ...(report !== undefined && { revision: report.revision }),
+      ...(report?.problem !== undefined && { problem: report.problem }),
+    }));
+  }
+
+  /** Those that are understood, and refused because their namespace has too many. */
+  function refusedNow(): Map<string, string> {
+    const rows = [...objects.values()].flatMap(({ row }) => (row.namespace === '' ? [] : [row]));
+    const groups = Map.groupBy(rows, ({ kind, namespace }) => `${kind}/${namespace}`);
+    return new Map([...groups.values()].flatMap((group) => [...overNamespaceLimit(group)]));
   }
 
   function isStaged(row: PolicyObjectRow): boolean {
@@ -115,11 +131,12 @@ export function startPolicyStatus(
     return namespaces.get(row.namespace)?.staged ?? options.clusterStaged;
   }
 
-  async function write(key: string): Promise<void> {
+  async function write(key: string, all: ReturnType<typeof positions>, refused: string | undefined): Promise<void> {
     const found = objects.get(key);
     if (found === undefined) return;
-    const { object, resource, row } = found;
-    const said = policyConditions(row, isStaged(row), progressOf(key));
+    const { object, resource } = found;
+    const row = refused === undefined ? found.row : { ...found.row, error: refused };
+    const said = policyConditions(row, isStaged(row), progressOf(key, all));
     const { name, namespace } = object.metadata;
     if (resource.status) {
       const ours = new Set(said.map((each) => each.type));
@@ -147,7 +164,7 @@ export function startPolicyStatus(
         if (objects.get(key) === found) objects.set(key, { ...found, object: written });
       }
     }
-    await tell(key, found.row, object, resource);
+    await tell(key, row, object, resource);
   }
 
   /** What `kubectl describe` shows of what is wrong. */
@@ -166,7 +183,7 @@ export function startPolicyStatus(
     await client.create<KubeObject>(kubernetesResources.events, {
       apiVersion: 'v1',
       kind: 'Event',
-      metadata: { name: `${name}.${Date.now().toString(16)}`, namespace: namespace ?? 'default' },
+      metadata: { name: `${name.slice(0, 230)}.${Date.now().toString(16)}`, namespace: namespace ?? 'default' },
       involvedObject: {
         apiVersion: `${resource.group}/${resource.version}`,
         kind: resource.kind,
@@ -188,10 +205,12 @@ export function startPolicyStatus(
     async () => {
       if (listed.size < kinds.length || !reports.initialized || !nodes.initialized || !mayAct()) return;
       const keys = [...objects.keys()];
+      const all = positions();
+      const refused = refusedNow();
       for (let first = 0; first < keys.length && !signal.aborted; first += writesAtOnce) {
         await Promise.all(
           keys.slice(first, first + writesAtOnce).map((key) =>
-            write(key).catch((error: unknown) => {
+            write(key, all, refused.get(key)).catch((error: unknown) => {
               // It changed or went meanwhile: the watch brings it again.
               if (hasStatus(error, 404) || hasStatus(error, 409) || signal.aborted) return;
               log.warn('could not write the status of a policy', { policy: key, error: errorText(error) });
