@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createTable } from '../../core/table.ts';
-import { KubeApiError, type KubeClient } from '../../kube/client.ts';
+import type { KubeClient } from '../../kube/client.ts';
 import { kubernetesResources } from '../../kube/resource.ts';
 import { createPolicyFence, type SeenPolicy } from './policy-fence.ts';
 
