@@ -12,7 +12,7 @@ import type {
 import { createTable } from '../../core/table.ts';
 import { createPolicyCompiler } from './compile.ts';
 import { parsePolicy } from './parse-policy.ts';
-import { overNamespaceLimit, policyLimits } from './policy-limits.ts';
+import { namespaceLimits, overNamespaceLimit, policyLimits } from './policy-limits.ts';
 import { readPolicies } from './read-policies.ts';
 import { resolvePolicies } from './resolve-policies.ts';
 
@@ -36,7 +36,7 @@ const hostile: readonly (readonly [string, object, RegExp])[] = [
         })),
       })),
     },
-    /has 400000 prefixes of ports; 8192 are allowed for one policy: join ports into ranges/,
+    /has 400000 prefixes of ports; 2048 are allowed for one policy: join ports into ranges/,
   ],
   [
     'ranges that begin and end badly',
@@ -45,14 +45,14 @@ const hostile: readonly (readonly [string, object, RegExp])[] = [
         toPorts: [{ ports: [{ port: String(1 + i), endPort: 65_534, protocol: 'ANY' }] }],
       })),
     },
-    /prefixes of ports; 8192 are allowed/,
+    /prefixes of ports; 2048 are allowed/,
   ],
   ['many rules', { egress: many(1_001, () => ({ toEntities: ['world'] })) }, /has 1001 rules; 1000 are allowed/],
-  ['many blocks', { egress: [{ toCIDR: many(10_001, block) }] }, /has 10001 peers; 10000 are allowed/],
+  ['many blocks', { egress: [{ toCIDR: many(5_001, block) }] }, /has 5001 blocks; 5000 are allowed/],
   [
     'many exceptions',
-    { egress: [{ toCIDRSet: [{ cidr: '10.0.0.0/8', except: many(10_001, block) }] }] },
-    /has 10002 blocks; 10000 are allowed/,
+    { egress: [{ toCIDRSet: [{ cidr: '10.0.0.0/8', except: many(5_001, block) }] }] },
+    /has 5002 blocks; 5000 are allowed/,
   ],
   [
     'huge selectors',
@@ -83,8 +83,8 @@ for (const [what, spec, problem] of hostile) {
 test('parsePolicy() takes a policy that is at each limit', () => {
   const spec = {
     egress: [
-      ...many(policyLimits.rules - 1, () => ({ toEntities: ['world'] })),
-      { toCIDR: many(policyLimits.peers - 2_996, block) },
+      ...many(policyLimits.rules - 1, () => ({ toEntities: ['host'] })),
+      { toCIDR: many(policyLimits.blocks, block) },
     ],
   };
   assert.deepEqual(parsePolicy(cilium(spec))!.problems, []);
@@ -121,9 +121,9 @@ test('resolvePolicies() closes a policy that is over a limit with the group that
   objects.upsert(parsePolicy(cilium({ egress: [{ toCIDRSet: [{ cidrGroupRef: 'big' }] }] }))!.row!);
   const group = (count: number): CidrGroupRow => ({ name: 'big', labels: {}, cidrs: many(count, block), problems: [] });
   const [key] = [...objects.rows()].map((row) => row.key);
-  cidrGroups.upsert(group(10_001));
+  cidrGroups.upsert(group(5_001));
   derivation.flush();
-  assert.match(policies.get(key!)?.error ?? '', /has 10001 peers; 10000 are allowed/);
+  assert.match(policies.get(key!)?.error ?? '', /has 5001 blocks; 5000 are allowed/);
   assert.deepEqual([policies.get(key!)!.egress, policies.get(key!)!.isolates.egress], [[], true]);
   cidrGroups.upsert(group(2));
   derivation.flush();
@@ -137,7 +137,7 @@ test('resolvePolicies() lets the oldest policies of a namespace count, and other
     ...parsePolicy(cilium({ ingress: [{ fromEntities: ['world'] }] }, `p${i}`, namespace))!.row!,
     created: new Date(i * 1000).toISOString(),
   });
-  const limit = policyLimits.policiesPerNamespace;
+  const limit = namespaceLimits.policies;
   objects.upsert([at(1, 'shop'), ...many(limit, (i) => at(limit - i))]);
   derivation.flush();
   const refused = () => [...policies.rows()].flatMap((row) => (row.error === undefined ? [] : [row.name]));
@@ -146,15 +146,49 @@ test('resolvePolicies() lets the oldest policies of a namespace count, and other
   objects.upsert([at(0), at(limit + 1)]);
   derivation.flush();
   assert.deepEqual(refused().sort(), [`p${limit}`, `p${limit + 1}`]);
-  assert.match([...policies.rows()].find((row) => row.error)!.error!, /one of 2002 objects .* the oldest 2000 count/);
+  assert.match(
+    [...policies.rows()].find((row) => row.error)!.error!,
+    /have 2002 policies together; 2000 are allowed, and the oldest count/,
+  );
   assert.equal(policies.changesSince(before).changes.length, 3, 'only those that came and the one that is refused now');
   objects.delete([at(1).key, at(2).key]);
   derivation.flush();
   assert.deepEqual(refused(), []);
 });
 
+test('resolvePolicies() adds up what the policies of a namespace ask for, when one of them grows too', () => {
+  const { objects, policies, derivation } = createSources();
+  const at = (i: number, ports: number): PolicyObjectRow => ({
+    ...parsePolicy(
+      cilium(
+        {
+          ingress: many(ports / 40, (j) => ({
+            toPorts: [{ ports: many(40, (k) => ({ port: String(1 + 40 * j + k), protocol: 'TCP' })) }],
+          })),
+        },
+        `p${i}`,
+      ),
+    )!.row!,
+    created: new Date(i * 1000).toISOString(),
+  });
+  objects.upsert([...many(8, (i) => at(i, 2_000)), at(8, 360)]);
+  derivation.flush();
+  const refused = () => [...policies.rows()].flatMap((row) => (row.error === undefined ? [] : [row.name]));
+  assert.deepEqual(refused(), []);
+  objects.upsert(at(8, 400));
+  derivation.flush();
+  assert.deepEqual(refused(), ['p8']);
+  assert.match(
+    [...policies.rows()].find((row) => row.error)!.error!,
+    /have 16400 prefixes of ports together; 16384 are/,
+  );
+  objects.upsert(at(3, 1_000));
+  derivation.flush();
+  assert.deepEqual(refused(), []);
+});
+
 test('overNamespaceLimit() refuses nobody while there is room', () => {
-  assert.equal(overNamespaceLimit([{ key: 'a', kind: 'NetworkPolicy', namespace: 'a' }]).size, 0);
+  assert.equal(overNamespaceLimit([{ key: 'a', kind: 'NetworkPolicy', namespace: 'a', specs: [] }]).size, 0);
 });
 
 test('the compiler: what a neighbour asks for costs others nothing when they change', () => {
@@ -190,7 +224,7 @@ test('the compiler: what a neighbour asks for costs others nothing when they cha
       ),
     ),
   } as never);
-  const rules = many(200, (i) => ({
+  const rules = many(50, (i) => ({
     fromCIDR: [block(i * 7)],
     toPorts: [{ ports: many(40, (j) => ({ port: String(1 + ((i * 40 + j) % 65_535)), protocol: 'TCP' })) }],
   }));

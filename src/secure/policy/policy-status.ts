@@ -26,7 +26,7 @@ const namesShown = 5;
 const maxMessage = 1_024;
 
 /** The type of a node's own condition. */
-export function nodeConditionType(node: string): string {
+function nodeConditionType(node: string): string {
   return `${node}/Enforced`;
 }
 

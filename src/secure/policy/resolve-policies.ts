@@ -61,13 +61,13 @@ export function resolvePolicies(
   const refused = new Map<string, ReadonlyMap<string, string>>();
   const groupOf = new Map<string, string>();
 
-  /** Takes an object's coming or going; false when its group is as it was. */
+  /** Takes an object as it is now; gives the group in which it counts. */
   function regroup(key: string): string | undefined {
     const object = objects.get(key);
     const before = groupOf.get(key);
     const now = object === undefined || object.namespace === '' ? undefined : `${object.kind}/${object.namespace}`;
-    if (before === now) return undefined;
-    const group = (before ?? now)!;
+    const group = before ?? now;
+    if (group === undefined || before === now) return group;
     const keys = groups.get(group) ?? new Set();
     if (now === undefined) {
       keys.delete(key);
