@@ -101,11 +101,10 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook)
 		f->last_seen = now;
 		f->lifetime = flow_lifetime(p->protocol);
 		f->flags = FLOW_LOCAL;
-		if (!p->later_fragment) {
-			if (flow_is_kept(p, known, cause))
-				bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
+		/* What only opens a connection does not count yet, as it makes no flow. */
+		if (!p->later_fragment && flow_is_kept(p, known, cause) &&
+		    !bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
 			backend_count(number);
-		}
 	}
 	if (!(f->flags & FLOW_LOCAL))
 		return FOR_BALANCER;

@@ -140,7 +140,12 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
       else badPolicies.delete(policy);
     },
   });
-  const policyFence = createPolicyFence({ client, resources: policyKinds, seen: policies.seen });
+  const policyFence = createPolicyFence({
+    client,
+    resources: policyKinds,
+    seen: policies.seen,
+    onError: (error) => log.warn('the API server does not say which policies there are', { error: errorText(error) }),
+  });
   const serviceSources = followServices(client, settings.nodeName, onState);
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];

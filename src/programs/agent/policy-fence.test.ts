@@ -5,55 +5,77 @@ import type { KubeClient } from '../../kube/client.ts';
 import { kubernetesResources } from '../../kube/resource.ts';
 import { createPolicyFence, type SeenPolicy } from './policy-fence.ts';
 
-const key = 'NetworkPolicy/shop/deny';
+const row = (name: string, resourceVersion: string): SeenPolicy => ({
+  key: `NetworkPolicy/shop/${name}`,
+  resourceVersion,
+});
 
-function setUp(list: () => Promise<string | undefined>) {
-  const seen = createTable<SeenPolicy>({ name: 'seen', key: (row) => row.key });
-  let asked = 0;
+/** An API server with some policies, and what the node knows of them. */
+function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
+  const seen = createTable<SeenPolicy>({ name: 'seen', key: (each) => each.key });
+  const server = { answers, asked: 0 };
   const client = {
-    async list() {
-      asked++;
-      const resourceVersion = await list();
-      const metadata = { name: 'deny', namespace: 'shop', uid: 'new', resourceVersion };
-      return { metadata: { resourceVersion: '1' }, items: resourceVersion === undefined ? [] : [{ metadata }] };
+    async request() {
+      server.asked++;
+      await new Promise((resolve) => setImmediate(resolve));
+      if (server.answers instanceof Error) throw server.answers;
+      const items = server.answers.map(({ name, resourceVersion }) => ({
+        metadata: { namespace: 'shop', name, uid: `uid-${name}`, resourceVersion },
+      }));
+      return { items: items.length === 0 ? null : items, metadata: { resourceVersion: '1' } };
     },
   } as unknown as KubeClient;
   const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], seen });
-  return { seen, fence, asked: () => asked };
+  return { fence, seen, server };
 }
 
-test('reached() waits for the version that the API server has', async () => {
-  const { seen, fence } = setUp(async () => '20');
-  const waiting = fence.reached('shop', 2_000);
-  seen.upsert({ key, resourceVersion: '9' });
-  seen.upsert({ key, resourceVersion: '21' });
-  assert.equal(await waiting, true);
+test('reached() is true at once when the node has what the API server has, or newer', async () => {
+  const { fence, seen } = setUp([{ name: 'a', resourceVersion: '9' }]);
+  seen.upsert([row('a', '10'), row('other', '1')]);
+  assert.equal(await fence.reached('shop', 1_000), true);
+});
+
+test('reached() waits for a policy that the watch has not brought yet, and for its newest version', async () => {
+  const { fence, seen } = setUp([
+    { name: 'a', resourceVersion: '9' },
+    { name: 'b', resourceVersion: '10' },
+  ]);
+  seen.upsert(row('a', '8'));
+  let done = false;
+  const reached = fence.reached('shop', 5_000).then((value) => {
+    done = true;
+    return value;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  seen.upsert(row('b', '10'));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(done, false, 'a is still the old one');
+  seen.upsert(row('a', '9'));
+  assert.equal(await reached, true);
+});
+
+test('reached() asks again when nothing comes: what was deleted meanwhile never does', async () => {
+  const { fence, server } = setUp([{ name: 'a', resourceVersion: '9' }]);
+  const reached = fence.reached('shop', 5_000);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  server.answers = [];
+  assert.equal(await reached, true);
+});
+
+test('reached() is false when the API server does not answer, and when the policy does not come in time', async () => {
+  assert.equal(await setUp(new Error('gone')).fence.reached('shop', 1_000), false);
+  assert.equal(await setUp([{ name: 'a', resourceVersion: '9' }]).fence.reached('shop', 50), false);
+});
+
+test('reached() asks once for all who come while a question is under way', async () => {
+  const { fence, server } = setUp([]);
+  const all = await Promise.all(Array.from({ length: 16 }, () => fence.reached('shop', 1_000)));
+  assert.deepEqual(new Set(all), new Set([true]));
+  assert.equal(server.asked, 2, 'the first, and one for those who came after it had begun');
 });
 
 test('reached() is not content with the policy that had the name before', async () => {
-  const { seen, fence } = setUp(async () => '20');
-  seen.upsert({ key, resourceVersion: '10' });
+  const { fence, seen } = setUp([{ name: 'a', resourceVersion: '20' }]);
+  seen.upsert(row('a', '10'));
   assert.equal(await fence.reached('shop', 50), false);
-});
-
-test('reached() asks again after a while, since what was deleted meanwhile never comes', async () => {
-  let there: string | undefined = '20';
-  const { fence, asked } = setUp(async () => there);
-  const waiting = fence.reached('shop', 2_000);
-  there = undefined;
-  assert.equal(await waiting, true);
-  assert.ok(asked() >= 1);
-});
-
-test('reached() says no when the API server does not answer, or not in time', async () => {
-  const failing = setUp(() => Promise.reject(new Error('no')));
-  assert.equal(await failing.fence.reached('shop', 1_000), false);
-  const silent = setUp(() => new Promise(() => {}));
-  assert.equal(await silent.fence.reached('shop', 20), false);
-});
-
-test('reached() shares one question among those who come while another is under way', async () => {
-  const { fence, asked } = setUp(async () => undefined);
-  await Promise.all(Array.from({ length: 50 }, () => fence.reached('shop', 1_000)));
-  assert.equal(asked(), 2);
 });

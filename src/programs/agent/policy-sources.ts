@@ -30,9 +30,9 @@ export interface PolicySources {
   readonly policies: ReadTable<PolicyRow>;
   readonly cidrGroups: ReadTable<CidrGroupRow>;
   readonly services: ReadTable<PolicyServiceRow>;
-  watches(): WatchState[];
-  /** Brings `policies` in step with `objects` now. */
+  /** Derives now what follows from the objects. */
   flush(): void;
+  watches(): WatchState[];
   stop(): void;
 }
 
@@ -164,8 +164,8 @@ export function followPolicies(options: {
     policies,
     cidrGroups,
     services,
+    flush: derivation.flush,
     watches: () => watches.map((each) => each.state()),
-    flush: () => derivation.flush(),
     stop() {
       derivation.stop();
       for (const each of watches) each.stop();

@@ -8,6 +8,9 @@ import { groupCommand, type QueryOptions, queryCommand } from './query-command.t
 /** A policy as all nodes together see it. */
 type ClusterPolicy = PolicyView & { readonly rowsByNode: Readonly<Record<string, number>> };
 
+/** Between problems, which begin with their places; inside of one a semicolon is one. */
+const problemBorder = /; (?=specs?[.[ ]|metadata\.|kind |apiVersion |and \d+ more$)/;
+
 /** `policy list`. */
 export function policyCommand(): Command {
   const list = queryCommand(
@@ -90,7 +93,7 @@ async function listPolicies(options: QueryOptions & { namespace?: string; invali
     process.stdout.write(
       `\n${row.kind} ${policyName(row)} cannot be understood, so it isolates the pods it selects and allows nothing:\n`,
     );
-    for (const problem of row.error.split('; ')) process.stdout.write(`  ${problem}\n`);
+    for (const problem of row.error.split(problemBorder)) process.stdout.write(`  ${problem}\n`);
   }
   for (const row of rows) {
     if (row.unenforced.length === 0) continue;

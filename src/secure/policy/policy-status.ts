@@ -36,7 +36,7 @@ export function policyConditions(
   staged: boolean,
   nodes: readonly NodeProgress[],
 ): PolicyCondition[] {
-  const { error, unenforced } = policy;
+  const { error } = policy;
   const valid: PolicyCondition =
     error === undefined
       ? { type: 'Valid', status: 'True', reason: 'Understood', message: 'The policy is understood' }
@@ -47,11 +47,11 @@ export function policyConditions(
           message: cut(`${error}. Until it is mended it isolates whom it selects, and allows nothing`),
         };
   const own = nodes.length > nodesWithConditions ? [] : nodes;
-  return [valid, clusterCondition(unenforced, staged, nodes), ...own.map(nodeCondition)];
+  return [valid, clusterCondition(policy, staged, nodes), ...own.map(nodeCondition)];
 }
 
 function clusterCondition(
-  unenforced: readonly string[],
+  { error, unenforced }: Pick<PolicyObjectRow, 'error' | 'unenforced'>,
   staged: boolean,
   nodes: readonly NodeProgress[],
 ): PolicyCondition {
@@ -63,6 +63,10 @@ function clusterCondition(
     late.length === 0
       ? ''
       : `; not on ${late.slice(0, namesShown).join(', ')}${late.length > namesShown ? ' and others' : ''}`;
+  if (error !== undefined) {
+    const message = `It isolates whom it selects and allows nothing, ${on}${missing}`;
+    return { type, status: 'False', reason: 'NotUnderstood', message };
+  }
   if (staged) return { type, status: 'False', reason: 'Staged', message: `Reported only, ${on}${missing}` };
   if (unenforced.length > 0) {
     const places = unenforced.join(', ');
