@@ -1,5 +1,6 @@
 // Writes the status of policies: whether each is understood, and on which nodes it is in force. Nodes tell by a digest which
 // set of policies they enforce; the operator remembers the sets that it has seen, and so knows how far each node is.
+import { hash } from 'node:crypto';
 import type { Condition } from '../../connect/load-balancers/parse-request.ts';
 import { withCondition } from '../../connect/load-balancers/status-conditions.ts';
 import { deepEqual } from '../../core/equal.ts';
@@ -180,10 +181,12 @@ export function startPolicyStatus(
     if (text === '') return;
     const now = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
     const { name, namespace, uid } = object.metadata;
-    await client.create<KubeObject>(kubernetesResources.events, {
+    // An operator before this one may have said so: the same words of the same object are one event.
+    const words = hash('sha256', `${uid} ${text}`, 'hex').slice(0, 16);
+    const event = {
       apiVersion: 'v1',
       kind: 'Event',
-      metadata: { name: `${name.slice(0, 230)}.${Date.now().toString(16)}`, namespace: namespace ?? 'default' },
+      metadata: { name: `${name.slice(0, 230)}.${words}`, namespace: namespace ?? 'default' },
       involvedObject: {
         apiVersion: `${resource.group}/${resource.version}`,
         kind: resource.kind,
@@ -198,7 +201,10 @@ export function startPolicyStatus(
       firstTimestamp: now,
       lastTimestamp: now,
       count: 1,
-    } as KubeObject);
+    };
+    await client.create<KubeObject>(kubernetesResources.events, event).catch((error: unknown) => {
+      if (!hasStatus(error, 409)) throw error;
+    });
   }
 
   const reconcile = serialize(

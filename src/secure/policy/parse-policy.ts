@@ -34,7 +34,7 @@ export function parsePolicy(given: unknown, ignoredLabels = ignoredLabelKeys): P
     ...(typeof generation === 'number' && { generation }),
     ...(typeof creationTimestamp === 'string' && { created: creationTimestamp }),
   };
-  const over = row.error === undefined ? overPolicyLimit(row.specs) : undefined;
+  const over = row.error === undefined ? overPolicyLimit(row, row.specs) : undefined;
   if (over === undefined) return { row: dated, problems };
   return { row: { ...dated, specs: row.specs.map(closeSpec), unenforced: [], error: over }, problems: [over] };
 }

@@ -36,7 +36,7 @@ const hostile: readonly (readonly [string, object, RegExp])[] = [
         })),
       })),
     },
-    /has 400000 prefixes of ports; 2048 are allowed for one policy: join ports into ranges/,
+    /has 400000 prefixes of ports; 2048 are allowed for one policy: join ports into ranges that/,
   ],
   [
     'ranges that begin and end badly',
@@ -88,6 +88,13 @@ test('parsePolicy() takes a policy that is at each limit', () => {
     ],
   };
   assert.deepEqual(parsePolicy(cilium(spec))!.problems, []);
+});
+
+test('parsePolicy() lets policies of the whole cluster ask for ten times as much', () => {
+  const spec = { endpointSelector: {}, egressDeny: [{ toCIDR: many(5_001, block) }] };
+  const metadata = { name: 'threats' };
+  const given = { apiVersion: 'cilium.io/v2', kind: 'CiliumClusterwideNetworkPolicy', metadata, spec };
+  assert.deepEqual(parsePolicy(given)!.problems, []);
 });
 
 test('parsePolicy() reads strange letters as what they are: no name, no selector that means anybody else', () => {

@@ -32,35 +32,28 @@ export const namespaceLimits = {
 
 type Rules = readonly PolicyRule<WrittenPeer>[];
 
+/** Policies of the whole cluster are administrators': they may ask for so much more, since closing them closes everybody. */
+const clusterFactor = 10;
+const remedies: Readonly<Record<keyof typeof policyLimits, readonly [what: string, how: string]>> = {
+  rules: ['rules', 'split it into several policies'],
+  peers: ['peers', 'select by labels that they share'],
+  blocks: ['blocks', 'join blocks that lie side by side'],
+  selectorTerms: ['labels and values in selectors', 'select by a label that they share'],
+  portPrefixes: ['prefixes of ports', 'join ports into ranges that begin at multiples of a power of two'],
+};
+
 /** What is over its limit in a policy, as a problem to show; undefined when nothing is. */
 export function overPolicyLimit(
+  { namespace }: { readonly namespace: string },
   specs: readonly { readonly ingress: Rules; readonly egress: Rules }[],
 ): string | undefined {
-  const { rules, peers, blocks, selectorTerms, portPrefixes } = policyLimits;
   const used = countPolicy(specs);
-  if (used.rules > rules) return over('rules', used.rules, rules, 'split it into several policies');
-  if (used.peers > peers) {
-    return over('peers', used.peers, peers, 'select by labels that they share, or split it into several policies');
-  }
-  if (used.blocks > blocks)
-    return over('blocks', used.blocks, blocks, 'join blocks that lie side by side, or split it');
-  if (used.selectorTerms > selectorTerms) {
-    return over(
-      'labels and values in selectors',
-      used.selectorTerms,
-      selectorTerms,
-      'select by a label that they share',
-    );
-  }
-  if (used.portPrefixes > portPrefixes) {
-    const how = 'join ports into ranges, and let ranges begin at multiples of a power of two';
-    return over('prefixes of ports', used.portPrefixes, portPrefixes, how);
+  for (const kind of Object.keys(policyLimits) as (keyof typeof policyLimits)[]) {
+    const limit = policyLimits[kind] * (namespace === '' ? clusterFactor : 1);
+    const [what, how] = remedies[kind];
+    if (used[kind] > limit) return `has ${used[kind]} ${what}; ${limit} are allowed for one policy: ${how}`;
   }
   return undefined;
-}
-
-function over(what: string, used: number, limit: number, how: string): string {
-  return `has ${used} ${what}; ${limit} are allowed for one policy: ${how}`;
 }
 
 function countPolicy(specs: readonly { readonly ingress: Rules; readonly egress: Rules }[]) {

@@ -44,7 +44,7 @@ export const emptyContext: PolicyContext = {
 export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext, refused?: string): PolicyRow[] {
   if (refused !== undefined) return closedRows(object, context, refused);
   const rows = rowsOf(object, context);
-  const over = object.error === undefined ? overPolicyLimit(rows) : undefined;
+  const over = object.error === undefined ? overPolicyLimit(object, rows) : undefined;
   return over === undefined ? rows : closedRows(object, context, over);
 }
 
