@@ -10,6 +10,7 @@ import type {
   Direction,
   IdentityRow,
   IpcacheRow,
+  NamedPort,
   PolicyPeerRow,
   PolicyPortRow,
 } from '../../core/rows.ts';
@@ -189,7 +190,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     );
   }
 
-  function compileSubject(subject: Subject, direction: Direction, dirty: Dirt): void {
+  function compileSubject(subject: Subject, direction: Direction, dirty: Dirt, cooked: Cooked): void {
     const locals = [...classes.byIdentity(subject.identity)].filter((candidate) => candidate.local.size > 0);
     const known = bases.get(subject.identity) ?? {};
     bases.set(subject.identity, known);
@@ -199,11 +200,11 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     // Where all rules are enforced and allow, nothing but the fallback denies.
     const denyMoved = base.denyCookie !== before?.denyCookie && deniesPeers(subject, direction);
     const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
-    const recipes = new Map<string, readonly PortEntry[]>();
     for (const local of locals) {
       const localBase = local.pending ? closedBase(cookies) : base;
+      const recipes = recipesOf(localBase, direction, cooked);
       const ownPorts = direction === 'ingress' ? local.namedPorts : [];
-      const fallback = localBase.open ? undefined : portEntries(localBase.wildcards, ownPorts, localBase, cookies);
+      const fallback = localBase.open ? undefined : fallbackEntries(localBase, ownPorts, recipes);
       const write = (peer: PolicyClass, matching: readonly CompiledRule[]): void => {
         const ruling = local.pending ? [] : matching;
         const entries = fallback && peerEntries(local, peer, direction, localBase, fallback, ruling, recipes);
@@ -237,6 +238,16 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     return found;
   }
 
+  function fallbackEntries(base: SubjectBase, ownPorts: readonly NamedPort[], recipes: Recipes): readonly PortEntry[] {
+    const recipe = `anybody ${portsText(ownPorts)}`;
+    let entries = recipes.get(recipe);
+    if (entries === undefined) {
+      entries = portEntries(base.wildcards, ownPorts, base, cookies);
+      recipes.set(recipe, entries);
+    }
+    return entries;
+  }
+
   /** The entries for one peer; undefined when they say no more than the fallback does. */
   function peerEntries(
     local: PolicyClass,
@@ -245,7 +256,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     base: SubjectBase,
     fallback: readonly PortEntry[],
     matching: readonly CompiledRule[],
-    recipes: Map<string, readonly PortEntry[]>,
+    recipes: Recipes,
   ): readonly PortEntry[] | 'allow all' | undefined {
     const ownNode = direction === 'ingress' && peer.identity === reservedIdentities.host;
     if (ownNode && matching.length + base.wildcards.length === 0) return 'allow all';
@@ -253,7 +264,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
     // Rules for any peer are the same for all.
     const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
-    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
+    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${portsText(namedPorts)}`;
     let entries = recipes.get(recipe);
     if (entries === undefined) {
       const ruling = [...new Set([...matching, ...base.wildcards, ...(ownNode ? [nodeRule] : [])])];
@@ -287,10 +298,11 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       peerRows.deleteSubject(number);
       peerRows.deletePeer(number);
     }
+    const cooked: Cooked = new Map();
     for (const [identity, both] of dirt) {
       const subject = policies.subject(identity);
       if (subject === undefined) bases.delete(identity);
-      else for (const direction of directions) compileSubject(subject, direction, both[direction]);
+      else for (const direction of directions) compileSubject(subject, direction, both[direction], cooked);
     }
     dirt.clear();
     sorted.ipcacheUpsert.sort((a, b) => moveOrder(a) - moveOrder(b));
@@ -324,6 +336,27 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       cookies: cookieNumbers.export(),
     }),
   };
+}
+
+/** Entries by what they were made from. */
+type Recipes = Map<string, readonly PortEntry[]>;
+/** The recipes of one round by what is the same for all peers: subjects with the same policies have their entries made once. */
+type Cooked = Map<string, Recipes>;
+
+function recipesOf(base: SubjectBase, direction: Direction, cooked: Cooked): Recipes {
+  const { enforced, staged, anyStaged, denyCookie, wildcards } = base;
+  const ids = wildcards.map((rule) => rule.id).sort((a, b) => a - b);
+  const key = `${direction} ${enforced} ${staged} ${anyStaged} ${denyCookie} ${ids.join()}`;
+  let recipes = cooked.get(key);
+  if (recipes === undefined) {
+    recipes = new Map();
+    cooked.set(key, recipes);
+  }
+  return recipes;
+}
+
+function portsText(ports: readonly NamedPort[]): string {
+  return ports.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join();
 }
 
 function concerning(subject: Subject, direction: Direction, rules: Iterable<CompiledRule>): CompiledRule[] {
