@@ -199,7 +199,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     known[direction] = base;
     // Where all rules are enforced and allow, nothing but the fallback denies.
     const denyMoved = base.denyCookie !== before?.denyCookie && deniesPeers(subject, direction);
-    const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
+    const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction, cooked) : undefined;
     for (const local of locals) {
       const localBase = local.pending ? closedBase(cookies) : base;
       const recipes = recipesOf(localBase, direction, cooked);
@@ -223,8 +223,15 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
   }
 
   /** All peers that rules of the subject match, with those rules; and the node itself. */
-  function gather(subject: Subject, direction: Direction): Map<PolicyClass, Set<CompiledRule>> {
+  function gather(subject: Subject, direction: Direction, cooked: Cooked): Gathered {
+    const key = `${direction} ${[...subject.policies]
+      .map((policy) => policy.row.key)
+      .sort()
+      .join()}`;
+    const known = cooked.gathered.get(key);
+    if (known !== undefined) return known;
     const found = new Map<PolicyClass, Set<CompiledRule>>();
+    cooked.gathered.set(key, found);
     for (const host of classes.byIdentity(reservedIdentities.host)) found.set(host, new Set());
     for (const policy of subject.policies) {
       for (const rule of policy.rules[direction]) {
@@ -298,7 +305,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       peerRows.deleteSubject(number);
       peerRows.deletePeer(number);
     }
-    const cooked: Cooked = new Map();
+    const cooked: Cooked = { recipes: new Map(), gathered: new Map() };
     for (const [identity, both] of dirt) {
       const subject = policies.subject(identity);
       if (subject === undefined) bases.delete(identity);
@@ -340,17 +347,21 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
 
 /** Entries by what they were made from. */
 type Recipes = Map<string, readonly PortEntry[]>;
-/** The recipes of one round by what is the same for all peers: subjects with the same policies have their entries made once. */
-type Cooked = Map<string, Recipes>;
+type Gathered = ReadonlyMap<PolicyClass, ReadonlySet<CompiledRule>>;
+/** What one round has made, for subjects with the same policies: recipes by what is the same for all peers, and the peers. */
+interface Cooked {
+  readonly recipes: Map<string, Recipes>;
+  readonly gathered: Map<string, Gathered>;
+}
 
 function recipesOf(base: SubjectBase, direction: Direction, cooked: Cooked): Recipes {
   const { enforced, staged, anyStaged, denyCookie, wildcards } = base;
   const ids = wildcards.map((rule) => rule.id).sort((a, b) => a - b);
   const key = `${direction} ${enforced} ${staged} ${anyStaged} ${denyCookie} ${ids.join()}`;
-  let recipes = cooked.get(key);
+  let recipes = cooked.recipes.get(key);
   if (recipes === undefined) {
     recipes = new Map();
-    cooked.set(key, recipes);
+    cooked.recipes.set(key, recipes);
   }
   return recipes;
 }

@@ -11,7 +11,7 @@ import { portRangePrefixes } from './port-prefix.ts';
 export const policyLimits = {
   /** Rules. */
   rules: 1_000,
-  /** Selectors, entities, services, nodes. Each selector is compared with every identity: 1 000 take 4 s. */
+  /** Selectors, entities, services, nodes. Each selector is compared with every identity: 1 000 take a second or two. */
   peers: 1_000,
   /** Blocks, exceptions included, groups and services filled in: each is a row of `policy_peer` per endpoint that is selected. */
   blocks: 5_000,
