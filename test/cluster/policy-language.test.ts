@@ -705,6 +705,22 @@ describe('the language of policy', { skip }, () => {
     assert.match(rows.find((row) => row.name === 'greedy')?.error ?? '', /has 1001 rules; 1000 are allowed/);
     assert.match(await list('--invalid'), /combines fromEndpoints and fromCIDR/);
     await conditionsBecome(greedy, { Valid: 'False NotUnderstood' });
+    const externalCIDRs = Array.from({ length: 5_001 }, (_, i) => `203.${100 + (i >> 8)}.${i & 255}.0/24`);
+    const group: Written = { kind: 'CiliumCIDRGroup', name: 'language-many', spec: { externalCIDRs } };
+    const filled = cilium('filled', {
+      endpointSelector: is('nobody'),
+      egress: [{ toCIDRSet: [{ cidrGroupRef: 'language-many' }] }],
+    });
+    await policies.enforce(filled);
+    await lab.api.create('/apis/cilium.io/v2/ciliumcidrgroups', policies.manifest(group));
+    try {
+      await conditionsBecome(filled, { Valid: 'False NotUnderstood' });
+      const all = JSON.parse(await list('-o', 'json')) as ShownPolicy[];
+      assert.match(all.find((row) => row.name === 'filled')?.error ?? '', /has 5001 blocks; 5000 are allowed/);
+    } finally {
+      await lab.api.delete(policies.path(group));
+    }
+    await conditionsBecome(filled, { Valid: 'True Understood', Enforced: 'True Enforced' });
     assert.equal(await scene.probe('client', 'peer', 80), 'ok', 'others are untouched');
     const steady = open(scene.pod('server-near').addresses);
     await isCut('traffic', steady);

@@ -5,18 +5,20 @@ import type { Condition } from '../../connect/load-balancers/parse-request.ts';
 import { withCondition } from '../../connect/load-balancers/status-conditions.ts';
 import { deepEqual } from '../../core/equal.ts';
 import { errorText } from '../../core/errors.ts';
-import { type NamespaceRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
+import { type CidrGroupRow, type NamespaceRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { policyResources } from '../../kube/cilium/schemas.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources, type Resource, resourcePath } from '../../kube/resource.ts';
 import { type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
+import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
 import { overNamespaceLimit } from '../../secure/policy/policy-limits.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 import { type NodeProgress, policyConditions } from '../../secure/policy/policy-status.ts';
+import { emptyContext, referencesOf, resolvePolicy } from '../../secure/policy/resolve-policy.ts';
 import type { Log } from '../log.ts';
 import type { OperatorNode } from './node-blocks.ts';
 import { serialize } from './serialize.ts';
@@ -62,6 +64,7 @@ export function startPolicyStatus(
     { readonly object: PolicyObject; readonly resource: (typeof kinds)[number]; readonly row: PolicyObjectRow }
   >();
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
+  const cidrGroups = createTable<CidrGroupRow>({ name: 'cidr-groups', key: (row) => row.name });
   const reports = createTable<ReportRow>({ name: 'node-reports', key: (row) => row.node });
   const digest = createPolicyDigest();
   /** The number of each set that was seen, and when each policy became what it is. */
@@ -120,11 +123,17 @@ export function startPolicyStatus(
     }));
   }
 
-  /** Those that are understood, and refused because their namespace has too many. */
+  /** Those that are understood, and refused for what they ask of nodes: with the groups that they name, or their namespace. */
   function refusedNow(): Map<string, string> {
+    const alone = [...objects.values()].flatMap(({ row }): [string, string][] => {
+      if (row.error !== undefined || !referencesOf(row).has('cidr-groups')) return [];
+      const context = { ...emptyContext, cidrGroups: () => cidrGroups.rows() };
+      const over = resolvePolicy(row, context).find((each) => each.error !== undefined)?.error;
+      return over === undefined ? [] : [[row.key, over]];
+    });
     const rows = [...objects.values()].flatMap(({ row }) => (row.namespace === '' ? [] : [row]));
     const groups = Map.groupBy(rows, ({ kind, namespace }) => `${kind}/${namespace}`);
-    return new Map([...groups.values()].flatMap((group) => [...overNamespaceLimit(group)]));
+    return new Map([...alone, ...[...groups.values()].flatMap((group) => [...overNamespaceLimit(group)])]);
   }
 
   function isStaged(row: PolicyObjectRow): boolean {
@@ -209,7 +218,14 @@ export function startPolicyStatus(
 
   const reconcile = serialize(
     async () => {
-      if (listed.size < kinds.length || !reports.initialized || !nodes.initialized || !mayAct()) return;
+      if (
+        listed.size < kinds.length ||
+        !reports.initialized ||
+        !nodes.initialized ||
+        !cidrGroups.initialized ||
+        !mayAct()
+      )
+        return;
       const keys = [...objects.keys()];
       const all = positions();
       const refused = refusedNow();
@@ -262,6 +278,10 @@ export function startPolicyStatus(
         { onState, optional: true },
       ),
     ),
+    watchIntoTable<KubeObject, CidrGroupRow>(client, policyResources.cidrGroups, cidrGroups, parseCidrGroup, {
+      onState,
+      optional: true,
+    }),
     watchIntoTable<WeirNodeReport, ReportRow>(
       client,
       weirResources.nodeReports,
@@ -281,7 +301,7 @@ export function startPolicyStatus(
       { onState },
     ),
   ];
-  const stops = [reports, nodes, namespaces].map((table: ReadTable<unknown>) => table.subscribe(soon));
+  const stops = [reports, nodes, namespaces, cidrGroups].map((table: ReadTable<unknown>) => table.subscribe(soon));
   // Reports of nodes that are gone.
   stops.push(
     nodes.subscribe(() => {
