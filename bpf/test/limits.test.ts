@@ -8,6 +8,7 @@ import { withNetns } from '../../src/kernel/netns.ts';
 import { readRing } from '../../src/kernel/ring-buffer.ts';
 import { testRun } from '../../src/kernel/test-run.ts';
 import { typedMap } from '../../src/kernel/typed-map.ts';
+import { readPolicies } from '../../src/secure/policy/read-policies.ts';
 import { type Bed, createBed } from '../../test/bed/bed.ts';
 import { tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { denyIngress } from './policy-lines.ts';
@@ -135,5 +136,107 @@ describe('datapath at its limits', { skip }, () => {
       judged,
       'all took the short way',
     );
+  });
+});
+
+describe('policy that does not fit', { skip }, () => {
+  let bed: Bed;
+  before(async () => {
+    const names = ['a', 'b', 'c', 'd'];
+    bed = await createBed({
+      pods: names.map((name) => ({ name, node: 0 })),
+      maxEntries: { policy_ports: 24, policy_peer: 16 },
+    });
+  });
+  after(() => bed?.close());
+
+  /** Denies `from` these ports of `to`, and isolates nobody. */
+  const denyPorts = (name: string, to: string, from: string, ports: readonly number[]) =>
+    readPolicies([
+      {
+        apiVersion: 'cilium.io/v2',
+        kind: 'CiliumNetworkPolicy',
+        metadata: { name, namespace: 'default' },
+        spec: {
+          endpointSelector: { matchLabels: { app: to } },
+          enableDefaultDeny: { ingress: false },
+          ingressDeny: [
+            {
+              fromEndpoints: [{ matchLabels: { app: from } }],
+              toPorts: [{ ports: ports.map((port) => ({ port: String(port), protocol: 'TCP' })) }],
+            },
+          ],
+        },
+      },
+    ])[0]!;
+  const odd = (count: number, first = 5_001) => Array.from({ length: count }, (_, i) => first + 2 * i);
+  let sourcePort = 1_024;
+  const outcome = (from: string, to: string, destinationPort: number) => {
+    const [source, target] = [bed.pod(from), bed.pod(to)];
+    const sourceMac = podMac(source.ifindex);
+    const packet = { from: source, to: target, sourceMac, sourcePort: sourcePort++, destinationPort };
+    return fromPod(bed, source, tcpPacket({ ...packet, flags: ['SYN'] })).outcome;
+  };
+  const status = () => bed.nodes[0]!.writer!.policyStatus();
+
+  test('a deny without room opens nothing, not even what nobody denied before, and says so', () => {
+    bed.setPolicies([]);
+    assert.equal(outcome('a', 'b', 22), 'sent on');
+    bed.setPolicies([denyPorts('big', 'b', 'a', [22, ...odd(30)])]);
+    assert.ok(status().waiting > 0);
+    assert.equal(status().closed.length, 1);
+    for (const port of [22, 5_001, 5_059]) assert.equal(outcome('a', 'b', port), 'dropped', String(port));
+    assert.equal(outcome('c', 'd', 22), 'sent on', 'others are untouched');
+    bed.setPolicies([]);
+    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.equal(outcome('a', 'b', 22), 'sent on');
+  });
+
+  test('the old policy stays while the new one has no room', () => {
+    bed.setPolicies([denyPorts('grows', 'b', 'a', [22])]);
+    assert.deepEqual([outcome('a', 'b', 22), outcome('a', 'b', 80)], ['dropped', 'sent on']);
+    bed.setPolicies([denyPorts('grows', 'b', 'a', [22, ...odd(30)])]);
+    assert.ok(status().waiting > 0);
+    assert.equal(outcome('a', 'b', 22), 'dropped', 'what was denied stays denied');
+    bed.setPolicies([denyPorts('grows', 'b', 'a', [22, 80])]);
+    assert.equal(status().waiting, 0);
+    assert.deepEqual(
+      [outcome('a', 'b', 22), outcome('a', 'b', 80), outcome('a', 'b', 81)],
+      ['dropped', 'dropped', 'sent on'],
+    );
+  });
+
+  test('room that is made later is used', () => {
+    const filler = denyPorts('filler', 'd', 'c', odd(14));
+    const late = denyPorts('late', 'b', 'a', [22, ...odd(12, 6_001)]);
+    bed.setPolicies([filler]);
+    assert.equal(status().waiting, 0);
+    bed.setPolicies([filler, late]);
+    assert.ok(status().waiting > 0);
+    assert.equal(outcome('a', 'b', 22), 'dropped');
+    assert.equal(outcome('c', 'd', 5_001), 'dropped');
+    bed.setPolicies([late]);
+    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.deepEqual(
+      [outcome('a', 'b', 22), outcome('a', 'b', 6_003), outcome('a', 'b', 80), outcome('c', 'd', 5_001)],
+      ['dropped', 'dropped', 'sent on', 'sent on'],
+    );
+  });
+
+  test('a peer without room is closed, with all others that have no row of their own', () => {
+    bed.setPolicies([]);
+    const policies = ['a', 'b', 'c', 'd'].flatMap((to) =>
+      ['a', 'b', 'c', 'd'].filter((from) => from !== to).map((from) => denyPorts(`${from}-${to}`, to, from, [22])),
+    );
+    bed.setPolicies(policies);
+    assert.ok(status().waiting > 0, 'the map of peers was to be full');
+    for (const to of ['a', 'b', 'c', 'd']) {
+      for (const from of ['a', 'b', 'c', 'd']) {
+        if (from !== to) assert.equal(outcome(from, to, 22), 'dropped', `${from} to ${to}`);
+      }
+    }
+    bed.setPolicies(policies.slice(0, 1));
+    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.deepEqual([outcome('c', 'b', 22), outcome('d', 'c', 22)], ['sent on', 'sent on']);
   });
 });

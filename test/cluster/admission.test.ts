@@ -77,6 +77,19 @@ describe('admission', { skip }, () => {
     }
   });
 
+  test('an agent tells which policies it enforces of its own node only', async () => {
+    const report = (name: string) => ({
+      apiVersion: 'weir.dev/v1alpha1',
+      kind: 'WeirNodeReport',
+      metadata: { name },
+      policies: { digest: '0-0', revision: 1 },
+    });
+    const apply = (object: object) =>
+      asAgent(['apply', '--server-side', '--force-conflicts', '--dry-run=server', '-f', '-'], JSON.stringify(object));
+    await apply(report('node1'));
+    await assert.rejects(apply(report('node2')), /may not write weirnodereports/);
+  });
+
   test('an agent can write no nodes, identities or blocks', async () => {
     const node = { apiVersion: 'weir.dev/v1alpha1', kind: 'WeirNode', metadata: { name: 'node1' } };
     const spec = { addresses: [], clusterPools: [], podCIDRs: ['10.244.0.0/16'] };

@@ -87,6 +87,18 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     else ipcache.remove(datapathMaps.ipcache.key.encode({ addr: addressBytes(address) }), address);
   }
 
+  function retry(): boolean {
+    const failing = () => all.reduce((sum, map) => sum + map.status().failing.length, 0);
+    const before = failing();
+    if (before === 0 && policy.status().waiting === 0) return false;
+    for (const map of all) map.retry();
+    const fits = policy.retry();
+    const left = failing();
+    // What came late was announced before it was there.
+    if (left < before || fits) raiseAll();
+    return left > 0 || policy.status().waiting > 0;
+  }
+
   return {
     apply(delta) {
       for (const row of delta.ports.upsert) policy.putPort(row);
@@ -100,6 +112,8 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
       if (changed.some((address) => address.includes('/'))) raiseAll();
       else for (const address of [...changed, ...delta.subjects]) raise(addressBytes(address));
       for (const row of delta.ports.delete) policy.removePort(row);
+      // Who waits gets the room that was made by this.
+      if (delta.ports.delete.length + delta.peers.delete.length > 0 && policy.status().waiting > 0) retry();
     },
     putEndpoint(row) {
       const none = new Uint8Array(16);
@@ -118,17 +132,7 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
       for (const map of [prefixes, ipcache, endpoints, peers, ports]) map.prune();
     },
     raiseAll,
-    retry() {
-      const failing = () => all.reduce((sum, map) => sum + map.status().failing.length, 0);
-      const before = failing();
-      if (before === 0 && policy.status().waiting === 0) return false;
-      for (const map of all) map.retry();
-      const fits = policy.retry();
-      const left = failing();
-      // What came late was announced before it was there.
-      if (left < before || fits) raiseAll();
-      return left > 0 || policy.status().waiting > 0;
-    },
+    retry,
     status: () => all.map((map) => map.status()),
     policyStatus: policy.status,
   };

@@ -99,6 +99,8 @@ export interface PolicyRow<P = PolicyPeer> {
   readonly egress: readonly PolicyRule<P>[];
   /** What flows carry when this policy decides. */
   readonly log?: string;
+  /** Why a policy that is understood is closed all the same: it is over a limit with what it refers to. */
+  readonly error?: string;
 }
 
 /** `enforced` and `staged` are said by the object itself; `default` leaves it to its namespace and the cluster. */
@@ -112,7 +114,8 @@ export interface PolicyObjectRow {
   readonly name: string;
   readonly uid?: string;
   readonly generation?: number;
-  readonly resourceVersion?: string;
+  /** When it was made, as the API says it. */
+  readonly created?: string;
   readonly enforcement: PolicyEnforcement;
   /** Its specs. `staged` is still to be decided; subjects that are nodes are told by `nodeSelector`. */
   readonly specs: readonly WrittenPolicy[];

@@ -5,7 +5,7 @@ import { isWorld } from '../../core/identity.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { writeExtensions } from './flow-extensions.ts';
 import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
-import { policiesOf } from './flow-policies.ts';
+import { logsOf, policiesOf } from './flow-policies.ts';
 import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { flowSummary, verdictOf } from './flow-summary.ts';
 import { tcpFlagFields } from './tcp-flags.ts';
@@ -25,6 +25,7 @@ const policyFields = {
   egress: { allow: 21_001, deny: 21_004 },
   ingress: { allow: 21_002, deny: 21_005 },
 } as const;
+const policyLogField = 21_006;
 
 /** An end as a flow has it. */
 interface EncodedEnd {
@@ -160,6 +161,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.bytes(41, emitter);
     writePolicies('egress', row.egressRules);
     writePolicies('ingress', row.ingressRules);
+    for (const log of logsOf(row.egressRules, row.ingressRules)) out.text(policyLogField, log);
     out.text(100_000, flowSummary(row));
     writeExtensions(out, 150_000, row);
   }

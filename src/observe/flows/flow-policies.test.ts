@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type CookieRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
-import { createRevisedRules, policiesOf } from './flow-policies.ts';
+import { createRevisedRules, logsOf, policiesOf } from './flow-policies.ts';
 import { denyCookie } from './testdata/scene.ts';
 
 const policy = (name: string, specs: PolicyObjectRow['specs'] = []): PolicyObjectRow => ({
@@ -46,4 +46,13 @@ test('createRevisedRules() remembers a policy that has gone, for events on their
   rules.close();
   policies.upsert(policy('default-deny'));
   assert.equal(revision(), 1);
+});
+
+test('logsOf() gives what the policies of both ends want flows to carry, each once', () => {
+  const rules = (...logs: (string | undefined)[]) => ({
+    ...denyCookie,
+    rules: logs.map((log) => ({ ...denyCookie.rules[0]!, ...(log !== undefined && { log }) })),
+  });
+  assert.deepEqual(logsOf(rules('audit', undefined, 'team-a'), rules('audit', '')), ['audit', 'team-a']);
+  assert.deepEqual(logsOf(rules(undefined), undefined), []);
 });

@@ -26,6 +26,17 @@ export function policiesOf(row: FlowRules): FlowPolicy[] {
   });
 }
 
+const noLogs: readonly string[] = [];
+
+/** What the policies of both verdicts want their flows to carry, each once. */
+export function logsOf(egress: FlowRules | undefined, ingress: FlowRules | undefined): readonly string[] {
+  const speaks = (rules: FlowRules | undefined): boolean =>
+    rules?.rules.some((rule) => rule.log !== undefined) ?? false;
+  if (!speaks(egress) && !speaks(ingress)) return noLogs;
+  const rules = [...(egress?.rules ?? []), ...(ingress?.rules ?? [])];
+  return [...new Set(rules.flatMap((rule) => (rule.log === undefined || rule.log === '' ? [] : [rule.log])))];
+}
+
 function labelsOf(rules: readonly RuleOrigin[]): string[] {
   const { kind, namespace, name, uid } = rules[0]!;
   return [

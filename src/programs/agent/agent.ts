@@ -151,7 +151,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   const policyFence = createPolicyFence({
     client,
     resources: policyKinds,
-    objects: policies.objects,
+    seen: policies.seen,
     onError: (error) => log.warn('the API server does not say which policies there are', { error: errorText(error) }),
   });
   const serviceSources = followServices(client, settings.nodeName, onState);

@@ -1,26 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PolicyObjectRow } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { kubernetesResources } from '../../kube/resource.ts';
-import { createPolicyFence } from './policy-fence.ts';
+import { createPolicyFence, type SeenPolicy } from './policy-fence.ts';
 
-const row = (name: string, resourceVersion: string): PolicyObjectRow => ({
+const row = (name: string, resourceVersion: string): SeenPolicy => ({
   key: `NetworkPolicy/shop/${name}`,
-  kind: 'NetworkPolicy',
-  namespace: 'shop',
-  name,
-  uid: `uid-${name}`,
   resourceVersion,
-  enforcement: 'default',
-  specs: [],
-  unenforced: [],
 });
 
 /** An API server with some policies, and what the node knows of them. */
 function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
-  const objects = createTable<PolicyObjectRow>({ name: 'objects', key: (each) => each.key });
+  const seen = createTable<SeenPolicy>({ name: 'seen', key: (each) => each.key });
   const server = { answers, asked: 0 };
   const client = {
     async request() {
@@ -33,32 +25,32 @@ function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
       return { items: items.length === 0 ? null : items, metadata: { resourceVersion: '1' } };
     },
   } as unknown as KubeClient;
-  const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], objects });
-  return { fence, objects, server };
+  const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], seen });
+  return { fence, seen, server };
 }
 
 test('reached() is true at once when the node has what the API server has, or newer', async () => {
-  const { fence, objects } = setUp([{ name: 'a', resourceVersion: '9' }]);
-  objects.upsert([row('a', '10'), row('other', '1')]);
+  const { fence, seen } = setUp([{ name: 'a', resourceVersion: '9' }]);
+  seen.upsert([row('a', '10'), row('other', '1')]);
   assert.equal(await fence.reached('shop', 1_000), true);
 });
 
 test('reached() waits for a policy that the watch has not brought yet, and for its newest version', async () => {
-  const { fence, objects } = setUp([
+  const { fence, seen } = setUp([
     { name: 'a', resourceVersion: '9' },
     { name: 'b', resourceVersion: '10' },
   ]);
-  objects.upsert(row('a', '8'));
+  seen.upsert(row('a', '8'));
   let done = false;
   const reached = fence.reached('shop', 5_000).then((value) => {
     done = true;
     return value;
   });
   await new Promise((resolve) => setTimeout(resolve, 20));
-  objects.upsert(row('b', '10'));
+  seen.upsert(row('b', '10'));
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(done, false, 'a is still the old one');
-  objects.upsert(row('a', '9'));
+  seen.upsert(row('a', '9'));
   assert.equal(await reached, true);
 });
 
@@ -80,4 +72,10 @@ test('reached() asks once for all who come while a question is under way', async
   const all = await Promise.all(Array.from({ length: 16 }, () => fence.reached('shop', 1_000)));
   assert.deepEqual(new Set(all), new Set([true]));
   assert.equal(server.asked, 2, 'the first, and one for those who came after it had begun');
+});
+
+test('reached() is not content with the policy that had the name before', async () => {
+  const { fence, seen } = setUp([{ name: 'a', resourceVersion: '20' }]);
+  seen.upsert(row('a', '10'));
+  assert.equal(await fence.reached('shop', 50), false);
 });

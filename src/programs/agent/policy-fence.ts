@@ -1,6 +1,6 @@
 // A pod's first packet must not come before a policy that the API server had acknowledged when the pod was made. An ADD
 // therefore asks which policies there are that may select the pod, and waits until this node has compiled them.
-import { type PolicyKind, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
+import { type PolicyKind, policyKey } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import { hasStatus, type KubeClient, type KubeList } from '../../kube/client.ts';
 import { type KubeObject, type Resource, resourcePath } from '../../kube/resource.ts';
@@ -16,27 +16,27 @@ export interface PolicyFence {
   reached(namespace: string, timeoutMs: number): Promise<boolean>;
 }
 
-/** What a policy was when the API server was asked. */
-interface Wanted {
+/** A version of a policy. */
+export interface SeenPolicy {
   readonly key: string;
-  readonly uid: string;
   readonly resourceVersion: string;
 }
 
-/** Makes the fence. `resources` are the kinds of policies that `objects` follows. */
+/** Makes the fence. `resources` are the kinds of policies that are followed. */
 export function createPolicyFence(options: {
   readonly client: KubeClient;
   readonly resources: readonly Resource[];
-  readonly objects: ReadTable<PolicyObjectRow>;
+  /** The newest version of each policy that is in this node's tables. */
+  readonly seen: ReadTable<SeenPolicy>;
   /** Why the API server did not say. */
   readonly onError?: (error: unknown) => void;
 }): PolicyFence {
-  const { client, resources, objects } = options;
+  const { client, resources, seen } = options;
   /** Of each scope, the question under way and the one that begins after it: whoever comes meanwhile shares the second. */
-  const asking = new Map<string, { now: Promise<Wanted[]>; next?: Promise<Wanted[]> }>();
+  const asking = new Map<string, { now: Promise<SeenPolicy[]>; next?: Promise<SeenPolicy[]> }>();
 
   /** One question of each scope at a time. An answer counts for those who came before it was asked. */
-  function ask(scope: string): Promise<Wanted[]> {
+  function ask(scope: string): Promise<SeenPolicy[]> {
     const running = asking.get(scope);
     if (running !== undefined) {
       running.next ??= running.now.then(
@@ -48,7 +48,7 @@ export function createPolicyFence(options: {
     return begin(scope);
   }
 
-  function begin(scope: string): Promise<Wanted[]> {
+  function begin(scope: string): Promise<SeenPolicy[]> {
     const now = fetchWanted(scope);
     const entry = { now };
     asking.set(scope, entry);
@@ -59,7 +59,7 @@ export function createPolicyFence(options: {
     return now;
   }
 
-  async function fetchWanted(namespace: string): Promise<Wanted[]> {
+  async function fetchWanted(namespace: string): Promise<SeenPolicy[]> {
     const lists = await Promise.all(
       resources
         .filter((resource) => resource.namespaced === (namespace !== ''))
@@ -73,7 +73,6 @@ export function createPolicyFence(options: {
             // An empty list of metadata is null.
             return (list.items ?? []).map(({ metadata }) => ({
               key: policyKey(resource.kind as PolicyKind, metadata.namespace ?? '', metadata.name),
-              uid: metadata.uid ?? '',
               resourceVersion: metadata.resourceVersion ?? '',
             }));
           } catch (error) {
@@ -85,20 +84,16 @@ export function createPolicyFence(options: {
     return lists.flat();
   }
 
-  function missing(wanted: readonly Wanted[]): Wanted[] {
-    return wanted.filter(({ key, uid, resourceVersion }) => {
-      const row = objects.get(key);
-      // Another object of the name is newer still, or the watch has not told of this one's end.
-      if (row === undefined) return true;
-      return row.uid === uid && isOlder(row.resourceVersion, resourceVersion);
-    });
+  function missing(wanted: readonly SeenPolicy[]): SeenPolicy[] {
+    // Versions tell also whether another object of the name came after this one, or went before it.
+    return wanted.filter(({ key, resourceVersion }) => isOlder(seen.get(key)?.resourceVersion, resourceVersion));
   }
 
   return {
     async reached(namespace, timeoutMs) {
       const deadline = Date.now() + timeoutMs;
       while (Date.now() < deadline) {
-        let wanted: Wanted[];
+        let wanted: SeenPolicy[];
         try {
           const left = deadline - Date.now();
           wanted = (await within(Promise.all([ask(namespace), ask('')]), left)).flat();
@@ -110,7 +105,7 @@ export function createPolicyFence(options: {
         do {
           wanted = missing(wanted);
           if (wanted.length === 0) return true;
-        } while (await changeOf(objects, Math.min(askAgainMs, deadline - Date.now())));
+        } while (await changeOf(seen, Math.min(askAgainMs, deadline - Date.now())));
       }
       return false;
     },

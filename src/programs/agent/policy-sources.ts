@@ -18,11 +18,14 @@ import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { type EssentialSources, resolvePolicies } from '../../secure/policy/resolve-policies.ts';
 import { referencesOf } from '../../secure/policy/resolve-policy.ts';
+import type { SeenPolicy } from './policy-fence.ts';
 
 /** The tables of policy. */
 export interface PolicySources {
-  /** As the API has them. */
+  /** As the API has them. A policy that names services comes when the services are known. */
   readonly objects: ReadTable<PolicyObjectRow>;
+  /** The newest version of each of `objects`, its status included. */
+  readonly seen: ReadTable<SeenPolicy>;
   /** What the compiler takes. */
   readonly policies: ReadTable<PolicyRow>;
   readonly cidrGroups: ReadTable<CidrGroupRow>;
@@ -66,6 +69,7 @@ export function followPolicies(options: {
 }): PolicySources {
   const { client, nodeName, clusterStaged, namespaces, nodes, onState, onProblems } = options;
   const objects = createTable<PolicyObjectRow>({ name: 'policy-objects', key: (row) => row.key });
+  const seen = createTable<SeenPolicy>({ name: 'policies-seen', key: (row) => row.key });
   const policies = createTable<PolicyRow>({ name: 'policies', key: (row) => row.key });
   const cidrGroups = createTable<CidrGroupRow>({ name: 'cidr-groups', key: (row) => row.name });
   const services = createTable<PolicyServiceRow>({ name: 'policy-services', key: (row) => row.key });
@@ -73,10 +77,28 @@ export function followPolicies(options: {
   const read = (object: KubeObject, kind: string): PolicyObjectRow | undefined => {
     const { row, problems } = parsePolicy({ ...object, kind }, options.ignoredLabels)!;
     onProblems(policyKey(kind, object.metadata.namespace ?? '', object.metadata.name), problems);
-    if (row === undefined) return undefined;
-    const { generation, resourceVersion } = object.metadata;
-    return { ...row, ...(generation !== undefined && { generation }), ...(resourceVersion && { resourceVersion }) };
+    return row;
   };
+  /** Policies that name services, while services are on their way: a rule that denies them would deny nobody. */
+  const held = new Map<string, [PolicyObjectRow, SeenPolicy]>();
+  let knowsServices = false;
+  function put(rows: readonly [PolicyObjectRow, SeenPolicy][], gone: readonly string[] = []): void {
+    for (const key of [...gone, ...rows.map(([row]) => row.key)]) held.delete(key);
+    const waits = ([row]: (typeof rows)[number]): boolean =>
+      objects.initialized && !knowsServices && referencesOf(row).has('services');
+    for (const each of rows.filter(waits)) held.set(each[0].key, each);
+    const now = rows.filter((each) => !waits(each));
+    objects.batch(() => {
+      objects.delete(gone);
+      objects.upsert(now.map(([row]) => row));
+    });
+    // After the objects: whoever waits for a version finds what it says.
+    seen.batch(() => {
+      seen.delete(gone);
+      seen.upsert(now.map(([, version]) => version));
+    });
+    if (held.size > 0) startFollowingServices();
+  }
   const listed = new Set<string>();
   const watches: Watch[] = policyKinds.map((resource) =>
     watch<KubeObject>(
@@ -84,13 +106,14 @@ export function followPolicies(options: {
       resource,
       {
         list(items) {
-          const rows = items.flatMap((item) => read(item, resource.kind) ?? []);
-          const now = new Set(rows.map((row) => row.key));
-          objects.batch(() => {
-            const before = [...objects.rows()].filter((row) => row.kind === resource.kind && !now.has(row.key));
-            objects.delete(before.map((row) => row.key));
-            objects.upsert(rows);
-          });
+          const rows = items.flatMap((item) => versioned(item, read(item, resource.kind)));
+          const now = new Set(rows.map(([row]) => row.key));
+          const known = [...objects.rows(), ...[...held.values()].map(([row]) => row)];
+          const gone = known.filter((row) => row.kind === resource.kind && !now.has(row.key));
+          put(
+            rows,
+            gone.map((row) => row.key),
+          );
           listed.add(resource.kind);
           if (listed.size === policyKinds.length) {
             followServicesWhenNeeded();
@@ -98,13 +121,12 @@ export function followPolicies(options: {
           }
         },
         upsert(item) {
-          const row = read(item, resource.kind);
-          if (row !== undefined) objects.upsert(row);
+          put(versioned(item, read(item, resource.kind)));
         },
         delete(item) {
           const key = policyKey(resource.kind, item.metadata.namespace ?? '', item.metadata.name);
           onProblems(key, []);
-          objects.delete(key);
+          put([], [key]);
         },
       },
       { onState, optional: resource.group !== kubernetesResources.networkPolicies.group },
@@ -120,15 +142,19 @@ export function followPolicies(options: {
   // Few clusters have policies that name services: the others need not hold them all.
   let followsServices = false;
   function followServicesWhenNeeded(): void {
-    if (followsServices || listed.size < policyKinds.length) return;
-    if (![...objects.rows()].some((row) => referencesOf(row).has('services'))) {
-      services.markInitialized();
-      return;
-    }
-    followsServices = true;
-    watches.push(...followServices(client, services, onState));
+    if ([...objects.rows()].some((row) => referencesOf(row).has('services'))) startFollowingServices();
+    else services.markInitialized();
   }
-  const stopLooking = objects.subscribe(followServicesWhenNeeded);
+  function startFollowingServices(): void {
+    if (followsServices) return;
+    followsServices = true;
+    const onListed = (): void => {
+      if (knowsServices) return;
+      knowsServices = true;
+      put([...held.values()]);
+    };
+    watches.push(...followServices(client, services, onState, onListed));
+  }
   const derivation = resolvePolicies({ objects, namespaces, nodes, cidrGroups, services }, policies, {
     nodeName,
     clusterStaged,
@@ -136,17 +162,22 @@ export function followPolicies(options: {
   });
   return {
     objects,
+    seen,
     policies,
     cidrGroups,
     services,
     flush: derivation.flush,
     watches: () => watches.map((each) => each.state()),
     stop() {
-      stopLooking();
       derivation.stop();
       for (const each of watches) each.stop();
     },
   };
+}
+
+function versioned(object: KubeObject, row: PolicyObjectRow | undefined): [PolicyObjectRow, SeenPolicy][] {
+  if (row === undefined) return [];
+  return [[row, { key: row.key, resourceVersion: object.metadata.resourceVersion ?? '' }]];
 }
 
 /** Services, and the addresses of those whose endpoints somebody writes by hand. */
@@ -154,6 +185,7 @@ function followServices(
   client: KubeClient,
   table: Table<PolicyServiceRow>,
   onState: (state: WatchState) => void,
+  onListed: () => void,
 ): Watch[] {
   const objects = new Map<string, ServiceObject>();
   const slices = new Map<string, { service: string; addresses: readonly string[] }>();
@@ -168,7 +200,7 @@ function followServices(
     const own = [...slices.values()].filter((slice) => slice.service === key);
     return { key, namespace, name, labels, addresses: [...new Set(own.flatMap((slice) => slice.addresses))].sort() };
   };
-  const write = (keys: Iterable<string>): void =>
+  const write = (keys: Iterable<string>): void => {
     table.batch(() => {
       for (const key of keys) {
         const object = objects.get(key);
@@ -177,6 +209,8 @@ function followServices(
       }
       if (listed.size === 2) table.markInitialized();
     });
+    if (listed.size === 2) onListed();
+  };
   const putSlice = (slice: SliceObject): string => {
     const service = `${slice.metadata.namespace}/${slice.metadata.labels?.['kubernetes.io/service-name'] ?? ''}`;
     const addresses = (slice.endpoints ?? []).flatMap((each) => each.addresses ?? []);

@@ -50,14 +50,16 @@ export function policiesOf(agent: Agent) {
   return [...policies.objects.rows()].map((object) => {
     const rows = specs.get(object.key) ?? [];
     const { specs: written, ...rest } = object;
+    const error = object.error ?? rows.find((row) => row.error !== undefined)?.error;
     return {
       ...rest,
+      ...(error !== undefined && { error }),
       tier: written[0]?.tier ?? 'normal',
       priority: written[0]?.priority ?? 0,
       staged: rows.some((row) => row.staged),
       isolates: {
-        ingress: written.some((spec) => spec.isolates.ingress),
-        egress: written.some((spec) => spec.isolates.egress),
+        ingress: [...written, ...rows].some((spec) => spec.isolates.ingress),
+        egress: [...written, ...rows].some((spec) => spec.isolates.egress),
       },
       pods: pods.filter(({ pod }) => rows.some((row) => selects(row, pod))).map(({ name }) => name),
       /** It is about this node itself. */

@@ -1,20 +1,24 @@
 // Writes the status of policies: whether each is understood, and on which nodes it is in force. Nodes tell by a digest which
 // set of policies they enforce; the operator remembers the sets that it has seen, and so knows how far each node is.
+import { hash } from 'node:crypto';
 import type { Condition } from '../../connect/load-balancers/parse-request.ts';
 import { withCondition } from '../../connect/load-balancers/status-conditions.ts';
 import { deepEqual } from '../../core/equal.ts';
 import { errorText } from '../../core/errors.ts';
-import { type NamespaceRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
+import { type CidrGroupRow, type NamespaceRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { policyResources } from '../../kube/cilium/schemas.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources, type Resource, resourcePath } from '../../kube/resource.ts';
 import { type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
+import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
+import { overNamespaceLimit } from '../../secure/policy/policy-limits.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 import { type NodeProgress, policyConditions } from '../../secure/policy/policy-status.ts';
+import { emptyContext, referencesOf, resolvePolicy } from '../../secure/policy/resolve-policy.ts';
 import type { Log } from '../log.ts';
 import type { OperatorNode } from './node-blocks.ts';
 import { serialize } from './serialize.ts';
@@ -60,22 +64,22 @@ export function startPolicyStatus(
     { readonly object: PolicyObject; readonly resource: (typeof kinds)[number]; readonly row: PolicyObjectRow }
   >();
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
+  const cidrGroups = createTable<CidrGroupRow>({ name: 'cidr-groups', key: (row) => row.name });
   const reports = createTable<ReportRow>({ name: 'node-reports', key: (row) => row.node });
   const digest = createPolicyDigest();
   /** The number of each set that was seen, and when each policy became what it is. */
   const sets = new Map<string, number>([[digest.text, 0]]);
   const changedAt = new Map<string, number>();
   const told = new Map<string, string>();
+  const reachedBy = new Map<string, number>();
   let number = 0;
   const listed = new Set<string>();
 
   function take(resource: (typeof kinds)[number], item: PolicyObject): void {
     const { row } = parsePolicy({ ...item, kind: resource.kind }, options.ignoredLabels)!;
     if (row === undefined) return;
-    const { generation } = item.metadata;
-    const known = { ...row, ...(generation !== undefined && { generation }) };
-    objects.set(row.key, { object: item, resource, row: known });
-    if (digest.set(row.key, known)) remember(row.key);
+    objects.set(row.key, { object: item, resource, row });
+    if (digest.set(row.key, row)) remember(row.key);
   }
 
   function drop(key: string): void {
@@ -95,19 +99,41 @@ export function startPolicyStatus(
     }
   }
 
-  function progressOf(key: string): NodeProgress[] {
+  /** How far each node is, by name. A set that was never seen here is on the way between two: nodes do not go back. */
+  function positions(): { readonly report?: ReportRow; readonly node: string; readonly at: number }[] {
+    for (const node of reachedBy.keys()) if (!nodes.has(node)) reachedBy.delete(node);
     return [...nodes.rows()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
       .map(({ name }) => {
         const report = reports.get(name);
-        const reached = report === undefined ? -1 : (sets.get(report.digest) ?? -1);
-        return {
-          node: name,
-          reached: reached >= (changedAt.get(key) ?? 0),
-          ...(report !== undefined && { revision: report.revision }),
-          ...(report?.problem !== undefined && { problem: report.problem }),
-        };
+        if (report === undefined) return { node: name, at: -1 };
+        const at = Math.max(sets.get(report.digest) ?? -1, reachedBy.get(name) ?? -1);
+        reachedBy.set(name, at);
+        return { report, node: name, at };
       });
+  }
+
+  function progressOf(key: string, all: ReturnType<typeof positions>): NodeProgress[] {
+    const changed = changedAt.get(key) ?? 0;
+    return all.map(({ node, report, at }) => ({
+      node,
+      reached: at >= changed,
+      ...(report !== undefined && { revision: report.revision }),
+      ...(report?.problem !== undefined && { problem: report.problem }),
+    }));
+  }
+
+  /** Those that are understood, and refused for what they ask of nodes: with the groups that they name, or their namespace. */
+  function refusedNow(): Map<string, string> {
+    const alone = [...objects.values()].flatMap(({ row }): [string, string][] => {
+      if (row.error !== undefined || !referencesOf(row).has('cidr-groups')) return [];
+      const context = { ...emptyContext, cidrGroups: () => cidrGroups.rows() };
+      const over = resolvePolicy(row, context).find((each) => each.error !== undefined)?.error;
+      return over === undefined ? [] : [[row.key, over]];
+    });
+    const rows = [...objects.values()].flatMap(({ row }) => (row.namespace === '' ? [] : [row]));
+    const groups = Map.groupBy(rows, ({ kind, namespace }) => `${kind}/${namespace}`);
+    return new Map([...alone, ...[...groups.values()].flatMap((group) => [...overNamespaceLimit(group)])]);
   }
 
   function isStaged(row: PolicyObjectRow): boolean {
@@ -115,11 +141,12 @@ export function startPolicyStatus(
     return namespaces.get(row.namespace)?.staged ?? options.clusterStaged;
   }
 
-  async function write(key: string): Promise<void> {
+  async function write(key: string, all: ReturnType<typeof positions>, refused: string | undefined): Promise<void> {
     const found = objects.get(key);
     if (found === undefined) return;
-    const { object, resource, row } = found;
-    const said = policyConditions(row, isStaged(row), progressOf(key));
+    const { object, resource } = found;
+    const row = refused === undefined ? found.row : { ...found.row, error: refused };
+    const said = policyConditions(row, isStaged(row), progressOf(key, all));
     const { name, namespace } = object.metadata;
     if (resource.status) {
       const ours = new Set(said.map((each) => each.type));
@@ -147,7 +174,7 @@ export function startPolicyStatus(
         if (objects.get(key) === found) objects.set(key, { ...found, object: written });
       }
     }
-    await tell(key, found.row, object, resource);
+    await tell(key, row, object, resource);
   }
 
   /** What `kubectl describe` shows of what is wrong. */
@@ -163,10 +190,12 @@ export function startPolicyStatus(
     if (text === '') return;
     const now = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
     const { name, namespace, uid } = object.metadata;
-    await client.create<KubeObject>(kubernetesResources.events, {
+    // An operator before this one may have said so: the same words of the same object are one event.
+    const words = hash('sha256', `${uid} ${text}`, 'hex').slice(0, 16);
+    const event = {
       apiVersion: 'v1',
       kind: 'Event',
-      metadata: { name: `${name}.${Date.now().toString(16)}`, namespace: namespace ?? 'default' },
+      metadata: { name: `${name.slice(0, 230)}.${words}`, namespace: namespace ?? 'default' },
       involvedObject: {
         apiVersion: `${resource.group}/${resource.version}`,
         kind: resource.kind,
@@ -181,17 +210,29 @@ export function startPolicyStatus(
       firstTimestamp: now,
       lastTimestamp: now,
       count: 1,
-    } as KubeObject);
+    };
+    await client.create<KubeObject>(kubernetesResources.events, event).catch((error: unknown) => {
+      if (!hasStatus(error, 409)) throw error;
+    });
   }
 
   const reconcile = serialize(
     async () => {
-      if (listed.size < kinds.length || !reports.initialized || !nodes.initialized || !mayAct()) return;
+      if (
+        listed.size < kinds.length ||
+        !reports.initialized ||
+        !nodes.initialized ||
+        !cidrGroups.initialized ||
+        !mayAct()
+      )
+        return;
       const keys = [...objects.keys()];
+      const all = positions();
+      const refused = refusedNow();
       for (let first = 0; first < keys.length && !signal.aborted; first += writesAtOnce) {
         await Promise.all(
           keys.slice(first, first + writesAtOnce).map((key) =>
-            write(key).catch((error: unknown) => {
+            write(key, all, refused.get(key)).catch((error: unknown) => {
               // It changed or went meanwhile: the watch brings it again.
               if (hasStatus(error, 404) || hasStatus(error, 409) || signal.aborted) return;
               log.warn('could not write the status of a policy', { policy: key, error: errorText(error) });
@@ -237,6 +278,10 @@ export function startPolicyStatus(
         { onState, optional: true },
       ),
     ),
+    watchIntoTable<KubeObject, CidrGroupRow>(client, policyResources.cidrGroups, cidrGroups, parseCidrGroup, {
+      onState,
+      optional: true,
+    }),
     watchIntoTable<WeirNodeReport, ReportRow>(
       client,
       weirResources.nodeReports,
@@ -256,7 +301,7 @@ export function startPolicyStatus(
       { onState },
     ),
   ];
-  const stops = [reports, nodes, namespaces].map((table: ReadTable<unknown>) => table.subscribe(soon));
+  const stops = [reports, nodes, namespaces, cidrGroups].map((table: ReadTable<unknown>) => table.subscribe(soon));
   // Reports of nodes that are gone.
   stops.push(
     nodes.subscribe(() => {

@@ -10,6 +10,7 @@ import type {
   Direction,
   IdentityRow,
   IpcacheRow,
+  NamedPort,
   PolicyPeerRow,
   PolicyPortRow,
 } from '../../core/rows.ts';
@@ -189,7 +190,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     );
   }
 
-  function compileSubject(subject: Subject, direction: Direction, dirty: Dirt): void {
+  function compileSubject(subject: Subject, direction: Direction, dirty: Dirt, cooked: Cooked): void {
     const locals = [...classes.byIdentity(subject.identity)].filter((candidate) => candidate.local.size > 0);
     const known = bases.get(subject.identity) ?? {};
     bases.set(subject.identity, known);
@@ -198,12 +199,12 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     known[direction] = base;
     // Where all rules are enforced and allow, nothing but the fallback denies.
     const denyMoved = base.denyCookie !== before?.denyCookie && deniesPeers(subject, direction);
-    const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction) : undefined;
-    const recipes = new Map<string, readonly PortEntry[]>();
+    const all = dirty.all || denyMoved || reachesPeers(before, base) ? gather(subject, direction, cooked) : undefined;
     for (const local of locals) {
       const localBase = local.pending ? closedBase(cookies) : base;
+      const recipes = recipesOf(localBase, direction, cooked);
       const ownPorts = direction === 'ingress' ? local.namedPorts : [];
-      const fallback = localBase.open ? undefined : portEntries(localBase.wildcards, ownPorts, localBase, cookies);
+      const fallback = localBase.open ? undefined : fallbackEntries(localBase, ownPorts, recipes);
       const write = (peer: PolicyClass, matching: readonly CompiledRule[]): void => {
         const ruling = local.pending ? [] : matching;
         const entries = fallback && peerEntries(local, peer, direction, localBase, fallback, ruling, recipes);
@@ -222,8 +223,15 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
   }
 
   /** All peers that rules of the subject match, with those rules; and the node itself. */
-  function gather(subject: Subject, direction: Direction): Map<PolicyClass, Set<CompiledRule>> {
+  function gather(subject: Subject, direction: Direction, cooked: Cooked): Gathered {
+    const key = `${direction} ${[...subject.policies]
+      .map((policy) => policy.row.key)
+      .sort()
+      .join()}`;
+    const known = cooked.gathered.get(key);
+    if (known !== undefined) return known;
     const found = new Map<PolicyClass, Set<CompiledRule>>();
+    cooked.gathered.set(key, found);
     for (const host of classes.byIdentity(reservedIdentities.host)) found.set(host, new Set());
     for (const policy of subject.policies) {
       for (const rule of policy.rules[direction]) {
@@ -237,6 +245,16 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     return found;
   }
 
+  function fallbackEntries(base: SubjectBase, ownPorts: readonly NamedPort[], recipes: Recipes): readonly PortEntry[] {
+    const recipe = `anybody ${portsText(ownPorts)}`;
+    let entries = recipes.get(recipe);
+    if (entries === undefined) {
+      entries = portEntries(base.wildcards, ownPorts, base, cookies);
+      recipes.set(recipe, entries);
+    }
+    return entries;
+  }
+
   /** The entries for one peer; undefined when they say no more than the fallback does. */
   function peerEntries(
     local: PolicyClass,
@@ -245,7 +263,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     base: SubjectBase,
     fallback: readonly PortEntry[],
     matching: readonly CompiledRule[],
-    recipes: Map<string, readonly PortEntry[]>,
+    recipes: Recipes,
   ): readonly PortEntry[] | 'allow all' | undefined {
     const ownNode = direction === 'ingress' && peer.identity === reservedIdentities.host;
     if (ownNode && matching.length + base.wildcards.length === 0) return 'allow all';
@@ -253,7 +271,7 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
     // Rules for any peer are the same for all.
     const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
-    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
+    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${portsText(namedPorts)}`;
     let entries = recipes.get(recipe);
     if (entries === undefined) {
       const ruling = [...new Set([...matching, ...base.wildcards, ...(ownNode ? [nodeRule] : [])])];
@@ -287,10 +305,11 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       peerRows.deleteSubject(number);
       peerRows.deletePeer(number);
     }
+    const cooked: Cooked = { recipes: new Map(), gathered: new Map() };
     for (const [identity, both] of dirt) {
       const subject = policies.subject(identity);
       if (subject === undefined) bases.delete(identity);
-      else for (const direction of directions) compileSubject(subject, direction, both[direction]);
+      else for (const direction of directions) compileSubject(subject, direction, both[direction], cooked);
     }
     dirt.clear();
     sorted.ipcacheUpsert.sort((a, b) => moveOrder(a) - moveOrder(b));
@@ -324,6 +343,31 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
       cookies: cookieNumbers.export(),
     }),
   };
+}
+
+/** Entries by what they were made from. */
+type Recipes = Map<string, readonly PortEntry[]>;
+type Gathered = ReadonlyMap<PolicyClass, ReadonlySet<CompiledRule>>;
+/** What one round has made, for subjects with the same policies: recipes by what is the same for all peers, and the peers. */
+interface Cooked {
+  readonly recipes: Map<string, Recipes>;
+  readonly gathered: Map<string, Gathered>;
+}
+
+function recipesOf(base: SubjectBase, direction: Direction, cooked: Cooked): Recipes {
+  const { enforced, staged, anyStaged, denyCookie, wildcards } = base;
+  const ids = wildcards.map((rule) => rule.id).sort((a, b) => a - b);
+  const key = `${direction} ${enforced} ${staged} ${anyStaged} ${denyCookie} ${ids.join()}`;
+  let recipes = cooked.recipes.get(key);
+  if (recipes === undefined) {
+    recipes = new Map();
+    cooked.recipes.set(key, recipes);
+  }
+  return recipes;
+}
+
+function portsText(ports: readonly NamedPort[]): string {
+  return ports.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join();
 }
 
 function concerning(subject: Subject, direction: Direction, rules: Iterable<CompiledRule>): CompiledRule[] {

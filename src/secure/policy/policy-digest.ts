@@ -4,7 +4,7 @@ import { hash } from 'node:crypto';
 import type { PolicyObjectRow } from '../../core/rows.ts';
 
 /** What makes a policy another one: not its status. */
-export type PolicyVersion = Pick<PolicyObjectRow, 'key' | 'uid' | 'generation'>;
+export type PolicyVersion = Pick<PolicyObjectRow, 'key' | 'uid' | 'generation' | 'enforcement'>;
 
 /** A digest that follows a set. */
 export interface PolicyDigest {
@@ -35,6 +35,7 @@ export function createPolicyDigest(): PolicyDigest {
   };
 }
 
-function numberOf({ key, uid = '', generation = 0 }: PolicyVersion): bigint {
-  return BigInt(`0x${hash('sha256', `${key} ${uid} ${generation}`, 'hex').slice(0, 16)}`);
+/** An annotation makes no new generation, and whether a policy is staged is said by one. */
+function numberOf({ key, uid = '', generation = 0, enforcement }: PolicyVersion): bigint {
+  return BigInt(`0x${hash('sha256', `${key} ${uid} ${generation} ${enforcement}`, 'hex').slice(0, 16)}`);
 }

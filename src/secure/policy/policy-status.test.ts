@@ -40,7 +40,12 @@ test('policyConditions() gives nodes no conditions of their own when there are m
 });
 
 test('createPolicyDigest() is the same for the same set, whatever the way there', () => {
-  const versions = ['a', 'b', 'c'].map((key, i) => ({ key, uid: `u${i}`, generation: i }));
+  const versions = ['a', 'b', 'c'].map((key, i) => ({
+    key,
+    uid: `u${i}`,
+    generation: i,
+    enforcement: 'default' as const,
+  }));
   const forward = createPolicyDigest();
   for (const version of versions) assert.equal(forward.set(version.key, version), true);
   const back = createPolicyDigest();
@@ -49,6 +54,7 @@ test('createPolicyDigest() is the same for the same set, whatever the way there'
   for (const version of versions) back.set(version.key, version);
   assert.equal(back.text, forward.text);
   assert.equal(back.set('a', versions[0]), false, 'a change of its status is none');
+  assert.equal(back.set('a', { ...versions[0]!, enforcement: 'staged' }), true, 'it is another one when it is staged');
   assert.equal(back.set('a', undefined), true);
   assert.equal(back.set('a', undefined), false);
 });

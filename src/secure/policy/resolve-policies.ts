@@ -13,6 +13,7 @@ import type {
 } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import { essentialKey, essentialPolicy } from './essential-traffic.ts';
+import { overNamespaceLimit } from './policy-limits.ts';
 import { type PolicyContext, referencesOf, resolvePolicy } from './resolve-policy.ts';
 
 /** Where policies and what they refer to come from. */
@@ -64,6 +65,39 @@ export function resolvePolicies(
   /** The rows that each object has become. */
   const rowsOf = new Map<string, readonly PolicyRow[]>();
   const staging = new Map<string, boolean | undefined>();
+  /** The objects of each namespace and kind, and those over the limit with what is wrong. */
+  const groups = new Map<string, Set<string>>();
+  const refused = new Map<string, ReadonlyMap<string, string>>();
+  const groupOf = new Map<string, string>();
+
+  /** Takes an object as it is now; gives the group in which it counts. */
+  function regroup(key: string): string | undefined {
+    const object = objects.get(key);
+    const before = groupOf.get(key);
+    const now = object === undefined || object.namespace === '' ? undefined : `${object.kind}/${object.namespace}`;
+    const group = before ?? now;
+    if (group === undefined || before === now) return group;
+    const keys = groups.get(group) ?? new Set();
+    if (now === undefined) {
+      keys.delete(key);
+      groupOf.delete(key);
+    } else {
+      keys.add(key);
+      groupOf.set(key, now);
+    }
+    if (keys.size === 0) groups.delete(group);
+    else groups.set(group, keys);
+    return group;
+  }
+
+  /** Decides anew who is over the limit in a group; gives those for whom that is news. */
+  function refuse(group: string): string[] {
+    const before = refused.get(group) ?? new Map<string, string>();
+    const now = overNamespaceLimit([...(groups.get(group) ?? [])].map((key) => objects.get(key)!));
+    if (now.size === 0) refused.delete(group);
+    else refused.set(group, now);
+    return [...new Set([...before.keys(), ...now.keys()])].filter((key) => before.get(key) !== now.get(key));
+  }
 
   function essentialRows(): readonly PolicyRow[] {
     const own = nodes.get(options.nodeName);
@@ -107,12 +141,16 @@ export function resolvePolicies(
       if (all) for (const key of rowsOf.keys()) dirty.add(key);
       if (touched.nodes || changedPorts.changes.length > 0) dirty.add(essentialKey);
 
+      const regrouped = new Set([...dirty].flatMap((key) => regroup(key) ?? []));
+      for (const group of regrouped) for (const key of refuse(group)) dirty.add(key);
+
       const upsert: PolicyRow[] = [];
       const gone: string[] = [];
       for (const key of dirty) {
         const object = objects.get(key);
+        const why = refused.get(groupOf.get(key) ?? '')?.get(key);
         const rows =
-          key === essentialKey ? essentialRows() : object === undefined ? [] : resolvePolicy(object, context);
+          key === essentialKey ? essentialRows() : object === undefined ? [] : resolvePolicy(object, context, why);
         const before = new Map((rowsOf.get(key) ?? []).map((row) => [row.key, row]));
         for (const row of rows) {
           if (!deepEqual(before.get(row.key), row)) upsert.push(row);

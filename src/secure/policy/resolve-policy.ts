@@ -11,6 +11,7 @@ import type {
   PolicyServiceRow,
   WrittenPeer,
 } from '../../core/rows.ts';
+import { closeSpec, overPolicyLimit } from './policy-limits.ts';
 import { inNamespace } from './policy-reader.ts';
 
 /** What policies refer to. */
@@ -36,8 +37,23 @@ export const emptyContext: PolicyContext = {
   services: () => [],
 };
 
-/** The rows of an object, one for each of its specs that is about pods or about this node. */
-export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
+/**
+ * The rows of an object, one for each of its specs that is about pods or about this node. `refused` says why it is to be
+ * closed although it is understood; with what it refers to filled in it may be over a limit by itself.
+ */
+export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext, refused?: string): PolicyRow[] {
+  if (refused !== undefined) return closedRows(object, context, refused);
+  const rows = rowsOf(object, context);
+  const over = object.error === undefined ? overPolicyLimit(object, rows) : undefined;
+  return over === undefined ? rows : closedRows(object, context, over);
+}
+
+function closedRows(object: PolicyObjectRow, context: PolicyContext, error: string): PolicyRow[] {
+  const closed = { ...object, specs: object.specs.map(closeSpec) };
+  return rowsOf(closed, context).map((row) => ({ ...row, error }));
+}
+
+function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
   const staged = isStaged(object, context);
   return object.specs.flatMap(({ nodeSelector, ...spec }) => {
     if (nodeSelector !== undefined && !selectsThisNode(nodeSelector, context)) return [];
