@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { policyName } from '../../core/rows.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
+import { collect } from './agent-command.ts';
 import { type Column, printRows } from './output.ts';
 import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
@@ -31,6 +32,7 @@ export function policyCommand(): Command {
       'weir policy why app=web@shop svc shop/cart --port 8080   # labels that need not exist yet; a service',
       'weir policy why world 10.244.1.7 --port 443/tcp          # entities and addresses',
       'weir policy why shop/web kube-system/coredns --port 53/udp -o json',
+      'weir policy why app=web@shop app=cart@shop -p 8080 --file policies/  # from files, without a cluster',
     ],
   )
     .argument(
@@ -39,10 +41,14 @@ export function policyCommand(): Command {
     )
     .argument('<to>', 'whom to, in the same words')
     .option('-p, --port <port>', '443, 53/udp, sctp/3868, icmp, icmpv6/128', '80/tcp')
-    .action(async (from: string, to: string, options: QueryOptions & { port: string }) => {
-      const { explainPolicy } = await import('./policy-why.ts');
-      await explainPolicy(from, to, options);
-    });
+    .option('-f, --file <path>', 'policies from a file, a folder or - instead of a cluster (repeat)', collect)
+    .option('--pods <path>', 'pods, workloads, namespaces, services and nodes from a file or folder (repeat)', collect)
+    .action(
+      async (from: string, to: string, options: QueryOptions & { port: string; file?: string[]; pods?: string[] }) => {
+        const { explainPolicy } = await import('./policy-why.ts');
+        await explainPolicy(from, to, options);
+      },
+    );
   return groupCommand(
     'policy',
     'Policies and what they do.',
