@@ -2,9 +2,11 @@
 import type { Command } from 'commander';
 import { policyName } from '../../core/rows.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
-import { collect } from './agent-command.ts';
-import { type Column, printRows } from './output.ts';
-import { groupCommand, type QueryOptions, queryCommand } from './query-command.ts';
+import { collect, wholeNumber } from './agent-command.ts';
+import { addFormat, type Column, printRows } from './output.ts';
+import type { DiffFlags } from './policy/diff.ts';
+import type { ValidateFlags } from './policy/validate.ts';
+import { groupCommand, leafCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
 /** A policy as all nodes together see it. */
 type ClusterPolicy = PolicyView & { readonly rowsByNode: Readonly<Record<string, number>> };
@@ -52,13 +54,58 @@ export function policyCommand(): Command {
   return groupCommand(
     'policy',
     'Policies and what they do.',
-    [list, why],
+    [list, why, validatePolicyCommand(), diffPolicyCommand()],
     [
       'weir policy list                                  # which pods each selects, and what is wrong with it',
       'weir policy list --invalid                        # only those that cannot be understood',
       'weir policy why shop/web shop/cart --port 8080    # may it, and by which rule',
     ],
   );
+}
+
+function validatePolicyCommand(): Command {
+  return addFormat(
+    leafCommand(
+      'validate',
+      'Say what is wrong or odd with the policies of files, with line and column. Asks no cluster.',
+      [
+        'weir policy validate policies/                        # a folder with everything below it',
+        'weir policy validate policies/ --pods cluster.yaml    # also what needs pods: selectors that select nobody, ports, DNS',
+        'weir policy validate policies/ --strict -o sarif      # warnings fail, too; for code hosts',
+        'kustomize build . | weir policy validate -            # standard input',
+      ],
+    ),
+    ['sarif'],
+  )
+    .argument('<file...>', 'files, folders, or - for standard input')
+    .option('--pods <path>', 'pods, workloads, namespaces, services and nodes from a file or folder (repeat)', collect)
+    .option('--strict', 'end with 1 for warnings, too')
+    .action(async (files: string[], options: ValidateFlags) => {
+      const { validateCommand } = await import('./policy/validate.ts');
+      await validateCommand(files, options);
+    });
+}
+
+function diffPolicyCommand(): Command {
+  return addFormat(
+    leafCommand('diff', 'Say which connections change between two sets of policies, and why. Asks no cluster.', [
+      'weir policy diff old/ new/                                  # two folders of manifests',
+      'weir policy diff main/policies policies --pods cluster.yaml # with the pods of a cluster: kubectl get pods,ns -A -o yaml',
+      'weir policy diff old.yaml new.yaml --exit-code              # 1 when something changes',
+      'weir policy diff old/ new/ --staged -o json                 # as if staged policies were enforced',
+    ]),
+  )
+    .argument('<old>', 'a file or folder, or - for standard input')
+    .argument('<new>', 'the same')
+    .option('--pods <path>', 'pods, workloads, namespaces, services and nodes from a file or folder (repeat)', collect)
+    .option('--node <name>', 'see it as this node does (default: the first one)')
+    .option('--staged', 'as if staged policies were enforced')
+    .option('--exit-code', 'end with 1 when a connection changes')
+    .option('--limit <count>', 'lines that a table shows', wholeNumber(1, 1_000_000), 200)
+    .action(async (old: string, now: string, options: DiffFlags) => {
+      const { diffCommand } = await import('./policy/diff.ts');
+      await diffCommand(old, now, options);
+    });
 }
 
 async function listPolicies(options: QueryOptions & { namespace?: string; invalid?: boolean }): Promise<void> {
