@@ -5,6 +5,7 @@ import type { PolicyView } from '../agent/policy-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
 import { addFormat, type Column, printRows } from './output.ts';
 import type { DiffFlags } from './policy/diff.ts';
+import type { TestFlags } from './policy/test.ts';
 import type { ValidateFlags } from './policy/validate.ts';
 import { groupCommand, leafCommand, type QueryOptions, queryCommand } from './query-command.ts';
 
@@ -54,7 +55,7 @@ export function policyCommand(): Command {
   return groupCommand(
     'policy',
     'Policies and what they do.',
-    [list, why, validatePolicyCommand(), diffPolicyCommand()],
+    [list, why, validatePolicyCommand(), testPolicyCommand(), diffPolicyCommand()],
     [
       'weir policy list                                  # which pods each selects, and what is wrong with it',
       'weir policy list --invalid                        # only those that cannot be understood',
@@ -83,6 +84,30 @@ function validatePolicyCommand(): Command {
     .action(async (files: string[], options: ValidateFlags) => {
       const { validateCommand } = await import('./policy/validate.ts');
       await validateCommand(files, options);
+    });
+}
+
+function testPolicyCommand(): Command {
+  return addFormat(
+    leafCommand('test', 'Run suites of assertions about who may talk with whom. Asks no cluster.', [
+      'weir policy test suite.yaml                        # 1 when an assertion fails, with why',
+      'weir policy test suite.yaml -o tap                 # or junit, for CI systems',
+      'weir policy test suite.yaml --file other-policies/ # with more policies than the suite names',
+      'weir policy test examples/policy-ci/suite.yaml     # a suite to begin with',
+    ]),
+    ['tap', 'junit'],
+  )
+    .argument('<suite...>', 'files with policies, pods and tests such as "from shop/web to shop/db 5432/tcp: allowed"')
+    .option('-f, --file <path>', 'more policies, from a file or folder (repeat)', collect)
+    .option(
+      '--pods <path>',
+      'more pods, workloads, namespaces, services and nodes from a file or folder (repeat)',
+      collect,
+    )
+    .option('--node <name>', 'see it as this node does (default: the first one)')
+    .action(async (suites: string[], options: TestFlags) => {
+      const { testCommand } = await import('./policy/test.ts');
+      await testCommand(suites, options);
     });
 }
 
