@@ -10,7 +10,7 @@ import { type ConnectionFilter, conntrackEntries } from './conntrack-entries.ts'
 import type { ApiHandler } from './local-api.ts';
 import { natEntries } from './nat-entries.ts';
 import { effectivePolicy, policiesOf } from './policy-view.ts';
-import { policyWhy } from './policy-why.ts';
+import { nodePolicyModel, policyWhy } from './policy-why.ts';
 import { createWhy, serviceOf, servicesOf, setMaintenance } from './services-view.ts';
 import { healthOf, statusOf } from './status-view.ts';
 
@@ -38,6 +38,7 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
       [...reservedIdentityRows(), ...sources.identities.rows()].sort((a, b) => a.id - b.id),
     '/v1/policies': () => policiesOf(agent),
     '/v1/policy-why': (query) => policyWhy(agent, query),
+    '/v1/policy-model': () => nodePolicyModel(agent),
     '/v1/nodes': () => [...sources.nodes.rows()],
     '/v1/addresses': () =>
       [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),

@@ -1,6 +1,7 @@
 // `weir policy why` on a node: who may talk with whom and by which rule, from the tables that the kernel is written from.
 import { reservedIdentityRows } from '../../core/identity.ts';
 import type { PolicyModel } from '../../secure/policy/evaluate.ts';
+import type { NodePolicyModel } from '../../secure/policy/impact.ts';
 import { answerWhy, type WhyAnswers } from '../../secure/policy/why.ts';
 import type { Agent } from './agent.ts';
 
@@ -10,7 +11,7 @@ export interface PolicyWhyView extends WhyAnswers {
 }
 
 /** What policy sees on a node. */
-export function policyModel({ sources, addresses, prefixes, policies }: Agent): PolicyModel {
+function policyModel({ sources, addresses, prefixes, policies }: Agent): PolicyModel {
   return {
     identities: [...reservedIdentityRows(), ...sources.identities.rows()],
     namespaces: [...sources.namespaces.rows()],
@@ -30,5 +31,19 @@ export function policyWhy(agent: Agent, query: URLSearchParams): PolicyWhyView {
   return {
     node: agent.settings.nodeName,
     ...answerWhy(policyModel(agent), [...agent.policies.services.rows()], question),
+  };
+}
+
+/** All that policy sees on a node, for questions about policies that are not there yet. */
+export function nodePolicyModel(agent: Agent): NodePolicyModel {
+  const { sources, policies, settings } = agent;
+  return {
+    node: settings.nodeName,
+    model: policyModel(agent),
+    clusterStaged: settings.policyEnforcement === 'staged',
+    nodes: [...sources.nodes.rows()],
+    cidrGroups: [...policies.cidrGroups.rows()],
+    services: [...policies.services.rows()],
+    objects: [...policies.objects.rows()],
   };
 }

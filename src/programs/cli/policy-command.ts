@@ -5,6 +5,7 @@ import type { PolicyView } from '../agent/policy-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
 import { addFormat, type Column, printRows } from './output.ts';
 import type { DiffFlags } from './policy/diff.ts';
+import type { ImpactFlags } from './policy/impact.ts';
 import type { TestFlags } from './policy/test.ts';
 import type { ValidateFlags } from './policy/validate.ts';
 import { groupCommand, leafCommand, type QueryOptions, queryCommand } from './query-command.ts';
@@ -55,7 +56,7 @@ export function policyCommand(): Command {
   return groupCommand(
     'policy',
     'Policies and what they do.',
-    [list, why, validatePolicyCommand(), testPolicyCommand(), diffPolicyCommand()],
+    [list, why, validatePolicyCommand(), testPolicyCommand(), diffPolicyCommand(), impactPolicyCommand()],
     [
       'weir policy list                                  # which pods each selects, and what is wrong with it',
       'weir policy list --invalid                        # only those that cannot be understood',
@@ -130,6 +131,27 @@ function diffPolicyCommand(): Command {
     .action(async (old: string, now: string, options: DiffFlags) => {
       const { diffCommand } = await import('./policy/diff.ts');
       await diffCommand(old, now, options);
+    });
+}
+
+function impactPolicyCommand(): Command {
+  return queryCommand(
+    'impact',
+    'Say whom a policy would cut off or let in, judging by the connections that the nodes have seen.',
+    [
+      'weir policy impact shop/db                        # a policy of the cluster, such as a staged one',
+      'weir policy impact new-policy.yaml --last 100000  # a file that is not applied yet',
+      'weir policy impact new-policy.yaml --since 1h     # flows of the last hour',
+      'weir policy impact shop/db -o json                # with why, with it and without it',
+    ],
+  )
+    .argument('<policy>', 'namespace/name, kind/namespace/name, a file, or - for standard input')
+    .option('--last <count>', 'look at so many flows of each node', wholeNumber(1, 100_000_000), 10_000)
+    .option('--since <time>', 'flows from then on: 30s, 5m, 2h ago, or a time such as 2026-11-22T17:30:00Z')
+    .option('--exit-code', 'end with 1 when a connection would be otherwise')
+    .action(async (policy: string, options: ImpactFlags) => {
+      const { impactCommand } = await import('./policy/impact.ts');
+      await impactCommand(policy, options);
     });
 }
 
