@@ -1,10 +1,11 @@
 // `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { policyName } from '../../core/rows.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
 import { addFormat, type Column, printRows } from './output.ts';
 import type { DiffFlags } from './policy/diff.ts';
+import type { FmtFlags } from './policy/fmt.ts';
 import type { ImpactFlags } from './policy/impact.ts';
 import type { TestFlags } from './policy/test.ts';
 import type { ValidateFlags } from './policy/validate.ts';
@@ -56,7 +57,15 @@ export function policyCommand(): Command {
   return groupCommand(
     'policy',
     'Policies and what they do.',
-    [list, why, validatePolicyCommand(), testPolicyCommand(), diffPolicyCommand(), impactPolicyCommand()],
+    [
+      list,
+      why,
+      validatePolicyCommand(),
+      testPolicyCommand(),
+      diffPolicyCommand(),
+      impactPolicyCommand(),
+      fmtPolicyCommand(),
+    ],
     [
       'weir policy list                                  # which pods each selects, and what is wrong with it',
       'weir policy list --invalid                        # only those that cannot be understood',
@@ -152,6 +161,21 @@ function impactPolicyCommand(): Command {
     .action(async (policy: string, options: ImpactFlags) => {
       const { impactCommand } = await import('./policy/impact.ts');
       await impactCommand(policy, options);
+    });
+}
+
+function fmtPolicyCommand(): Command {
+  return leafCommand('fmt', 'Write policies in one order of fields and lists. Keeps comments; asks no cluster.', [
+    'weir policy fmt policies/ --write   # in place; names the files that changed',
+    'weir policy fmt policies/ --check   # names the files that would change, and ends with 1',
+    'weir policy fmt - < policy.yaml     # to standard output',
+  ])
+    .argument('<file...>', 'files, folders, or - for standard input')
+    .addOption(new Option('--check', 'write nothing; end with 1 when a file is not formatted').conflicts('write'))
+    .option('--write', 'write the files instead of standard output')
+    .action(async (files: string[], options: FmtFlags) => {
+      const { fmtCommand } = await import('./policy/fmt.ts');
+      fmtCommand(files, options);
     });
 }
 
