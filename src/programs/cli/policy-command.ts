@@ -1,9 +1,10 @@
 // `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
 import { type Command, Option } from 'commander';
-import { policyName } from '../../core/rows.ts';
+import { type PolicyKind, policyName } from '../../core/rows.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
 import { addFormat, type Column, printRows } from './output.ts';
+import type { ConvertFlags } from './policy/convert.ts';
 import type { DiffFlags } from './policy/diff.ts';
 import type { FmtFlags } from './policy/fmt.ts';
 import type { ImpactFlags } from './policy/impact.ts';
@@ -65,6 +66,7 @@ export function policyCommand(): Command {
       diffPolicyCommand(),
       impactPolicyCommand(),
       fmtPolicyCommand(),
+      convertPolicyCommand(),
     ],
     [
       'weir policy list                                  # which pods each selects, and what is wrong with it',
@@ -178,6 +180,30 @@ function fmtPolicyCommand(): Command {
       fmtCommand(files, options);
     });
 }
+
+function convertPolicyCommand(): Command {
+  return leafCommand('convert', 'Write policies as another kind, where nothing is lost; else say what would be.', [
+    'weir policy convert --to CiliumNetworkPolicy policies/ > cilium.yaml',
+    'weir policy convert --to NetworkPolicy cilium.yaml                   # 1, and what would be lost, where it would',
+    'weir policy convert --to NetworkPolicy cilium.yaml --force           # all the same',
+  ])
+    .argument('<file...>', 'files, folders, or - for standard input')
+    .addOption(new Option('--to <kind>', 'the kind').choices(policyKinds).makeOptionMandatory())
+    .option('--force', 'convert what loses something, too')
+    .option('-n, --namespace <ns>', 'of policies that say none and need one', 'default')
+    .action(async (files: string[], options: ConvertFlags) => {
+      const { convertCommand } = await import('./policy/convert.ts');
+      convertCommand(files, options);
+    });
+}
+
+/** As in `PolicyKind`; their parsers need not be loaded to know them. */
+const policyKinds: readonly PolicyKind[] = [
+  'NetworkPolicy',
+  'CiliumNetworkPolicy',
+  'CiliumClusterwideNetworkPolicy',
+  'ClusterNetworkPolicy',
+];
 
 async function listPolicies(options: QueryOptions & { namespace?: string; invalid?: boolean }): Promise<void> {
   const { askNodes } = await import('./ask-nodes.ts');

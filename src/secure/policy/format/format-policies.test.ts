@@ -36,11 +36,11 @@ metadata:
   namespace: shop
 spec:
   podSelector: {}
-  policyTypes: [ Ingress, Egress ]
+  policyTypes: [Ingress, Egress]
   ingress:
     # who asks
     - from:
-        - podSelector: { matchLabels: { a: y, b: x } }
+        - podSelector: {matchLabels: {a: y, b: x}}
       ports:
         - protocol: TCP
           port: 80

@@ -103,7 +103,7 @@ export function formatPolicies(text: string, json = false): Formatted {
     if (json) return { ok: true, text: `${JSON.stringify(documents[0]?.toJS(), undefined, 2)}\n` };
     const texts = documents
       .filter((each) => each.contents !== null || each.comment || each.commentBefore)
-      .map((each) => each.toString({ lineWidth: 0, directives: false }));
+      .map((each) => each.toString({ lineWidth: 0, directives: false, flowCollectionPadding: false }));
     return { ok: true, text: texts.join('---\n') };
   } catch (error) {
     return { ok: false, message: (error as Error).message.split('\n')[0]! };
