@@ -32,6 +32,7 @@ function manifest(i: number, port: number): object {
       ingress: [{ from: peers, ports: [{ protocol: 'TCP', port }] }],
       egress: [
         { to: peers, ports: [{ protocol: 'TCP', port: 8080 }] },
+        { ports: [{ protocol: 'UDP', port: 53 }] },
         { to: [{ ipBlock: { cidr: `198.${18 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}/32` } }] },
       ],
     },

@@ -19,12 +19,9 @@ export interface DiffFlags extends Pick<OutputOptions, 'output'> {
 
 /** Runs the command. */
 export async function diffCommand(old: string, now: string, flags: DiffFlags): Promise<void> {
-  const { before, after, madeUp } = twoModels(
-    readObjects([old]),
-    readObjects([now]),
-    readObjects(flags.pods ?? []),
-    flags,
-  );
+  const { before, after, madeUp } = twoModels(readObjects([old]), readObjects([now]), readObjects(flags.pods ?? []), {
+    node: flags.node,
+  });
   for (const [path, side] of [
     [old, before],
     [now, after],

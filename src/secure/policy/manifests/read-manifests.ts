@@ -42,28 +42,44 @@ export interface NamedText {
 
 /** Reads files. Never throws: what cannot be read is told. */
 export function readManifests(files: readonly NamedText[]): ReadFile {
-  const read = files.map(readFile);
+  const parse = createParser();
+  const read = files.map((file) => readFile(file, parse));
   return { manifests: read.flatMap((each) => each.manifests), unread: read.flatMap((each) => each.unread) };
 }
 
-function readFile({ file, text }: NamedText): ReadFile {
+interface ParsedText {
+  readonly lines: LineCounter;
+  readonly documents: readonly Document[];
+}
+
+/** Trees of thousands of files are too much to keep for the few places that are asked for: only the last one is kept. */
+function createParser(): (text: string) => ParsedText {
+  let last: { text: string; parsed: ParsedText } | undefined;
+  return (text) => {
+    if (last?.text === text) return last.parsed;
+    const lines = new LineCounter();
+    const options = { lineCounter: lines, merge: true, prettyErrors: false };
+    const parsed = { lines, documents: [...(parseAllDocuments(text, options) as Document[])] };
+    last = { text, parsed };
+    return parsed;
+  };
+}
+
+function readFile({ file, text }: NamedText, parse: (text: string) => ParsedText): ReadFile {
   const manifests: Manifest[] = [];
   const unread: UnreadText[] = [];
-  const lines = new LineCounter();
-  let documents: Document[];
+  let parsed: ParsedText;
   try {
-    documents = [...(parseAllDocuments(text, { lineCounter: lines, merge: true, prettyErrors: false }) as Document[])];
+    parsed = parse(text);
   } catch (error) {
     return { manifests, unread: [{ file, line: 1, column: 1, message: firstLine(error) }] };
   }
-  for (const document of documents) {
-    const place = (offset: number): Place => {
-      const { line, col } = lines.linePos(offset);
-      return { line: Math.max(1, line), column: Math.max(1, col) };
-    };
-    for (const error of document.errors) unread.push({ file, ...place(error.pos[0]), message: firstLine(error) });
+  for (const [number, document] of parsed.documents.entries()) {
+    for (const error of document.errors) {
+      unread.push({ file, ...placeOf(parsed, error.pos[0]), message: firstLine(error) });
+    }
     if (document.errors.length > 0) continue;
-    const start = place(document.contents?.range?.[0] ?? document.range?.[0] ?? 0);
+    const start = placeOf(parsed, document.contents?.range?.[0] ?? document.range?.[0] ?? 0);
     let value: unknown;
     try {
       value = document.toJS();
@@ -79,13 +95,19 @@ function readFile({ file, text }: NamedText): ReadFile {
     collect(value, [], (object, above) => {
       manifests.push(
         manifestOf(file, object, (path) => {
-          const offset = offsetOf(document, [...above, ...pathSteps(path)]);
-          return offset === undefined ? start : place(offset);
+          const again = parse(text);
+          const offset = offsetOf(again.documents[number]!, [...above, ...pathSteps(path)]);
+          return offset === undefined ? start : placeOf(again, offset);
         }),
       );
     });
   }
   return { manifests, unread };
+}
+
+function placeOf({ lines }: ParsedText, offset: number): Place {
+  const { line, col } = lines.linePos(offset);
+  return { line: Math.max(1, line), column: Math.max(1, col) };
 }
 
 /** Takes Lists apart, Lists in Lists too. */

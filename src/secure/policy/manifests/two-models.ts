@@ -20,7 +20,7 @@ export function twoModels(
   old: readonly Manifest[],
   now: readonly Manifest[],
   cluster: readonly Manifest[],
-  options: { readonly node?: string } = {},
+  options: { readonly node?: string | undefined } = {},
 ): TwoModels {
   const own = (each: Manifest): boolean => isPolicyManifest(each) || ofOneSide.includes(each.kind);
   const shared = latest([...cluster, ...old, ...now].filter((each) => !own(each)));
