@@ -24,7 +24,7 @@ export interface WhyAnswers {
 const maxPairs = 20;
 
 /** Reads a port. Throws CONFIG_INVALID for what is none. */
-export function wantedService(port: string): Service {
+function wantedService(port: string): Service {
   const service = parseService(port);
   if (service !== undefined) return service;
   throw new WeirError('CONFIG_INVALID', `${port} is no port`, 'Write 443, 53/udp, sctp/3868, icmp or icmpv6/128.');

@@ -4,7 +4,7 @@ import { reservedIdentities } from '../../../core/identity.ts';
 import type { Direction, NamedPort, PolicyPort } from '../../../core/rows.ts';
 import { decide, type Ranked } from '../precedence.ts';
 import type { EndSets } from './end-sets.ts';
-import { bordersOf, lastBefore, type Span, spansOf } from './port-space.ts';
+import { bordersOf, type Span, spansOf } from './port-space.ts';
 
 /** Bit 0: before; bit 1: after. */
 export type Sides = 1 | 2 | 3;
@@ -189,9 +189,4 @@ function portsKey(ports: readonly NamedPort[]): string {
     .map(({ name, protocol, port }) => `${name}/${protocol}/${port}`)
     .sort()
     .join();
-}
-
-/** The spans of a verdict: first and last point, and its value. */
-export function verdictSpans({ starts, values }: Verdicts): { span: Span; value: number }[] {
-  return starts.map((start, i) => ({ span: [start, lastBefore(starts[i + 1])], value: values[i]! }));
 }

@@ -93,7 +93,7 @@ export function verdictText(egress: Verdict, ingress: Verdict): string {
 }
 
 /** Some names, and how many more. `count` is their number where not all are given. */
-export function listText(names: readonly string[], most: number, count = names.length): string {
+function listText(names: readonly string[], most: number, count = names.length): string {
   const shown = names.slice(0, most).join(', ');
   return count > most ? `${shown} and ${count - most} more` : shown;
 }

@@ -74,7 +74,7 @@ export function endsOf(models: readonly PolicyModel[]): End[] {
 }
 
 /** All peers of a policy. */
-export function peersOfPolicy(policy: PolicyRow): PolicyPeer[] {
+function peersOfPolicy(policy: PolicyRow): PolicyPeer[] {
   return [...policy.ingress, ...policy.egress].flatMap((rule) => rule.peers ?? []);
 }
 

@@ -44,7 +44,7 @@ function contains(outer: string, inner: string): boolean {
 }
 
 /** Whether every condition of the outer selector follows from one of the inner. */
-export function selectorCovers(outer: LabelSelector, inner: LabelSelector): boolean {
+function selectorCovers(outer: LabelSelector, inner: LabelSelector): boolean {
   const given = requirementsOf(inner);
   return requirementsOf(outer).every((wanted) => given.some((each) => implies(each, wanted)));
 }
