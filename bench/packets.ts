@@ -2,7 +2,7 @@
 // pod, and a new connection with its event; the median over several loads of the program, the families in turns. Beside
 // it an empty program, which is the cost of the measurement itself.
 import { parseArgs } from 'node:util';
-import { podMac } from '../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../src/connect/endpoints/link-addresses.ts';
 import { ProgType } from '../src/kernel/bpf-syscall.ts';
 import { closeFd } from '../src/kernel/libc.ts';
 import { withNetns } from '../src/kernel/netns.ts';

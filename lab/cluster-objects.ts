@@ -38,6 +38,7 @@ const agentRules = [
   rule('policy.networking.k8s.io', ['clusternetworkpolicies'], read),
   rule('weir.dev', ['weirnodes', 'weiridentities', 'weirendpointslices'], read),
   rule('weir.dev', ['weirendpointslices'], ['create', 'patch', 'delete']),
+  rule('weir.dev', ['weirnodereports'], ['create', 'patch']),
 ];
 const operatorRules = [
   rule('', ['namespaces'], read),
@@ -52,7 +53,7 @@ const operatorRules = [
   rule('cilium.io', ['ciliumloadbalancerippools'], read),
   rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),
   rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
-  rule('weir.dev', ['weirendpointslices'], [...read, 'delete']),
+  rule('weir.dev', ['weirendpointslices', 'weirnodereports'], [...read, 'delete']),
   rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update', 'delete']),
   rule('apiextensions.k8s.io', ['customresourcedefinitions'], ['get', 'create', 'patch']),
   rule(

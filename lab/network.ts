@@ -57,7 +57,8 @@ export async function makeHost(lab: string, host: string, hostNumber: number, fa
   await run(['ip', 'netns', 'add', namespace]);
   await setSysctls(lab, host, forwarding);
   await ipBatch(backbone, [
-    `link add ${host} type veth peer name eth0 netns ${namespace}`,
+    // A host that comes back is the same machine: others still know its address by this MAC.
+    `link add ${host} type veth peer name eth0 address ${macOf(hostNumber)} netns ${namespace}`,
     `link set ${host} master lan up`,
   ]);
   await ipBatch(namespace, [
@@ -97,4 +98,10 @@ export function networkHosts(lab: string): string[] {
     .filter((name) => name.startsWith(prefix))
     .map((name) => name.slice(prefix.length))
     .filter((host) => /^(cp|world|node\d+)$/.test(host));
+}
+
+/** The MAC of a host's \`eth0\`: locally administered, and the same whenever the host is made. */
+function macOf(hostNumber: number): string {
+  const [high, low] = [hostNumber >> 8, hostNumber & 255].map((byte) => byte.toString(16).padStart(2, '0'));
+  return `02:1a:b0:00:${high}:${low}`;
 }

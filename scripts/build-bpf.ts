@@ -63,6 +63,8 @@ function isStale(output: string): boolean {
   const madeMs = statSync(output).mtimeMs;
   const [, list = ''] = readFileSync(`${output}.d`, 'utf8').split(/:\s/, 2);
   const inputs = list.split(/[\s\\]+/).filter((name) => name !== '');
+  // Objects that were copied from another checkout were made from that one's files.
+  if (!inputs.some((name) => name.startsWith(join(root, 'bpf/')))) return true;
   return inputs.some((name) => !existsSync(name) || statSync(name).mtimeMs > madeMs);
 }
 

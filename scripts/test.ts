@@ -32,6 +32,7 @@ function endLabs(): void {
   }
 }
 
+process.env.WEIR_PROPERTY_RUNS ??= '150';
 run(['scripts/check.ts']);
 if (ok || process.env.CI === undefined) {
   const files = globSync('test/**/*.test.ts').sort();

@@ -5,6 +5,7 @@
  * What is said is believed only if the frontend has this packet's destination as a backend. */
 #pragma once
 
+#include "policy.h"
 #include "datapath_maps.h"
 #include "dsr_options.h"
 #include "sender.h"
@@ -19,7 +20,7 @@ static __always_inline struct service *frontend_elsewhere(const __u8 *addr, __be
 
 	if (s)
 		return s;
-	who = bpf_map_lookup_elem(&ipcache, addr);
+	who = ipcache_find(addr);
 	if (!who || who->identity != IDENTITY_REMOTE_NODE)
 		return NULL;
 	s = service_lookup_node_port(addr, port, protocol, SCOPE_INSIDE);

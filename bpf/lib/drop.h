@@ -43,7 +43,7 @@ static __always_inline void drop_count_packet(struct __sk_buff *skb, __u32 reaso
 	}
 }
 
-/* What else is known about a dropped packet; all may be 0. */
+/* What else is known about a dropped packet; all may be 0. Who knows nothing of it gives NULL. */
 struct drop_context {
 	__u32 identity[2];
 	__u32 cookie[2];
@@ -58,7 +58,7 @@ __noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct 
 	__u32 suppressed = 0;
 	struct event *ev;
 
-	if (!p || !c)
+	if (!p)
 		return 2; /* TC_ACT_SHOT */
 	drop_count_packet(skb, reason);
 	if (!drop_may_report(skb->ifindex, reason, &suppressed)) {
@@ -80,17 +80,20 @@ __noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct 
 	ev->tcp_flags[0] = p->tcp_flags;
 	ev->icmp_type = p->icmp_type;
 	ev->icmp_code = p->icmp_code;
-	ev->identity[0] = c->identity[0];
-	ev->identity[1] = c->identity[1];
-	ev->cookie[0] = c->cookie[0];
-	ev->cookie[1] = c->cookie[1];
 	ev->ifindex = skb->ifindex;
 	ev->suppressed = suppressed;
-	ev->service = c->service;
 	ev->type = EVENT_DROP;
 	ev->reason = reason;
-	ev->direction = c->direction;
-	ev->flags = c->flags | (p->ipv6 ? EVENT_IPV6 : 0);
+	ev->flags = p->ipv6 ? EVENT_IPV6 : 0;
+	if (c) {
+		ev->identity[0] = c->identity[0];
+		ev->identity[1] = c->identity[1];
+		ev->cookie[0] = c->cookie[0];
+		ev->cookie[1] = c->cookie[1];
+		ev->service = c->service;
+		ev->direction = c->direction;
+		ev->flags |= c->flags;
+	}
 	event_submit(ev);
 	return 2;
 }

@@ -58,9 +58,10 @@ static __always_inline int read_inner(struct __sk_buff *skb, const struct packet
 }
 
 /* An ICMP error goes to the sender of the packet it speaks of, if that packet's connection is known and allowed. */
-__noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+__noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook)
 {
-	struct drop_context c = {};
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct packet *inner;
 	struct judgement *j;
 	struct ct_entry *e;
@@ -75,7 +76,7 @@ __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, str
 	judge_ends(j);
 	reason = read_inner(skb, p, inner);
 	if (reason)
-		return hook == HOOK_DEVICE && !j->to.ifindex ? TC_ACT_UNSPEC : drop(skb, p, &c, reason);
+		return hook == HOOK_DEVICE && !j->to.ifindex ? TC_ACT_UNSPEC : drop(skb, p, NULL, reason);
 	if (!j->to.ifindex && translate_error(skb, p, inner, s)) {
 		addr_copy(j->dst, p->dst);
 		judge_ends(j);
@@ -84,25 +85,25 @@ __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook, str
 	if (reason == NOT_OURS)
 		return TC_ACT_UNSPEC;
 	if (reason)
-		return drop(skb, p, &c, reason);
+		return drop(skb, p, NULL, reason);
 	e = addr_equal(inner->src, p->dst) ? ct_lookup(inner, &hi) : NULL;
 	/* A pod is no router: it has nothing to say about the connections of others. */
 	if (!e || ct_expired(e) || (hook == HOOK_POD && !addr_equal(inner->dst, p->src)))
-		return drop(skb, p, &c, DROP_ICMP_ERROR_UNRELATED);
+		return drop(skb, p, NULL, DROP_ICMP_ERROR_UNRELATED);
 	if (e->verdict || !ct_epochs_hold(e))
-		return drop(skb, p, &c, e->verdict ? e->verdict : DROP_ICMP_ERROR_UNRELATED);
+		return drop(skb, p, NULL, e->verdict ? e->verdict : DROP_ICMP_ERROR_UNRELATED);
 	d = ((hi ^ e->flags) & CT_ORIGINATOR_HI) ^ 1; /* against the packet it speaks of */
 	if (e->out_kind[d] == OUT_UNKNOWN) {
 		reason = resolve(skb, e, p->src, p->dst, d);
 		if (reason)
-			return drop(skb, p, &c, reason);
+			return drop(skb, p, NULL, reason);
 	}
 	if ((e->flags & CT_SERVICE) && d) {
 		reason = answer_error(skb, p, inner, e);
 		if (reason)
-			return drop(skb, p, &c, reason);
+			return drop(skb, p, NULL, reason);
 	}
 	count(COUNTER_FORWARDED);
 	act = forward(skb, e, d);
-	return act < 0 ? drop(skb, p, &c, -act) : act;
+	return act < 0 ? drop(skb, p, NULL, -act) : act;
 }

@@ -305,7 +305,7 @@ __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, 
 			ct_report(p, old, how & 1, EVENT_END, how >> 8);
 			count(COUNTER_CT_ENDED);
 		}
-		if (ct_insert(p, e)) {
+		if (ct_insert(p)) {
 			count(COUNTER_CT_FAILED);
 			return drop_judged(skb, p, j, d, DROP_CT_MAP_INSERTION_FAILED);
 		}
@@ -352,7 +352,7 @@ static __noinline int consult_services(struct __sk_buff *skb, struct packet *p, 
 	/* Who lies about its address is dropped further on, and must not leave a flow or an affinity in another's name. */
 	if (hook == HOOK_POD ? j->from.ifindex != skb->ifindex : j->from.ifindex || (j->from.flags & IPCACHE_THIS_NODE))
 		return GO_ON;
-	r = translate(skb, p, hook, s);
+	r = translate(skb, p, hook);
 	if (r == FOR_BALANCER)
 		return TC_ACT_UNSPEC;
 	if (r >= 0)
@@ -375,7 +375,7 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 	if (!s || !p)
 		return TC_ACT_SHOT;
 	if (p->icmp_error)
-		return icmp_error(skb, p, hook, s);
+		return icmp_error(skb, p, hook);
 	s->meant.service = 0;
 	s->meant.hairpin = 0;
 	if (!e) {
@@ -383,16 +383,14 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		/* Nodes put packets for backends into others; what pods put into others is theirs, and judged like anything. */
 		if (hook == HOOK_DEVICE && s->judgement.to.ifindex && !is_pod(s->judgement.from.identity) &&
 		    p->protocol == (p->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP)) {
-			struct drop_context c = {};
-
 			r = unpack(skb, p, s);
-			return r < 0 ? drop(skb, p, &c, -r) : r;
+			return r < 0 ? drop(skb, p, NULL, -r) : r;
 		}
 		r = consult_services(skb, p, hook, s);
 		if (r != GO_ON && r != GO_TO_BACKEND)
 			return r;
 		if (r == GO_TO_BACKEND) {
-			e = ct_lookup(p, &hi);
+			e = ct_find(p, &hi);
 			if (e)
 				dh = hook << 1 | ((hi ^ e->flags) & CT_ORIGINATOR_HI);
 			else
@@ -409,11 +407,9 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 		look_at_ends(&s->judgement, p);
 		/* What begins anew behind an old entry may name its frontend as well. */
 		if (hook == HOOK_DEVICE && !s->meant.service && s->judgement.to.ifindex && p->l4_off != (p->ipv6 ? 54 : 34)) {
-			struct drop_context c = {};
-
 			r = read_direct(skb, p, &s->meant);
 			if (r)
-				return drop(skb, p, &c, r);
+				return drop(skb, p, NULL, r);
 		}
 	}
 	return new_connection(skb, p, dh | cause << 8, s, e);

@@ -24,10 +24,19 @@ static __always_inline __u32 epoch_read(__u16 slot)
 	return e ? *(volatile __u32 *)e : 0;
 }
 
+/* By a key on the stack: verifiers before 6.2 take no argument of a global function for one. */
+static __always_inline struct ipcache_entry *ipcache_find(const __u8 *addr)
+{
+	struct ipcache_key k __attribute__((aligned(8)));
+
+	addr_copy_by4(k.addr, addr);
+	return bpf_map_lookup_elem(&ipcache, &k);
+}
+
 /* Unknown addresses stay class 0: only rules that hold for every peer apply to them. */
 static __always_inline void ipcache_lookup(const __u8 *addr, struct ipcache_entry *who)
 {
-	struct ipcache_entry *e = bpf_map_lookup_elem(&ipcache, addr);
+	struct ipcache_entry *e = ipcache_find(addr);
 
 	if (!e) {
 		struct ipcache_prefix_key k = { .prefixlen = 128 };

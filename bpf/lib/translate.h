@@ -54,10 +54,13 @@ static __always_inline struct service *frontend_of_packet(const struct packet *p
 	return (s->flags & SERVICE_NODE_PORT) && !(s->flags & SERVICE_ONLY_LOCAL) ? s : NULL;
 }
 
-/* Gives a packet to a frontend its backend. s->judgement knows the ends as they are; s->meant keeps the frontend. Answers
- * enum translation, or minus the reason to drop. */
-__noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, struct scratch *s)
+/* Gives a packet to a frontend its backend. The scratch's judgement knows the ends as they are; its meant keeps the
+ * frontend. It is no argument, because verifiers before 6.2 take none of a global function's for a key or value of a map.
+ * Answers enum translation, or minus the reason to drop. */
+__noinline int translate(struct __sk_buff *skb, struct packet *p, int hook)
 {
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	__u32 now = clock_ticks(), number = 0, cause;
 	struct backend *b = NULL;
 	struct service_flow *f;
@@ -98,11 +101,10 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook, stru
 		f->last_seen = now;
 		f->lifetime = flow_lifetime(p->protocol);
 		f->flags = FLOW_LOCAL;
-		if (!p->later_fragment) {
-			if (flow_is_kept(p, known, cause))
-				bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY);
+		/* What only opens a connection does not count yet, as it makes no flow. */
+		if (!p->later_fragment && flow_is_kept(p, known, cause) &&
+		    !bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
 			backend_count(number);
-		}
 	}
 	if (!(f->flags & FLOW_LOCAL))
 		return FOR_BALANCER;

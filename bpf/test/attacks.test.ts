@@ -1,7 +1,7 @@
 // What a pod, or a host on a network, may try against the programs: each test is one attack that must not work.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { EndCause, EventType } from '../../src/kernel/datapath.gen.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
 import { echoPacket, icmpErrorPacket, type PacketSpec, tcpPacket, udpPacket } from '../../test/bed/packet.ts';

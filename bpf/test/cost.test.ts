@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import koffi from 'koffi';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { type Bed, createBed } from '../../test/bed/bed.ts';
 import { tcpPacket } from '../../test/bed/packet.ts';
 import { fromPod } from './probe.ts';

@@ -2,7 +2,7 @@
 // real maps, real routes; the packets are made here.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { CtState } from '../../src/kernel/datapath.gen.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';
 import {

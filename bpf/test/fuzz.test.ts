@@ -2,7 +2,7 @@
 // they send on must have been sayable by its sender and allowed by policy.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { parseAddress } from '../../src/core/ip.ts';
 import { macBytes } from '../../src/kernel/links.ts';
 import { type Bed, createBed } from '../../test/bed/bed.ts';

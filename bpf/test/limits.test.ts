@@ -2,7 +2,7 @@
 // without being counted.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { withNetns } from '../../src/kernel/netns.ts';
 import { readRing } from '../../src/kernel/ring-buffer.ts';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { type Bed, type BedNode, createBed } from '../../test/bed/bed.ts';
 import { tcpPacket } from '../../test/bed/packet.ts';
 import { fromPod, fromWire, type ProbeResult } from './probe.ts';

@@ -1,7 +1,7 @@
 // What senders of ill will, reused ports and settings that are not there yet must not do to services on packets.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { type TypedMap, typedMap } from '../../src/kernel/typed-map.ts';
 import { type Bed, type BedPod, createBed } from '../../test/bed/bed.ts';

@@ -2,7 +2,7 @@
 // way back, each in every mode and family, in tc and in XDP.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { podMac } from '../../src/connect/endpoints/pod-interface.ts';
+import { podMac } from '../../src/connect/endpoints/link-addresses.ts';
 import { datapathMaps } from '../../src/kernel/datapath.gen.ts';
 import { getLink } from '../../src/kernel/links.ts';
 import { setNeighbour } from '../../src/kernel/neighbours.ts';
@@ -41,16 +41,22 @@ function frontend(backends: readonly BedPod[], more: Partial<BedFrontend> = {}):
   };
 }
 
-function syn(
+function syn(...[from, to, six, sourcePort, destinationPort, mac]: SegmentEnds): Uint8Array {
+  return segment('SYN', [from, to, six, sourcePort, destinationPort, mac]);
+}
+
+type SegmentEnds = [
   from: PacketEnd,
   to: PacketEnd,
   six: boolean,
   sourcePort: number,
   destinationPort: number,
-  mac?: string,
-): Uint8Array {
+  mac?: string | undefined,
+];
+
+function segment(flag: 'SYN' | 'ACK', [from, to, six, sourcePort, destinationPort, mac]: SegmentEnds): Uint8Array {
   const mine = mac === undefined ? {} : { sourceMac: mac };
-  return withChecksum(tcpPacket({ from, to, six, sourcePort, destinationPort, flags: ['SYN'], ...mine }));
+  return withChecksum(tcpPacket({ from, to, six, sourcePort, destinationPort, flags: [flag], ...mine }));
 }
 
 describe('services on packets', { skip }, () => {
@@ -192,22 +198,23 @@ describe('services on packets', { skip }, () => {
         const address = six ? `[${front.ipv6}]` : front.ipv4;
         return target.connections(target.get(`outside ${address}:80/TCP`)!.backends[0]!);
       };
-      /** How many more there are after the same packet came three times. */
-      const counted = (front: BedFrontend, send: (port: number) => void) => {
+      /** How many more there are after openings, and what follows them, came three times each. */
+      const counted = (front: BedFrontend, from: PacketEnd, send: (packet: Uint8Array) => void, mac?: string) => {
         const before = count(front);
         const port = nextPort();
-        for (let i = 0; i < 3; i++) send(port);
+        for (const flag of ['SYN', 'ACK'] as const) {
+          for (let i = 0; i < 3; i++) send(segment(flag, [from, front, six, port, 80, mac]));
+        }
         return count(front) - before;
       };
       const mac = podMac(pod('client').ifindex);
-      const ofPod = (port: number) => fromPod(bed, pod('client'), syn(pod('client'), near, six, port, 80, mac));
-      assert.equal(counted(near, ofPod), 1, 'a pod');
-      const toNear = (port: number) => fromWire(bed, 0, syn(client, near, six, port, 80));
-      assert.equal(counted(near, toNear), 1, 'from outside to a pod of this node');
-      const toFar = (port: number) => fromWire(bed, 0, syn(client, far, six, port, 80));
-      assert.equal(counted(far, toFar), 1, 'to another node');
-      const inXdp = (port: number) => assert.equal(throughXdp(0, syn(client, far, six, port, 80)).action, 'sent');
-      assert.equal(counted(far, inXdp), 1, 'to another node, in XDP');
+      const ofPod = (packet: Uint8Array) => void fromPod(bed, pod('client'), packet);
+      assert.equal(counted(near, pod('client'), ofPod, mac), 1, 'a pod');
+      const fromOutside = (packet: Uint8Array) => void fromWire(bed, 0, packet);
+      assert.equal(counted(near, client, fromOutside), 1, 'from outside to a pod of this node');
+      assert.equal(counted(far, client, fromOutside), 1, 'to another node');
+      const inXdp = (packet: Uint8Array) => assert.equal(throughXdp(0, packet).action, 'sent');
+      assert.equal(counted(far, client, inXdp), 1, 'to another node, in XDP');
     });
 
     test(`a frontend without backends refuses at once, from pods and from outside, and says which (${name})`, () => {

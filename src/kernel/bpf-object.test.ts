@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { test } from 'node:test';
-import { loadObject } from './bpf-object.ts';
+import { loadObject, loadObjects } from './bpf-object.ts';
 import { KernelError } from './kernel-error.ts';
 import { testRun } from './test-run.ts';
 import { bpfSkipReason, compileBpf } from './testdata/compile.ts';
@@ -135,3 +135,58 @@ test('loadObject can leave programs out and use maps that are open already', nee
   assert.deepEqual([...again.programs.keys()], ['second']);
   assert.equal(again.map('seen').id, object.map('seen').id);
 });
+
+test('loadObjects has objects share the maps that the first of them makes', needsBpf, async () => {
+  const pinDir = '/sys/fs/bpf/weir-test-objects';
+  rmSync(pinDir, { recursive: true, force: true });
+  const before = openFds();
+  try {
+    const path = compileBpf('plain', source('__u32 x;'));
+    for (const adopted of [0, 2]) {
+      const objects = await Promise.all(
+        loadObjects([1, 2, 3].map((answer) => ({ path, pinDir, constants: { answer } }))),
+      );
+      assert.deepEqual(
+        objects.map((object) => object.adopted.length),
+        [adopted, 2, 2],
+      );
+      assert.equal(new Set(objects.map((object) => object.map('rows').id)).size, 1);
+      const answers = objects.map((object) => testRun(object.program('first').fd, new Uint8Array(64)).retval);
+      assert.deepEqual(answers, [1, 2, 3]);
+      for (const object of objects) object.close();
+    }
+  } finally {
+    rmSync(pinDir, { recursive: true, force: true });
+  }
+  assert.equal(openFds(), before);
+});
+
+test(
+  'loadObjects gives the reason of what is refused, and the same to those that wait for its maps',
+  needsBpf,
+  async () => {
+    const pinDir = '/sys/fs/bpf/weir-test-refused';
+    rmSync(pinDir, { recursive: true, force: true });
+    const good = compileBpf('plain', source('__u32 x;'));
+    const refused = compileBpf('refused', source('__u32 x;', 'return v->x;'));
+    const before = openFds();
+    try {
+      const reasons = async (...objects: { path: string; pinDir?: string }[]) =>
+        (await Promise.allSettled(loadObjects(objects))).map((each) => {
+          if (each.status === 'rejected') return String(each.reason);
+          each.value.close();
+          return 'loaded';
+        });
+      const [waitedFor, waiting] = await reasons({ path: refused, pinDir }, { path: good, pinDir });
+      assert.match(waitedFor!, /load program first of refused.bpf.o: .*map_value_or_null/);
+      assert.equal(waiting, waitedFor);
+      const [first, second, third] = await reasons({ path: good }, { path: refused }, { path: good });
+      assert.deepEqual([first, third], ['loaded', 'loaded']);
+      assert.match(second!, /refused.bpf.o/);
+      assert.match((await reasons({ path: '/etc/hostname' }))[0]!, /cannot open hostname/);
+      assert.equal(openFds(), before);
+    } finally {
+      rmSync(pinDir, { recursive: true, force: true });
+    }
+  },
+);

@@ -7,7 +7,7 @@ import { describeMismatch } from './bpf-map-layout.ts';
 import { type ProgramInfo, programInfo } from './bpf-program.ts';
 import { type Btf, btfSection, btfType, parseBtf, underlyingType } from './btf.ts';
 import { isErrno, KernelError } from './kernel-error.ts';
-import { libbpf, withLibbpfMessages } from './libbpf.ts';
+import { libbpf, objectLoadAsync, withLibbpfMessages } from './libbpf.ts';
 import { closeFd, copyFromAddress, copyToAddress, dupFd } from './libc.ts';
 import { summarizeVerifierLog } from './verifier-log.ts';
 
@@ -51,14 +51,81 @@ export function loadObject(options: LoadOptions): LoadedObject {
     const object = libbpf.objectOpen(options.path, null);
     if (object === 0) throw loadError('open', options.path, messages);
     try {
-      return loadOpened(object, options, messages);
+      const prepared = prepare(object, options);
+      const log = new Uint8Array(logBytes); // untouched pages cost nothing
+      for (const { address } of prepared.programs) libbpf.programSetLogBuffer(address, log, log.length);
+      const result = libbpf.objectLoad(object);
+      if (result < 0) {
+        const refused = prepared.programs.find(({ name }) =>
+          messages.some((m) => m.includes(`prog '${name}': BPF program load`)),
+        );
+        throw loadError(refused ? `load program ${refused.name} of` : 'load', options.path, messages, -result, log);
+      }
+      return takeOver(prepared, options);
     } finally {
       libbpf.objectClose(object);
     }
   });
 }
 
-function loadOpened(object: number, options: LoadOptions, messages: readonly string[]): LoadedObject {
+/** Loads under way on threads of the pool. */
+const underWay = new Set<Promise<unknown>>();
+
+/**
+ * Loads objects that share pinned maps, side by side on threads of the pool, and answers with them in the same order. One
+ * that has to make maps is waited for by those after it, which adopt them. Each rejects as loadObject() throws; those that
+ * waited for one that failed reject with it.
+ */
+export function loadObjects(all: readonly LoadOptions[]): Promise<LoadedObject>[] {
+  let turn: Promise<unknown> = Promise.resolve();
+  return all.map((options) => {
+    const begun = turn.then(() => begin(options));
+    turn = begun.then(({ makesMaps, loaded }) => (makesMaps ? loaded : undefined));
+    turn.catch(() => {}); // whoever waits for the object is told
+    return begun.then(({ loaded }) => loaded);
+  });
+}
+
+function begin(options: LoadOptions): { makesMaps: boolean; loaded: Promise<LoadedObject> } {
+  const object = libbpf.objectOpen(options.path, null);
+  if (object === 0) return { makesMaps: true, loaded: loadAgain(options) };
+  try {
+    const prepared = prepare(object, options);
+    const load = objectLoadAsync(object);
+    underWay.add(load);
+    const loaded = load
+      .finally(() => underWay.delete(load))
+      .then((result) => {
+        try {
+          return result < 0 ? undefined : takeOver(prepared, options);
+        } finally {
+          libbpf.objectClose(object);
+        }
+      })
+      .then((taken) => taken ?? loadAgain(options));
+    return { makesMaps: prepared.toPin.size > 0, loaded };
+  } catch (error) {
+    libbpf.objectClose(object);
+    throw error;
+  }
+}
+
+/** On this thread, for the reason: libbpf's messages can only be collected here, when no thread loads. */
+async function loadAgain(options: LoadOptions): Promise<LoadedObject> {
+  while (underWay.size > 0) await Promise.allSettled(underWay);
+  return loadObject(options);
+}
+
+/** An object that has been opened, with its constants, sizes and maps chosen. */
+type Prepared = {
+  own: Named[];
+  programs: Named[];
+  adopted: string[];
+  replaced: { map: string; why: string }[];
+  toPin: Set<string>;
+};
+
+function prepare(object: number, options: LoadOptions): Prepared {
   const btf = objectBtf(object);
   const maps = walk(libbpf.nextMap, object).map((address) => ({ address, name: libbpf.mapName(address) }));
   const programs = walk(libbpf.nextProgram, object).map((address) => ({ address, name: libbpf.programName(address) }));
@@ -67,19 +134,13 @@ function loadOpened(object: number, options: LoadOptions, messages: readonly str
   resizeMaps(own, options.maxEntries ?? {}, options.path);
   const rodata = maps.find(({ address, name }) => libbpf.mapIsInternal(address) && name.endsWith('.rodata'));
   setConstants(btf, rodata?.address, options.constants ?? {}, options.path);
-  const { adopted, replaced, toPin } = adoptPinned(own, btf, options);
-
-  const log = new Uint8Array(logBytes); // untouched pages cost nothing
-  for (const { address, name } of programs) {
-    libbpf.programSetLogBuffer(address, log, log.length);
+  for (const { address, name } of programs)
     if (options.programs && !options.programs.includes(name)) libbpf.programSetAutoload(address, false);
-  }
-  const result = libbpf.objectLoad(object);
-  if (result < 0) {
-    const refused = programs.find(({ name }) => messages.some((m) => m.includes(`prog '${name}': BPF program load`)));
-    throw loadError(refused ? `load program ${refused.name} of` : 'load', options.path, messages, -result, log);
-  }
+  return { own, programs, ...adoptPinned(own, btf, options) };
+}
 
+/** Takes what was loaded into descriptors of our own, and pins the maps that are new. */
+function takeOver({ own, programs, adopted, replaced, toPin }: Prepared, options: LoadOptions): LoadedObject {
   const opened: { close(): void }[] = [];
   try {
     const mapHandles = new Map<string, BpfMap>();

@@ -106,13 +106,35 @@ export const libbpf = {
   ]),
 };
 
+let loading = 0;
+
+/** bpf_object__load() on a thread of the pool: this one goes on meanwhile. What libbpf has to say is not collected. */
+export function objectLoadAsync(object: Address): Promise<number> {
+  libbpf.setPrint(null);
+  loading++;
+  return new Promise((resolve, reject) => {
+    const call = libbpf.objectLoad as unknown as { async: (object: Address, done: LoadDone) => void };
+    call.async(object, (error, result) => {
+      loading--;
+      if (error) reject(error);
+      else resolve(result);
+    });
+  });
+}
+
+type LoadDone = (error: Error | null, result: number) => void;
+
 const printSignature = koffi.proto('int weir_libbpf_print(int level, const char *format, void *arguments)');
 const libc = koffi.load('libc.so.6');
 const vsnprintf = libc.func('vsnprintf', 'int', ['void *', 'size_t', 'str', 'void *']);
 
-/** Runs `action` with libbpf's warnings collected instead of printed; returns its result and the lines. */
+/**
+ * Runs `action` with libbpf's warnings collected instead of printed; returns its result and the lines. While a thread
+ * loads nothing is collected: libbpf would call into this one, which may not be there to answer.
+ */
 export function withLibbpfMessages<T>(action: (messages: readonly string[]) => T): T {
   const messages: string[] = [];
+  if (loading > 0) return action(messages);
   const line = new Uint8Array(4096);
   const callback = koffi.register((level: number, format: string, args: unknown) => {
     if (level > 1) return 0;

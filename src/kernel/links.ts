@@ -32,7 +32,12 @@ export type Link = {
   /** The other end of a veth pair, in the namespace that peerNetnsId names when it is another. */
   peerIfindex: number;
   peerNetnsId: number | undefined;
+  /** A note that lives with the device; empty when there is none. */
+  alias: string;
 };
+
+/** A note may have so many bytes (kernel: IFALIASZ, with the zero at the end). */
+export const longestAliasBytes = 255;
 
 /** Traits of a new device. Left out means the kernel's choice. */
 export type LinkSpec = {
@@ -63,6 +68,7 @@ const Attribute = {
   link: 5,
   master: 10,
   linkInfo: 18,
+  alias: 20,
   netnsFd: 28,
   extMask: 29,
   txQueues: 31,
@@ -168,11 +174,20 @@ export function listLinks(netlink: Netlink): Link[] {
 export function setLink(
   netlink: Netlink,
   ifindex: number,
-  change: { up?: boolean; name?: string; mac?: string; mtu?: number; netnsFd?: number; masterIfindex?: number },
+  change: {
+    up?: boolean;
+    name?: string;
+    alias?: string;
+    mac?: string;
+    mtu?: number;
+    netnsFd?: number;
+    masterIfindex?: number;
+  },
 ): void {
   const flags = change.up ? IFF_UP : 0;
   const payload = new NetlinkPayload().raw(header(ifindex, flags, change.up === undefined ? 0 : IFF_UP));
   if (change.name !== undefined) payload.text(Attribute.name, change.name);
+  if (change.alias !== undefined) payload.text(Attribute.alias, change.alias);
   if (change.mac !== undefined) payload.attribute(Attribute.address, macBytes(change.mac));
   if (change.mtu !== undefined) payload.u32(Attribute.mtu, change.mtu);
   if (change.masterIfindex !== undefined) payload.u32(Attribute.master, change.masterIfindex);
@@ -206,6 +221,7 @@ export function parseLink(message: NetlinkMessage): Link {
   const kind = info && parseAttributes(info).get(1);
   const name = attributes.get(Attribute.name);
   const mac = attributes.get(Attribute.address);
+  const alias = attributes.get(Attribute.alias);
   return {
     ifindex: view.getInt32(4, true),
     name: name ? attributeText(name) : '',
@@ -219,6 +235,7 @@ export function parseLink(message: NetlinkMessage): Link {
     masterIfindex: attributeU32(attributes.get(Attribute.master)) ?? 0,
     peerIfindex: attributeU32(attributes.get(Attribute.link)) ?? 0,
     peerNetnsId: attributeU32(attributes.get(Attribute.linkNetnsId)),
+    alias: alias ? attributeText(alias) : '',
   };
 }
 

@@ -33,6 +33,8 @@ export interface RequestOptions {
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly body?: unknown;
   readonly contentType?: string;
+  /** The answer holds the metadata of objects only. */
+  readonly metadataOnly?: 'list';
   readonly signal?: AbortSignal;
   readonly timeoutMs?: number;
 }
@@ -59,6 +61,8 @@ export interface KubeClient {
 }
 
 const requestTimeoutMs = 30_000;
+/** Servers that cannot answer with metadata alone answer with whole objects. */
+const metadataOfList = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json;q=0.9';
 /** While something is followed the server is asked for a sign of life this often: a watch is silent when nothing happens,
  * and just as silent when the network or the server is gone. */
 const heartbeatMs = 5_000;
@@ -88,7 +92,10 @@ export function createKubeClient(access: ClusterAccess, options: { heartbeatMs?:
       if (value !== undefined) url.searchParams.set(name, String(value));
     }
     const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
-    const headers: http.OutgoingHttpHeaders = { accept: 'application/json', 'user-agent': 'weir' };
+    const headers: http.OutgoingHttpHeaders = {
+      accept: options.metadataOnly === 'list' ? metadataOfList : 'application/json',
+      'user-agent': 'weir',
+    };
     const token = access.token?.();
     if (token !== undefined) headers.authorization = `Bearer ${token}`;
     else if (access.basicAuth !== undefined)

@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { createDatapathWriter, type DatapathWriter } from '../../src/connect/datapath/datapath-writer.ts';
 import { type Datapath, loadDatapath } from '../../src/connect/datapath/load-datapath.ts';
-import { gateways } from '../../src/connect/endpoints/cni-protocol.ts';
+import { gateways } from '../../src/connect/endpoints/link-addresses.ts';
 import { createPodInterfaces } from '../../src/connect/endpoints/pod-interface.ts';
 import { ensureNodeDevices, type NodeDevices } from '../../src/connect/routing/node-devices.ts';
 import { identityLabels, reservedIdentities } from '../../src/core/identity.ts';

@@ -370,7 +370,8 @@ describe('addresses on the local network', { skip }, () => {
     });
     t.diagnostic(`${asked.lost} of ${asked.total} requests lost, ${asked.longestMs} ms without an answer`);
     assert.deepEqual([...stood].sort(), [...nodeNames.real], 'the address moved');
-    // It moves away and back again.
-    assert.ok(asked.lost <= 2 * inFlight, `${asked.lost} of ${asked.total} lost`);
+    // It moves away and back again. What Kubernetes' own test allows; a node that keeps the address until its pod is gone
+    // loses twice as many.
+    assert.ok(asked.lost <= asked.total / 20, `${asked.lost} of ${asked.total} lost`);
   });
 });

@@ -271,7 +271,7 @@ describe('kubernetes', { skip }, () => {
       nodeNames.real[0],
       '/v1/policies',
     );
-    const row = rows.find((each) => each.key === 'odd/by-hash')!;
+    const row = rows.find((each) => each.key === 'NetworkPolicy/odd/by-hash')!;
     assert.match(row.error ?? '', /pod-template-hash/);
     assert.deepEqual(row.isolates, { ingress: true, egress: false });
     const shown = await attempt([

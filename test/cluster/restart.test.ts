@@ -277,11 +277,12 @@ describe('restart', { skip }, () => {
     });
   });
 
-  test('corrupt state files are set aside; nothing opens and no other pod notices', async () => {
-    const victim = await scene.add({ node: near, name: 'victim', labels: { app: 'server' } });
+  test('corrupt state files are set aside; nothing opens, and a pod whose file was one keeps its network', async () => {
+    const victim = await scene.add({ node: near, name: 'victim', labels: { app: 'victim' } });
     await scene.settled();
     const folder = await stateDir(near);
-    const { id } = (await ownEndpoints(near)).find((row) => row.pod === 'victim')!;
+    const rows = await ownEndpoints(near);
+    const { id } = rows.find((row) => row.pod === 'victim')!;
     const steady = traffic();
     const doors = knockOnClosedDoors();
     await steady.more(100);
@@ -294,10 +295,27 @@ describe('restart', { skip }, () => {
     await lossesOf(steady);
     for (const file of ['numbers.json', 'resting-addresses.json', 'flow-counters.json', `endpoints/${id}.json`])
       assert.equal(readFileSync(join(folder, `${file}.corrupt`), 'utf8'), '{"half a', file);
-    assert.equal(await scene.probe('stranger', 'victim', 80), 'silent');
-    await callPlugin(labName, 'DEL', victim);
+    assert.deepEqual(await ownEndpoints(near), rows);
+    assert.equal(await scene.probe('stranger', 'victim', 80), 'ok');
+    assert.equal(await scene.probe('victim', 'server-near', port), 'silent', 'policy knows it as before');
+    await callPlugin(labName, 'CHECK', victim);
     await scene.remove('victim');
+    assert.ok(!(await ownEndpoints(near)).some((row) => row.pod === 'victim'));
     await nodeExec(labName, near, ['sh', '-c', 'rm -f /var/lib/weir/*.corrupt /var/lib/weir/endpoints/*.corrupt']);
+  });
+
+  test('without any of the state all pods keep their network', async () => {
+    const rows = await ownEndpoints(near);
+    const steady = traffic();
+    const doors = knockOnClosedDoors();
+    await steady.more(100);
+    await kill(near);
+    await nodeExec(labName, near, ['sh', '-c', 'rm -rf /var/lib/weir/*']);
+    await start(near);
+    await steady.more(300);
+    assert.deepEqual(await doors.stop(), []);
+    await lossesOf(steady);
+    assert.deepEqual(await ownEndpoints(near), rows);
   });
 
   test('without the API server everything goes on, also over a restart, and the agent says so', async () => {

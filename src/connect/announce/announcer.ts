@@ -133,11 +133,11 @@ export function createAnnouncer(options: AnnouncerOptions): Announcer {
 
   /** Brings the kernel in step. Everything is written again: an entry's time runs. */
   function sync(): void {
-    const devices = options.devices();
     const wanted = new Set<string>();
-    for (const claim of claims.values()) {
-      const stand = stands.get(claim.lease);
-      if (stand?.leads !== true) continue;
+    const led = [...claims.values()].filter((claim) => stands.get(claim.lease)?.leads === true);
+    // Nearly always there is nothing: then the kernel is asked for nothing either.
+    const devices = led.length === 0 ? [] : options.devices();
+    for (const claim of led) {
       for (const device of devices.filter((each) => claim.devices.includes(each.ifindex))) {
         wanted.add(`${device.ifindex} ${claim.address}`);
         attempt(`could not announce ${claim.address}`, () => port.put(claim.address, device, lastsMs));

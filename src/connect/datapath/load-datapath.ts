@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../../core/errors.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { type LoadedObject, loadObject } from '../../kernel/bpf-object.ts';
+import { type LoadedObject, type LoadOptions, loadObject } from '../../kernel/bpf-object.ts';
 import type { DatapathConstants } from '../../kernel/datapath.gen.ts';
 import { type MappedArray, mmapArray } from '../../kernel/mmap-array.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
@@ -51,19 +51,24 @@ export interface Datapath {
 
 const u32Bytes = (value: number) => new Uint8Array(Uint32Array.of(value).buffer);
 
-/** Loads the objects, adopting the maps that are pinned. */
-export function loadDatapath(options: DatapathOptions): Datapath {
-  const mapDir = join(options.pinDir, 'maps');
-  const load = (name: string): LoadedObject => {
+/** What is to be loaded, in the order in which createDatapath() takes it. */
+export function datapathObjects(options: DatapathOptions): LoadOptions[] {
+  const constants = Object.fromEntries(Object.entries(options.constants).filter(([, value]) => value !== undefined));
+  return ['pod', 'host', 'sweep'].map((name) => {
     const path = join(options.objects, `${name}.bpf.o`);
     if (!existsSync(path)) throw new WeirError('BPF_OBJECT_MISSING', `${path} does not exist`);
-    const constants = Object.fromEntries(Object.entries(options.constants).filter(([, value]) => value !== undefined));
-    return loadObject({ path, pinDir: mapDir, constants, maxEntries: options.maxEntries });
-  };
-  const pod = load('pod');
-  const host = load('host');
-  const sweep = load('sweep');
-  const objects = [pod, host, sweep];
+    return { path, pinDir: join(options.pinDir, 'maps'), constants, maxEntries: options.maxEntries };
+  });
+}
+
+/** Loads the objects, adopting the maps that are pinned. */
+export function loadDatapath(options: DatapathOptions): Datapath {
+  return createDatapath(options, datapathObjects(options).map(loadObject));
+}
+
+/** The datapath of objects that are loaded. */
+export function createDatapath(options: DatapathOptions, objects: readonly LoadedObject[]): Datapath {
+  const [pod, host, sweep] = objects as [LoadedObject, LoadedObject, LoadedObject];
   const map = (name: string): BpfMap => {
     for (const object of objects) if (object.maps.has(name)) return object.map(name);
     throw new Error(`the datapath has no map ${name}`);

@@ -1,6 +1,7 @@
 // The container network interface, versions 0.3.1 to 1.1.0: what the runtime asks and what it is answered.
 // https://www.cni.dev/docs/spec/. Pure: parsing and formatting only.
 import { z } from 'zod';
+import { gateways } from './link-addresses.ts';
 
 /** The versions that are spoken, oldest first. */
 export const cniVersions = ['0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
@@ -184,9 +185,6 @@ export interface Attachment {
   readonly ipv4?: string;
   readonly ipv6?: string;
 }
-
-/** The addresses that pods have as their gateway; the datapath answers for them. */
-export const gateways = { ipv4: '169.254.1.1', ipv6: 'fe80::1' } as const;
 
 /** The result of ADD in the version that the configuration asks for. What a plugin before us did is kept in front. */
 export function formatResult(config: CniConfig, made: Attachment): CniResult {

@@ -7,12 +7,13 @@ import { createAddressPool } from '../ipam/address-pool.ts';
 import { CniError, type CniRequest, cniCodes } from './cni-protocol.ts';
 import { containerKey, createEndpointManager, type EndpointManagerOptions } from './endpoint-manager.ts';
 import type { EndpointStore } from './endpoint-store.ts';
-import { type PodInterfaces, podMac } from './pod-interface.ts';
+import { podMac } from './link-addresses.ts';
+import type { PodInterfaces } from './pod-interface.ts';
 
 /** Devices in memory. `fail` makes the next creation fail after the device was there. */
 function fakeInterfaces() {
   let next = 100;
-  const devices = new Map<number, { hostName: string; netns: string; broken?: string }>();
+  const devices = new Map<number, { hostName: string; netns: string; note?: string; broken?: string }>();
   const fake = {
     devices,
     gone: new Set<string>(),
@@ -26,7 +27,7 @@ function fakeInterfaces() {
       await fake.gate;
       if (fake.gone.has(spec.netns)) throw new CniError(cniCodes.unknownContainer, 'the network namespace is gone');
       const ifindex = next++;
-      devices.set(ifindex, { hostName: spec.hostName, netns: spec.netns });
+      devices.set(ifindex, { hostName: spec.hostName, netns: spec.netns, note: spec.note });
       attach(ifindex);
       if (fake.fail !== undefined) {
         devices.delete(ifindex);
@@ -47,7 +48,8 @@ function fakeInterfaces() {
       fake.pruned = known;
       return [];
     },
-    exists: (ifindex) => devices.has(ifindex),
+    devices: () => [...devices].map(([ifindex, { hostName, note = '' }]) => ({ ifindex, hostName, note })),
+    setNote: (ifindex, note) => void Object.assign(devices.get(ifindex)!, { note }),
     close() {},
   };
   return { ...fake, interfaces, fake };
@@ -71,7 +73,7 @@ function setUp(options: { cidr?: string; rest?: Partial<EndpointManagerOptions> 
   });
   const saved = new Map<number, EndpointRow>();
   const store: EndpointStore = {
-    load: () => ({ rows: [...saved.values()], setAside: [] }),
+    load: () => ({ rows: [...saved.values()], setAside: [], lost: false }),
     save: (row) => void saved.set(row.id, row),
     remove: (id) => void saved.delete(id),
   };
@@ -87,11 +89,13 @@ function setUp(options: { cidr?: string; rest?: Partial<EndpointManagerOptions> 
     pools: () => [pool],
     attach: (ifindex) => void log.push(`attach ${ifindex}`),
     detach: (ifindex) => void log.push(`detach ${ifindex}`),
+    kernelEndpoint: () => undefined,
     settle: () => void log.push('settle'),
     published: async () => void log.push('published'),
     mtu: () => 1500,
     podWaitMs: 20,
     identityWaitMs: 20,
+    nowMs: () => clock.ms,
     ...options.rest,
   });
   manager.restore();
@@ -356,6 +360,100 @@ test('restore() keeps pods whose device is there, forgets the others and reuses 
   second.know('c', 302);
   await second.manager.handle(request('ADD', 'c'));
   assert.ok(!rows.some((row) => row.id === second.endpoints.by('pod', 'shop/c')[0]!.id));
+});
+
+/** As a file keeps it. */
+const withoutGaps = (row: EndpointRow | undefined) => JSON.parse(JSON.stringify(row)) as EndpointRow;
+
+/** An agent that finds the devices of `before`, and none of its files but `kept`. */
+function afterLosing(
+  before: ReturnType<typeof setUp>,
+  options: { lost?: boolean; note?: (text: string) => string } = {},
+) {
+  const rows = [...before.saved.values()];
+  const saved = new Map<number, EndpointRow>();
+  const found = setUp({
+    rest: {
+      store: {
+        load: () => ({
+          rows: [],
+          setAside: options.lost ? [] : rows.map(({ id }) => ({ id, file: `${id}.json.corrupt`, reason: 'half' })),
+          lost: options.lost ?? false,
+        }),
+        save: (row) => void saved.set(row.id, row),
+        remove: (id) => void saved.delete(id),
+      },
+      kernelEndpoint: (ifindex) => {
+        const row = rows.find((each) => each.ifindex === ifindex);
+        return row && { identity: row.identity, ipv4: row.ipv4, ipv6: row.ipv6 };
+      },
+    },
+  });
+  for (const [ifindex, device] of before.fake.devices)
+    found.fake.devices.set(ifindex, { ...device, note: options.note?.(device.note ?? '') ?? device.note });
+  return { ...found, saved, rows };
+}
+
+for (const lost of [false, true])
+  test(`restore() makes an endpoint again whose ${lost ? 'folder' : 'file'} is lost`, async () => {
+    const first = setUp();
+    first.know('web', 300);
+    await first.manager.handle(request('ADD', 'web'));
+    const { manager, rows, endpoints, saved, fake, know } = afterLosing(first, { lost });
+    const { rebuilt, unknown } = manager.restore();
+    assert.deepEqual([rebuilt.length, unknown], [1, []]);
+    const { workload, serviceAccount, ...known } = rows[0]!;
+    assert.deepEqual(withoutGaps(endpoints.get(known.id)), { ...known, labels: {} });
+    assert.deepEqual(fake.pruned, new Set([known.ifindex]));
+    know('web', 300);
+    assert.deepEqual(withoutGaps(endpoints.get(known.id)), rows[0]);
+    assert.deepEqual([...saved.values()], [...endpoints.rows()]);
+    await manager.handle(request('DEL', 'web'));
+    assert.equal(endpoints.size, 0);
+  });
+
+test('restore() names a pod that its note does not when the API tells of it', async () => {
+  const first = setUp();
+  first.know('web', 300);
+  await first.manager.handle(request('ADD', 'web'));
+  const { manager, endpoints, saved, know, rows } = afterLosing(first, {
+    note: (text) => text.split(' ').slice(0, 5).join(' '),
+  });
+  manager.restore();
+  assert.deepEqual(
+    [...endpoints.rows()].map((row) => row.pod),
+    [''],
+  );
+  know('other', 310);
+  know('web', 300);
+  assert.deepEqual([...endpoints.rows()].map(withoutGaps), rows);
+  assert.deepEqual([...saved.values()].map(withoutGaps), rows);
+});
+
+test('restore() makes nothing of a device that does not say whose it is, or is not as it was', async () => {
+  const first = setUp();
+  first.know('web', 300);
+  await first.manager.handle(request('ADD', 'web'));
+  const without = afterLosing(first, { note: () => '' });
+  assert.match(without.manager.restore().unknown[0]!.why, /no note/);
+  assert.deepEqual(without.fake.pruned, new Set());
+  assert.equal(without.endpoints.size, 0);
+  const broken = afterLosing(first);
+  for (const device of broken.fake.devices.values()) device.broken = 'address 10.0.0.1 is gone from eth0';
+  assert.match(broken.manager.restore().unknown[0]!.why, /10\.0\.0\.1 is gone/);
+  assert.equal(broken.endpoints.size, 0);
+});
+
+test('restore() notes at devices of an earlier version whose they are', async () => {
+  const first = setUp();
+  first.know('web', 300);
+  await first.manager.handle(request('ADD', 'web'));
+  const row = [...first.saved.values()][0]!;
+  const second = setUp();
+  second.store.save(row);
+  second.fake.devices.set(row.ifindex, { hostName: 'weir1', netns: '/n/web' });
+  second.manager.restore();
+  assert.equal(second.fake.devices.get(row.ifindex)?.note, first.fake.devices.get(row.ifindex)?.note);
 });
 
 test('remove() does a deletion that was written down, and says whether there was anything', async () => {

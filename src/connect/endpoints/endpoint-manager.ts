@@ -5,8 +5,10 @@ import type { EndpointRow, IdentityRow, PodRow } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import type { AddressPool } from '../ipam/address-pool.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes, formatResult } from './cni-protocol.ts';
-import type { EndpointStore } from './endpoint-store.ts';
-import { nodeMac, type PodInterfaces, podMac } from './pod-interface.ts';
+import { formatNote, parseNote } from './device-note.ts';
+import type { EndpointStore, SetAside } from './endpoint-store.ts';
+import { nodeMac, podMac } from './link-addresses.ts';
+import type { PodDevice, PodInterfaces } from './pod-interface.ts';
 
 /** What the manager needs around it. */
 export interface EndpointManagerOptions {
@@ -20,6 +22,8 @@ export interface EndpointManagerOptions {
   /** Attaches the datapath to a pod's device, or detaches it. */
   readonly attach: (ifindex: number) => void;
   readonly detach: (ifindex: number) => void;
+  /** What the datapath knows of a device from an earlier run. */
+  readonly kernelEndpoint: (ifindex: number) => KernelEndpoint | undefined;
   /** Brings the kernel up to date with all tables, now. */
   readonly settle: () => void;
   /** Resolves when the other nodes can know of what `settle` saw, or when that takes too long to wait for. */
@@ -34,11 +38,30 @@ export interface EndpointManagerOptions {
   readonly onError?: (message: string, error: unknown) => void;
 }
 
+/** What an agent before this one left. */
+export interface Restored {
+  readonly restored: number;
+  /** Their devices are gone. */
+  readonly gone: readonly EndpointRow[];
+  readonly setAside: readonly SetAside[];
+  /** Their files could not be read: made again from their devices and from what the kernel knows of them. */
+  readonly rebuilt: readonly EndpointRow[];
+  /** Nothing could be made of these: their pods have no network any more. */
+  readonly unknown: readonly { readonly device: string; readonly why: string }[];
+}
+
+/** What the datapath has been told about a device. */
+export interface KernelEndpoint {
+  readonly identity: number;
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+}
+
 /** The runtime's view of the node's pods. */
 export interface EndpointManager {
   handle(request: CniRequest): Promise<CniResult | undefined>;
-  /** Takes over what an agent before this one left. Answers with the endpoints whose device is gone. */
-  restore(): { restored: number; gone: EndpointRow[]; setAside: { file: string; reason: string }[] };
+  /** Takes over what an agent before this one left. */
+  restore(): Restored;
   /** Deletes by container and interface, as a DEL that was written down while the agent was away. */
   remove(containerId: string, ifname: string): Promise<boolean>;
 }
@@ -64,6 +87,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
   const identityWaitMs = options.identityWaitMs ?? 10_000;
   /** One request per container at a time; others of the same container wait their turn. */
   const turns = new Map<string, Promise<unknown>>();
+  const unnamed = new Set<number>();
   let nextId = 1;
 
   function inTurn<T>(key: string, work: () => Promise<T>): Promise<T> {
@@ -170,6 +194,7 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
           hostName: `weir${id}`,
           mtu: request.config.mtu ?? options.mtu(),
           ...addresses,
+          note: formatNote(base),
         },
         options.attach,
       );
@@ -327,6 +352,21 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
       if (before !== endpoints.get(row.id)) store.save(row);
     }
   }
+  /** Names that a note had no room for. */
+  function findNames(): void {
+    for (const id of unnamed) {
+      const row = endpoints.get(id);
+      const pod = row && [...pods.rows()].find((each) => each.uid === row.podUid);
+      if (row !== undefined && pod === undefined) continue;
+      unnamed.delete(id);
+      if (row === undefined || pod === undefined) continue;
+      const named = { ...row, namespace: pod.namespace, pod: pod.name };
+      endpoints.upsert(named);
+      store.save(named);
+      refresh([named]);
+    }
+  }
+  pods.subscribe(findNames);
   pods.subscribe((set) => refresh(set.changes.flatMap((change) => endpoints.by('pod', change.key))));
   identities.subscribe(() => refresh([...endpoints.rows()]));
 
@@ -358,26 +398,72 @@ export function createEndpointManager(options: EndpointManagerOptions): Endpoint
         return row !== undefined;
       }),
     restore() {
-      const { rows, setAside } = store.load();
+      const { rows, setAside, lost } = store.load();
+      const devices = new Map(interfaces.devices().map((device) => [device.hostName, device]));
+      const rebuilt: EndpointRow[] = [];
+      const unknown: { device: string; why: string }[] = [];
+      for (const device of lost ? devices.values() : setAside.flatMap(({ id }) => devices.get(`weir${id}`) ?? [])) {
+        const row = rebuild(device);
+        if (typeof row === 'string') unknown.push({ device: device.hostName, why: row });
+        else rebuilt.push(row);
+      }
+      const known = new Set([...rows, ...rebuilt].map((row) => row.ifindex));
+      interfaces.prune(known, (error) => options.onError?.('could not remove a device', error));
       const gone: EndpointRow[] = [];
       const kept: EndpointRow[] = [];
-      interfaces.prune(new Set(rows.map((row) => row.ifindex)), (error) =>
-        options.onError?.('could not remove a device', error),
-      );
-      for (const row of rows) {
-        if (row.ifindex !== 0 && interfaces.exists(row.ifindex, `weir${row.id}`)) kept.push({ ...row, state: 'ready' });
-        else {
+      for (const row of [...rows, ...rebuilt]) {
+        nextId = Math.max(nextId, row.id + 1);
+        const device = devices.get(`weir${row.id}`);
+        if (row.ifindex === 0 || device?.ifindex !== row.ifindex) {
           gone.push(row);
           store.remove(row.id);
+          continue;
         }
-        nextId = Math.max(nextId, row.id + 1);
+        kept.push({ ...row, state: 'ready' });
+        const note = formatNote(row);
+        if (row.pod !== '' && note !== undefined && device.note !== note) interfaces.setNote(row.ifindex, note);
       }
       if (nextId > lastEndpointId) nextId = 1;
       endpoints.upsert(kept);
       endpoints.markInitialized();
-      return { restored: kept.length, gone, setAside };
+      for (const row of rebuilt) {
+        store.save(row);
+        if (row.pod === '') unnamed.add(row.id);
+      }
+      findNames();
+      refresh(kept); // Pods and identities may be known already.
+      return { restored: kept.length, gone, setAside, rebuilt, unknown };
     },
   };
+
+  /** The endpoint of a device whose file is lost, or why there is none to be had. */
+  function rebuild(device: PodDevice): EndpointRow | string {
+    const note = parseNote(device.note);
+    if (note === undefined) return 'no note at the device says whose it is';
+    const known = options.kernelEndpoint(device.ifindex);
+    if (known === undefined) return 'the datapath has no row for the device';
+    const { identity, ipv4, ipv6 } = known;
+    const row: EndpointRow = {
+      id: Number(device.hostName.slice('weir'.length)),
+      ...note,
+      namespace: note.namespace ?? '',
+      pod: note.pod ?? '',
+      ifindex: device.ifindex,
+      ipv4,
+      ipv6,
+      mac: podMac(device.ifindex),
+      identity,
+      labels: {},
+      namedPorts: [],
+      state: 'ready',
+      createdAtMs: nowMs(),
+    };
+    try {
+      return interfaces.check(specOf(row)) ?? row;
+    } catch (error) {
+      return error instanceof CniError ? `${error.message} (${error.details})` : (error as Error).message;
+    }
+  }
 }
 
 /** Waits until `found` answers, looking again whenever the table changes. */

@@ -32,7 +32,7 @@ function folder(t: TestContext): string {
 test('load() answers what save() wrote', (t) => {
   const path = folder(t);
   createEndpointStore(path).save(row);
-  assert.deepEqual(createEndpointStore(path).load(), { rows: [row], setAside: [] });
+  assert.deepEqual(createEndpointStore(path).load(), { rows: [row], setAside: [], lost: false });
   createEndpointStore(path).remove(7);
   createEndpointStore(path).remove(7);
   assert.deepEqual(readdirSync(path), []);
@@ -52,6 +52,7 @@ test('load() sets aside what it cannot understand and keeps the rest', (t) => {
   const { rows, setAside } = store.load();
   assert.deepEqual(rows, [row]);
   assert.equal(setAside.length, 5);
+  assert.deepEqual(setAside.map(({ id }) => id).sort(), [1, 2, 3, 5, 6]);
   for (const { reason } of setAside) assert.doesNotMatch(reason, /\n/);
   assert.deepEqual(readdirSync(path).sort(), [
     '1.json.corrupt',
@@ -62,5 +63,11 @@ test('load() sets aside what it cannot understand and keeps the rest', (t) => {
     '7.json',
     'README',
   ]);
-  assert.deepEqual(store.load(), { rows: [row], setAside: [] });
+  assert.deepEqual(store.load(), { rows: [row], setAside: [], lost: false });
+});
+
+test('load() says when the folder itself was lost', (t) => {
+  const path = join(folder(t), 'endpoints');
+  assert.equal(createEndpointStore(path).load().lost, true);
+  assert.equal(createEndpointStore(path).load().lost, false);
 });

@@ -27,20 +27,23 @@ const schema = z.object({
 
 /** A file that could not be read was set aside under this name. */
 export interface SetAside {
+  /** The endpoint's number. */
+  readonly id: number;
   readonly file: string;
   readonly reason: string;
 }
 
 /** Where endpoints are kept. */
 export interface EndpointStore {
-  load(): { rows: EndpointRow[]; setAside: SetAside[] };
+  /** `lost`: the folder itself was not there. */
+  load(): { rows: EndpointRow[]; setAside: SetAside[]; lost: boolean };
   save(row: EndpointRow): void;
   remove(id: number): void;
 }
 
 /** Keeps one file per endpoint in a folder, replaced whole so that a crash never leaves half of one. */
 export function createEndpointStore(folder: string): EndpointStore {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const lost = mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined;
   return {
     load() {
       const rows: EndpointRow[] = [];
@@ -56,10 +59,14 @@ export function createEndpointStore(folder: string): EndpointStore {
         } catch (error) {
           renameSync(path, `${path}.corrupt`);
           const reason = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
-          setAside.push({ file: `${path}.corrupt`, reason: reason.replace(/\s+/g, ' ') });
+          setAside.push({
+            id: Number.parseInt(name, 10),
+            file: `${path}.corrupt`,
+            reason: reason.replace(/\s+/g, ' '),
+          });
         }
       }
-      return { rows, setAside };
+      return { rows, setAside, lost };
     },
     save(row) {
       const path = join(folder, `${row.id}.json`);

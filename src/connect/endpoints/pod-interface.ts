@@ -10,7 +10,8 @@ import { type Netlink, openNetlink } from '../../kernel/netlink.ts';
 import { openNetns, withNetns } from '../../kernel/netns.ts';
 import { listRoutes, replaceRoute } from '../../kernel/routes.ts';
 import { writeSysctl } from '../../kernel/sysctl.ts';
-import { CniError, cniCodes, gateways } from './cni-protocol.ts';
+import { CniError, cniCodes } from './cni-protocol.ts';
+import { gateways, nodeMac, podMac } from './link-addresses.ts';
 
 /** What a pod's interface is to be. */
 export interface PodInterfaceSpec {
@@ -20,6 +21,8 @@ export interface PodInterfaceSpec {
   readonly mtu: number;
   readonly ipv4?: string;
   readonly ipv6?: string;
+  /** Kept with the near end. */
+  readonly note?: string;
 }
 
 /** What was made. */
@@ -30,38 +33,34 @@ export interface PodInterface {
   readonly mac: string;
 }
 
+/** The near end of a pod's veth pair as it is found. */
+export interface PodDevice {
+  readonly ifindex: number;
+  readonly hostName: string;
+  readonly note: string;
+}
+
 /** Makes, checks and removes the interfaces of pods. */
 export interface PodInterfaces {
   /** `attach` is called with the near end's ifindex while the device is still down. */
   create(spec: PodInterfaceSpec, attach: (ifindex: number) => void): Promise<PodInterface>;
   /** What is wrong with an interface, or undefined. */
-  check(spec: Omit<PodInterfaceSpec, 'hostName'> & { ifindex: number; mac: string }): string | undefined;
+  check(spec: Omit<PodInterfaceSpec, 'hostName' | 'note'> & { ifindex: number; mac: string }): string | undefined;
   /** Resolves when the device is gone. */
   remove(ifindex: number): Promise<void>;
   /** Removes devices of pods that nobody knows: left by an agent that died half-way. Answers with their names. */
   prune(known: ReadonlySet<number>, onError: (error: unknown) => void): string[];
-  /** Whether the near end is there, and is what was made: the kernel may have given its number to another device. */
-  exists(ifindex: number, hostName: string): boolean;
+  /** The near ends that are there and are what was made: the kernel may have given a number to another device. */
+  devices(): PodDevice[];
+  /** Changes the note of a near end. */
+  setNote(ifindex: number, note: string): void;
   close(): void;
-}
-
-/** The datapath tells a pod's frames from forged ones by the MAC, which follows from the near end's ifindex. */
-export function podMac(ifindex: number): string {
-  return macOf(0x0a, ifindex);
-}
-
-/** The MAC of the near end, which is the gateway's as the pod sees it. */
-export function nodeMac(ifindex: number): string {
-  return macOf(0x0e, ifindex);
-}
-
-function macOf(first: number, ifindex: number): string {
-  const bytes = [first, 0x57, ifindex >>> 24, (ifindex >>> 16) & 255, (ifindex >>> 8) & 255, ifindex & 255];
-  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 /** Above the numbers that the kernel gives out by itself, so that ours are known before the device is made. */
 const firstIfindex = 100_000;
+
+const deviceName = /^weir\d+$/;
 
 /** Works in the network namespace of this process. */
 export function createPodInterfaces(): PodInterfaces {
@@ -117,7 +116,7 @@ export function createPodInterfaces(): PodInterfaces {
         try {
           configurePodSide(inPod, spec);
           attach(ifindex);
-          setLink(netlink, ifindex, { up: true });
+          setLink(netlink, ifindex, { up: true, alias: spec.note });
           await untilItSends(inPod, spec.ifname);
         } catch (error) {
           deleteLink(netlink, ifindex);
@@ -160,14 +159,15 @@ export function createPodInterfaces(): PodInterfaces {
     },
     remove: (ifindex) => remover.remove(ifindex),
     prune(known, onError) {
-      const stray = listLinks(netlink).filter((link) => /^weir\d+$/.test(link.name) && !known.has(link.ifindex));
+      const stray = listLinks(netlink).filter((link) => deviceName.test(link.name) && !known.has(link.ifindex));
       for (const link of stray) remover.remove(link.ifindex).catch(onError);
       return stray.map((link) => link.name);
     },
-    exists(ifindex, hostName) {
-      const link = getLink(netlink, ifindex);
-      return link?.name === hostName && link.mac === nodeMac(ifindex);
-    },
+    devices: () =>
+      listLinks(netlink).flatMap(({ ifindex, name, mac, alias }) =>
+        deviceName.test(name) && mac === nodeMac(ifindex) ? { ifindex, hostName: name, note: alias } : [],
+      ),
+    setNote: (ifindex, note) => setLink(netlink, ifindex, { alias: note }),
     close() {
       remover.close();
       netlink.close();

@@ -4,8 +4,7 @@ import { createVeth, getLink, listLinks, setLink } from '../../kernel/links.ts';
 import { setNeighbour } from '../../kernel/neighbours.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
 import { readSysctl, writeSysctl } from '../../kernel/sysctl.ts';
-import { gateways } from '../endpoints/cni-protocol.ts';
-import { nodeMac, podMac } from '../endpoints/pod-interface.ts';
+import { gateways, nodeMac, podMac } from '../endpoints/link-addresses.ts';
 
 const nodeDeviceNames = { host: 'weir_host', net: 'weir_net' } as const;
 

@@ -27,7 +27,7 @@ test('maglevTable() gives backends of one weight the same number of slots, to wi
   }
 });
 
-test('maglevTable() gives each backend its share by weight, to within a turn', () => {
+test('maglevTable() gives each backend its share by weight, to within one and its part of what others lack', () => {
   fc.assert(
     fc.property(someBackends, (list) => {
       const size = maglevSize(list.length);
@@ -37,7 +37,12 @@ test('maglevTable() gives each backend its share by weight, to within a turn', (
       if (total === 0) return;
       for (const [i, count] of counts(table, list.length).entries()) {
         const share = (size * list[i]!.weight) / total;
-        assert.ok(Math.abs(count - share) <= 2, `weight ${list[i]!.weight} of ${total}: ${count} slots for ${share}`);
+        // Every other backend may lack up to one slot of its share, and gets them in turns by weight, as all do.
+        const most = 1 + (list.length * list[i]!.weight) / total;
+        assert.ok(
+          Math.abs(count - share) <= most,
+          `weight ${list[i]!.weight} of ${total}: ${count} slots for ${share}`,
+        );
       }
     }),
   );

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../../core/errors.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { type LoadedProgram, loadObject } from '../../kernel/bpf-object.ts';
+import type { LoadedObject, LoadedProgram, LoadOptions } from '../../kernel/bpf-object.ts';
 import { attachToCgroup, type CgroupHook } from '../../kernel/cgroup-attachment.ts';
 import { netnsCookie } from '../../kernel/netns.ts';
 
@@ -16,25 +16,32 @@ export interface SocketHooks {
   close(): void;
 }
 
-/** Loads the programs, adopting the pinned maps. The calling thread is in the node's network namespace. */
-export function loadSocketHooks(options: {
+/** Where the compiled programs are, and where their maps are pinned. */
+export interface SocketHooksOptions {
   readonly objects: string;
   readonly pinDir: string;
   readonly maxEntries?: Record<string, number>;
-}): SocketHooks {
+}
+
+/** What is to be loaded. The calling thread is in the node's network namespace. */
+export function socketHooksObject(options: SocketHooksOptions): LoadOptions {
   const path = join(options.objects, 'sock.bpf.o');
   if (!existsSync(path)) throw new WeirError('BPF_OBJECT_MISSING', `${path} does not exist`);
-  const object = loadObject({
+  return {
     path,
     pinDir: join(options.pinDir, 'maps'),
     constants: { node_netns_cookie: netnsCookie() },
     maxEntries: options.maxEntries,
-  });
+  };
+}
+
+/** The hooks of an object that is loaded. */
+export function createSocketHooks(pinDir: string, object: LoadedObject): SocketHooks {
   return {
     programs: object.programs,
     map: (name) => object.map(name),
     attach(cgroup) {
-      const folder = join(options.pinDir, 'sockets');
+      const folder = join(pinDir, 'sockets');
       mkdirSync(folder, { recursive: true });
       for (const [name, { fd, section }] of object.programs)
         attachToCgroup({ cgroup, hook: section as CgroupHook, programFd: fd, pinPath: join(folder, name) });

@@ -54,10 +54,16 @@ function ownNodePolicy(): KubeObject & { spec: unknown } {
             "request.resource.resource == 'weirnodes' && request.subResource == 'status' && request.operation == 'UPDATE'" +
             " && variables.node != '' && object.metadata.name == variables.node",
         },
+        {
+          name: 'isOwnReport',
+          expression:
+            "request.resource.resource == 'weirnodereports' && request.operation != 'DELETE'" +
+            " && variables.node != '' && object.metadata.name == variables.node",
+        },
       ],
       validations: [
         {
-          expression: 'variables.isSlice || variables.isOwnStatus',
+          expression: 'variables.isSlice || variables.isOwnStatus || variables.isOwnReport',
           messageExpression: `'weir: ' + ${user} + ' may not write ' + request.resource.resource + ': only the operator does'`,
         },
         {

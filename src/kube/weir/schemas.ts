@@ -62,6 +62,18 @@ export const weirEndpointSliceSchema = z.object({
     .max(64),
 });
 
+/** What a node's agent tells of itself. Written by the agent; only the operator follows it. */
+const weirNodeReportSchema = z.object({
+  policies: z.object({
+    /** Which set of policies is in the node's kernel: see src/secure/policy/policy-digest.ts. */
+    digest: z.string().max(64),
+    /** The agent's count of changes of policies. */
+    revision: z.int().min(0),
+    /** Why not all of them are enforced. */
+    problem: z.string().max(1024).optional(),
+  }),
+});
+
 type Named = {
   apiVersion?: string;
   kind?: string;
@@ -71,6 +83,7 @@ export type WeirNode = Named & z.infer<typeof weirNodeSchema>;
 export type WeirBlock = Named & z.infer<typeof weirBlockSchema>;
 export type WeirIdentity = Named & z.infer<typeof weirIdentitySchema>;
 export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;
+export type WeirNodeReport = Named & z.infer<typeof weirNodeReportSchema>;
 
 /** A column that kubectl prints. */
 export interface PrinterColumn {
@@ -143,6 +156,20 @@ export const weirResources = {
     columns: [
       { name: 'Node', type: 'string', jsonPath: '.node' },
       { name: 'Pods', type: 'string', jsonPath: '.endpoints[*].pod' },
+    ],
+  },
+  nodeReports: {
+    ...group,
+    plural: 'weirnodereports',
+    singular: 'weirnodereport',
+    shortNames: ['wnr'],
+    kind: 'WeirNodeReport',
+    namespaced: false,
+    schema: weirNodeReportSchema,
+    status: false,
+    columns: [
+      { name: 'Policies', type: 'string', jsonPath: '.policies.digest' },
+      { name: 'Problem', type: 'string', jsonPath: '.policies.problem' },
     ],
   },
 } as const satisfies Record<string, WeirKind>;

@@ -1,31 +1,25 @@
 // The agent of one node: wires sources, derivations, the datapath, the CNI socket and the local API together.
-import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import { createDatapathWriter, type DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
-import { type Datapath, loadDatapath } from '../../connect/datapath/load-datapath.ts';
+import { kernelEndpoint } from '../../connect/datapath/kernel-endpoint.ts';
+import type { Datapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
-import { CniError, type CniRequest, type CniResult, cniCodes, gateways } from '../../connect/endpoints/cni-protocol.ts';
+import { CniError, type CniRequest, type CniResult, cniCodes } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
 import { createEndpointStore } from '../../connect/endpoints/endpoint-store.ts';
+import { gateways } from '../../connect/endpoints/link-addresses.ts';
 import { createPodInterfaces } from '../../connect/endpoints/pod-interface.ts';
 import { type RouteRow, routesFor } from '../../connect/routing/derive-routes.ts';
-import { ensureNodeDevices } from '../../connect/routing/node-devices.ts';
 import { createRouteTarget } from '../../connect/routing/route-target.ts';
 import { createXdpBalancer } from '../../connect/services/xdp-balancer.ts';
 import { createSliceDerivation, type SliceRow } from '../../connect/slices/own-slices.ts';
 import { createSliceTarget } from '../../connect/slices/slice-target.ts';
-import { errorText, WeirError } from '../../core/errors.ts';
+import { errorText } from '../../core/errors.ts';
 import { reservedIdentities } from '../../core/identity.ts';
 import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
-import { listAddresses } from '../../kernel/addresses.ts';
-import { lockFolder } from '../../kernel/folder-lock.ts';
-import { mount } from '../../kernel/libc.ts';
-import { openNetlink } from '../../kernel/netlink.ts';
-import { type NetworkChange, watchNetwork } from '../../kernel/network-changes.ts';
-import { RouteProtocol } from '../../kernel/routes.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
@@ -33,18 +27,22 @@ import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/c
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
+import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
+import { createNodeNetwork } from './node-network.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
 import { createPolicyFence } from './policy-fence.ts';
+import { reportPolicies } from './policy-report.ts';
 import { policyRoom } from './policy-room.ts';
 import { followPolicies, type PolicySources, policyKinds } from './policy-sources.ts';
+import { followServices } from './service-sources.ts';
 import { type AgentServices, startServices } from './services.ts';
-import { type AgentSettings, ticks } from './settings.ts';
+import type { AgentSettings } from './settings.ts';
 import { type AgentSources, followSources } from './sources.ts';
+import type { TakenNode } from './take-node.ts';
 import { createTidying } from './tidying.ts';
-import { deviceMtu, trafficDevices } from './traffic-devices.ts';
 
 /** A running agent, as its API and its tests see it. */
 export interface Agent {
@@ -71,8 +69,6 @@ export interface Agent {
   stop(): Promise<void>;
 }
 
-/** An agent that is being ended may need a moment. */
-const lockWaitMs = 5_000;
 const sweepIntervalMs = 10_000;
 const retryIntervalMs = 1_000;
 const pendingIntervalMs = 5_000;
@@ -86,38 +82,8 @@ const policyWaitMs = 5_000;
 const roomIntervalMs = 10_000;
 
 /** Starts an agent. Resolves when the node's pods have the current programs; sources may still be on their way. */
-export async function startAgent(settings: AgentSettings, log: Log): Promise<Agent> {
-  const startedAtMs = Date.now();
-  if (process.getuid?.() !== 0) throw new WeirError('NOT_ROOT', 'the agent loads programs into the kernel');
-  for (const folder of [settings.stateDir, settings.runDir]) mkdirSync(folder, { recursive: true, mode: 0o755 });
-  ensureBpffs(settings.bpffs);
-  const lock = await lockFolder(join(settings.bpffs, 'weir'), lockWaitMs);
-  if (lock === undefined) throw new WeirError('AGENT_RUNNING', `it holds ${join(settings.bpffs, 'weir')}`);
-
-  const netlink = openNetlink();
-  const mtu = settings.mtu ?? deviceMtu(netlink, settings.devices);
-  const devices = ensureNodeDevices(netlink, mtu);
-  const objects = {
-    objects: settings.objects,
-    pinDir: join(settings.bpffs, 'weir'),
-    constants: {
-      net_ifindex: devices.netIfindex,
-      host_ifindex: devices.hostIfindex,
-      report_interval_ticks: ticks(settings.reportIntervalMs),
-      drop_reports_per_second: settings.dropReportsPerSecond,
-    },
-    maxEntries: settings.mapEntries,
-  };
-  const datapath = await loadOrExplain({
-    netlink,
-    ...objects,
-    onError: (message, error) => log.warn(message, { error: errorText(error) }),
-  });
-  for (const { map, why } of datapath.replaced)
-    log.warn('a map of an earlier version was replaced by an empty one', { map, why });
-  datapath.attachNode(devices.netIfindex);
-  const xdp = createXdpBalancer({ netlink, ...objects, choice: settings.xdp });
-
+export async function startAgent(settings: AgentSettings, node: TakenNode, log: Log): Promise<Agent> {
+  const { startedAtMs, netlink, mtu, devices } = node;
   const endpoints = createTable<EndpointRow, 'container' | 'pod'>({
     name: 'endpoints',
     key: (row) => row.id,
@@ -174,9 +140,22 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       else badPolicies.delete(policy);
     },
   });
-  const policyFence = createPolicyFence({ client, resources: policyKinds, objects: policies.objects });
+  const policyFence = createPolicyFence({
+    client,
+    resources: policyKinds,
+    objects: policies.objects,
+    onError: (error) => log.warn('the API server does not say which policies there are', { error: errorText(error) }),
+  });
+  const serviceSources = followServices(client, settings.nodeName, onState);
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];
+
+  // The API server has been asked: its answers come while the kernel verifies.
+  const { datapath, hooks } = await node.loading;
+  for (const { map, why } of datapath.replaced)
+    log.warn('a map of an earlier version was replaced by an empty one', { map, why });
+  datapath.attachNode(devices.netIfindex);
+  const xdp = createXdpBalancer({ ...node.options, choice: settings.xdp });
 
   const onCorrupt = (file: string, reason: string) => log.error('STATE_FILE_INVALID: set aside', { file, reason });
   const numbers = createStateFile(
@@ -212,24 +191,19 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
   });
 
   const interfaces = createPodInterfaces();
-  const pools = createNodePools({
-    thisNode: settings.nodeName,
-    nodes: sources.nodes,
-    endpoints,
-    file: createStateFile(join(settings.stateDir, 'resting-addresses.json'), checkLeases, onCorrupt),
-    log,
-  });
   const manager = createEndpointManager({
     endpoints,
     pods: sources.pods,
     identities: sources.identities,
     interfaces,
     store: createEndpointStore(join(settings.stateDir, 'endpoints')),
-    pools: pools.pools,
+    pools: () => pools.pools(),
     attach: datapath.attachNewPod,
     detach: (ifindex) => datapath.detachPod(ifindex),
+    kernelEndpoint: (ifindex) => kernelEndpoint(datapath.maps.endpoints, ifindex),
     settle: () => {
       sliceDerivation.run();
+      policies.flush();
       sync.settle();
     },
     published: async () => {
@@ -245,32 +219,37 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
 
   const restored = manager.restore();
   for (const { file, reason } of restored.setAside) onCorrupt(file, reason);
+  for (const { namespace, pod } of restored.rebuilt)
+    log.warn('the file of a pod was lost: it was made again from its device', { pod: `${namespace}/${pod}` });
+  for (const { device, why } of restored.unknown)
+    log.error('the file of a pod was lost and cannot be made again: the pod has no network until it is made anew', {
+      device,
+      why,
+    });
   for (const row of restored.gone)
     log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
+  // Only now: the node's block may be known already, and pods that are there have their addresses of it.
+  const pools = createNodePools({
+    thisNode: settings.nodeName,
+    nodes: sources.nodes,
+    endpoints,
+    file: createStateFile(join(settings.stateDir, 'resting-addresses.json'), checkLeases, onCorrupt),
+    log,
+  });
   // Every pod that is there gets the current program before anything else happens.
   for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
   datapath.attachments.prune();
 
-  function updateDevices(): void {
-    for (const [name, ifindex] of trafficDevices(netlink, settings.devices)) {
-      try {
-        datapath.attachDevice(name, ifindex);
-      } catch (error) {
-        log.error('could not attach to a device', { device: name, error: errorText(error) });
-      }
-    }
-    for (const { device, error } of xdp.follow(trafficDevices(netlink, settings.devices)))
-      log.warn('a device has no XDP: services are balanced in tc there', { device, error: errorText(error) });
-  }
-  function updateHostAddresses(): void {
-    const own = listAddresses(netlink).map((entry) => entry.address.split('/')[0]!);
-    hostAddresses.replaceAll(
-      [...new Set(own)]
-        .filter((address) => !address.startsWith('fe80:') && !address.startsWith('127.') && address !== '::1')
-        .map((address) => ({ address })),
-    );
-    hostAddresses.markInitialized();
-  }
+  const network = createNodeNetwork({
+    netlink,
+    datapath,
+    xdp,
+    devices: settings.devices,
+    hostAddresses,
+    writeRoutesAgain: () => writeAgain('routes'),
+    onRoutesMoved: () => writer.raiseAll(),
+    log,
+  });
   function updateNodes(): void {
     const own = sources.nodes.get(settings.nodeName);
     const rows: PrefixRow[] = [
@@ -291,65 +270,24 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     if (!sources.nodes.initialized) return;
     prefixes.markInitialized();
     routes.markInitialized();
-    updateDevices();
+    network.updateDevices();
   }
-  updateDevices();
-  updateHostAddresses();
+  network.updateDevices();
+  network.updateHostAddresses();
   sources.nodes.subscribe(updateNodes);
   updateNodes();
-
-  /** For work that nobody waits for: what fails (a full disk, a device that goes at that moment) must not end the agent. */
-  const guarded = (what: string, work: () => void) => () => {
-    try {
-      work();
-    } catch (error) {
-      log.error(`could not ${what}`, { error: errorText(error) });
-    }
-  };
-  const follow = (changes: readonly NetworkChange[]) => {
-    if (changes.some((change) => change.kind === 'lost' || change.kind === 'address')) updateHostAddresses();
-    if (
-      changes.some(
-        (change) =>
-          change.kind === 'lost' ||
-          change.kind === 'address' ||
-          (change.kind === 'link' && !change.link.name.startsWith('weir')),
-      )
-    )
-      updateDevices();
-    // A device that goes down takes its routes with it, and the kernel does not always say so.
-    if (
-      changes.some(
-        (change) =>
-          change.kind === 'lost' ||
-          (change.kind === 'link' && !change.link.name.startsWith('weir')) ||
-          (change.kind === 'route' && change.deleted && change.route.protocol === RouteProtocol.weir),
-      )
-    )
-      writeAgain('routes');
-    // Next hops are remembered with connections: a route that moved has to be looked up again.
-    if (
-      changes.some(
-        (change) => change.kind === 'lost' || (change.kind === 'route' && change.route.protocol !== RouteProtocol.weir),
-      )
-    )
-      writer.raiseAll();
-  };
-  const networkWatch = watchNetwork({ kinds: ['address', 'route', 'link'] }, (changes) =>
-    guarded('follow the network', () => follow(changes))(),
-  );
 
   const services = startServices({
     client,
     settings,
     log,
-    pinDir: join(settings.bpffs, 'weir'),
+    hooks,
+    sources: serviceSources,
     pods: sources.pods,
     endpoints,
     nodes: sources.nodes,
     addresses,
     hostAddresses,
-    onState,
   });
   reconcilers.push(services.reconciler);
   const announcing =
@@ -406,7 +344,19 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     log.info('the node is ready for pods', { sinceStartMs: Date.now() - startedAtMs });
   };
 
+  const stopReporting = reportPolicies({
+    client,
+    node: settings.nodeName,
+    objects: policies.objects,
+    inStep: () => sync.synced && !sync.pending,
+    problem: () => {
+      const { waiting } = writer.policyStatus();
+      return waiting === 0 ? undefined : `there is no room in the maps of policy for ${waiting} rows`;
+    },
+    log,
+  });
   let toldOfRoom = 0;
+  const guarded = guardedBy(log);
   const pendingFolder = join(settings.stateDir, 'cni-deletes');
   const timers = [
     setInterval(
@@ -522,8 +472,9 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
     },
     async stop() {
       for (const timer of timers) clearInterval(timer);
-      networkWatch.close();
+      network.close();
       await announcing?.stop();
+      stopReporting();
       policies.stop();
       sources.stop();
       await services.stop();
@@ -535,23 +486,9 @@ export async function startAgent(settings: AgentSettings, log: Log): Promise<Age
       xdp.close();
       datapath.close();
       netlink.close();
-      lock.close();
+      node.lock.close();
     },
   };
-}
-
-/** Loads the datapath; where the kernel refuses, says what it lacks rather than what it answered. */
-async function loadOrExplain(options: Parameters<typeof loadDatapath>[0]): Promise<Datapath> {
-  try {
-    return loadDatapath(options);
-  } catch (error) {
-    if (error instanceof WeirError) throw error;
-    const { probeKernel } = await import('../../kernel/doctor.ts');
-    const missing = probeKernel().filter((row) => row.required && row.state === 'no');
-    if (missing.length === 0) throw error;
-    const names = missing.map((row) => row.feature).join(', ');
-    throw new WeirError('KERNEL_UNSUPPORTED', `this kernel has no ${names} (${errorText(error)})`);
-  }
 }
 
 function createCompiler(
@@ -565,16 +502,5 @@ function createCompiler(
   } catch (error) {
     onCorrupt(join(stateDir, 'numbers.json'), errorText(error));
     return createPolicyCompiler({ above });
-  }
-}
-
-function ensureBpffs(path: string): void {
-  mkdirSync(path, { recursive: true });
-  if (existsSync(join(path, 'weir'))) return;
-  try {
-    mkdirSync(join(path, 'weir'));
-  } catch {
-    mount('bpf', path, 'bpf', 0);
-    mkdirSync(join(path, 'weir'), { recursive: true });
   }
 }

@@ -11,7 +11,7 @@ import type { FrontendRow, NodeRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { listAddresses } from '../../kernel/addresses.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { listLinks } from '../../kernel/links.ts';
+import { getLink } from '../../kernel/links.ts';
 import type { Netlink } from '../../kernel/netlink.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { wantLease } from '../../kube/lease.ts';
@@ -61,8 +61,10 @@ export function startAnnouncing(inputs: AnnounceInputs): Announcing {
     node: settings.nodeName,
     nodes: () => [...nodes.rows()].map((row) => row.name),
     devices() {
-      const wanted = new Set(trafficDevices(netlink, settings.devices).values());
-      return listLinks(netlink).filter((link) => wanted.has(link.ifindex) && link.up);
+      return [...trafficDevices(netlink, settings.devices).values()].flatMap((ifindex) => {
+        const link = getLink(netlink, ifindex);
+        return link?.up ? link : [];
+      });
     },
     port,
     wantLease(name, onChange) {

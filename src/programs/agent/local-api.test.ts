@@ -108,7 +108,8 @@ test('rubbish, half requests and endless heads hurt nobody', async () => {
 
 test('10 MB to /cni is refused as too large, with code 6', async () => {
   const answer = await postCni(' '.repeat(10 << 20));
-  if (answer !== '') assert.equal(bodyOf(answer).code, cniCodes.decodeFailure);
+  // What is left unread of the request may cost the client the answer, or the end of it.
+  if (/\}\s*$/.test(answer)) assert.equal(bodyOf(answer).code, cniCodes.decodeFailure);
   assert.equal(statusOf(await get('/v1/health')), 200);
 });
 

@@ -27,7 +27,7 @@ export function checkLeases(value: unknown): RestingLeases {
   return value;
 }
 
-/** Follows `nodes` for the blocks of `thisNode`; endpoints that exist keep their addresses. */
+/** Follows `nodes` for the blocks of `thisNode`; endpoints that exist keep their addresses, and so must be known. */
 export function createNodePools(options: {
   readonly thisNode: string;
   readonly nodes: ReadTable<NodeRow>;
@@ -36,6 +36,7 @@ export function createNodePools(options: {
   readonly log: Log;
 }): NodePools {
   const { thisNode, nodes, endpoints, file, log } = options;
+  if (!endpoints.initialized) throw new Error('the pools of a node need to know its endpoints');
   let pools: AddressPool[] = [];
   const resting = file.load() ?? [];
 

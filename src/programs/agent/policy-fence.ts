@@ -2,9 +2,8 @@
 // therefore asks which policies there are that may select the pod, and waits until this node has compiled them.
 import { type PolicyKind, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
-import type { KubeClient } from '../../kube/client.ts';
-import { hasStatus } from '../../kube/client.ts';
-import type { KubeObject, Resource } from '../../kube/resource.ts';
+import { hasStatus, type KubeClient, type KubeList } from '../../kube/client.ts';
+import { type KubeObject, type Resource, resourcePath } from '../../kube/resource.ts';
 
 const askAgainMs = 300;
 
@@ -29,6 +28,8 @@ export function createPolicyFence(options: {
   readonly client: KubeClient;
   readonly resources: readonly Resource[];
   readonly objects: ReadTable<PolicyObjectRow>;
+  /** Why the API server did not say. */
+  readonly onError?: (error: unknown) => void;
 }): PolicyFence {
   const { client, resources, objects } = options;
   /** Of each scope, the question under way and the one that begins after it: whoever comes meanwhile shares the second. */
@@ -64,8 +65,13 @@ export function createPolicyFence(options: {
         .filter((resource) => resource.namespaced === (namespace !== ''))
         .map(async (resource) => {
           try {
-            const { items } = await client.list<KubeObject>(resource, namespace === '' ? {} : { namespace });
-            return items.map(({ metadata }) => ({
+            const list = await client.request<Partial<KubeList<KubeObject>>>(
+              'GET',
+              resourcePath(resource, namespace === '' ? undefined : namespace),
+              { metadataOnly: 'list' },
+            );
+            // An empty list of metadata is null.
+            return (list.items ?? []).map(({ metadata }) => ({
               key: policyKey(resource.kind as PolicyKind, metadata.namespace ?? '', metadata.name),
               uid: metadata.uid ?? '',
               resourceVersion: metadata.resourceVersion ?? '',
@@ -96,7 +102,8 @@ export function createPolicyFence(options: {
         try {
           const left = deadline - Date.now();
           wanted = (await within(Promise.all([ask(namespace), ask('')]), left)).flat();
-        } catch {
+        } catch (error) {
+          options.onError?.(error);
           return false;
         }
         // One that was deleted meanwhile never comes: after a while without news it is asked again what there is.

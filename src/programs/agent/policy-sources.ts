@@ -27,6 +27,8 @@ export interface PolicySources {
   readonly policies: ReadTable<PolicyRow>;
   readonly cidrGroups: ReadTable<CidrGroupRow>;
   readonly services: ReadTable<PolicyServiceRow>;
+  /** Derives now what follows from the objects. */
+  flush(): void;
   watches(): WatchState[];
   stop(): void;
 }
@@ -135,6 +137,7 @@ export function followPolicies(options: {
     policies,
     cidrGroups,
     services,
+    flush: derivation.flush,
     watches: () => watches.map((each) => each.state()),
     stop() {
       stopLooking();

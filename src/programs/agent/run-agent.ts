@@ -1,11 +1,11 @@
 // Runs an agent until it is told to stop: the agent itself, its sockets, and signals.
 import { join } from 'node:path';
 import { createLog } from '../log.ts';
-import { startAgent } from './agent.ts';
-import { apiActions, apiRoutes } from './api-routes.ts';
-import { startFlows } from './flows.ts';
-import { serveLocalApi } from './local-api.ts';
 import { type AgentSettings, socketNames } from './settings.ts';
+import { takeNode } from './take-node.ts';
+
+/** Showing flows begins when the node is in step, or after so long: what it needs takes longest to import. */
+const flowsWaitMs = 1_000;
 
 /** Resolves when the agent has stopped. The datapath goes on without it. */
 export async function runAgent(settings: AgentSettings): Promise<void> {
@@ -13,11 +13,21 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   process.on('unhandledRejection', (error) =>
     log.error('something went wrong unseen', { error: String(error), stack: (error as Error)?.stack }),
   );
-  const agent = await startAgent(settings, log);
-  const flows = await startFlows(agent, log);
+  const node = await takeNode(settings, log);
+  // Imported only now: the programs are on their way into the kernel meanwhile.
+  const [{ startAgent }, { apiActions, apiRoutes }, { serveLocalApi }] = await Promise.all([
+    import('./agent.ts'),
+    import('./api-routes.ts'),
+    import('./local-api.ts'),
+  ]);
+  const agent = await startAgent(settings, node, log);
+  const flows = agent.sync.whenSynced(flowsWaitMs).then(async () => {
+    const { startFlows } = await import('./flows.ts');
+    return startFlows(agent, log);
+  });
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),
-    routes: { ...apiRoutes(agent), '/v1/flow-status': () => flows.status() },
+    routes: { ...apiRoutes(agent), '/v1/flow-status': async () => (await flows).status() },
     actions: apiActions(agent),
     cni: agent.handleCni,
     log,
@@ -27,7 +37,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   });
   log.info('agent stops; the datapath goes on', { signal });
   await api.close();
-  await flows.close();
+  await (await flows).close();
   await agent.stop();
   process.exit(0);
 }

@@ -6,18 +6,12 @@ import { natAddress } from '../../connect/ipam/nat-address.ts';
 import { createHealthChecks } from '../../connect/services/health-checks.ts';
 import { hostPortFrontends } from '../../connect/services/host-ports.ts';
 import {
-  type EndpointSliceObject,
-  parseService,
-  parseServiceSlice,
-  type ServiceObject,
-} from '../../connect/services/parse-service.ts';
-import {
   createServiceDerivation,
   type ExtraFrontends,
   type NodeFacts,
 } from '../../connect/services/service-derivation.ts';
 import { createServiceTarget, type ServiceTarget } from '../../connect/services/service-target.ts';
-import { loadSocketHooks, type SocketHooks } from '../../connect/services/socket-hooks.ts';
+import type { SocketHooks } from '../../connect/services/socket-hooks.ts';
 import { errorText } from '../../core/errors.ts';
 import { createReconciler, type Reconciler, type Target } from '../../core/reconciler.ts';
 import type {
@@ -35,13 +29,14 @@ import { arrayWindows } from '../../kernel/array-windows.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { datapathMaps, LbConfigFlags } from '../../kernel/datapath.gen.ts';
 import type { KubeClient } from '../../kube/client.ts';
-import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
-import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
+import { kubernetesResources } from '../../kube/resource.ts';
+import type { WatchState } from '../../kube/watch.ts';
 import type { Log } from '../log.ts';
 import { watchGoneSockets } from './gone-sockets.ts';
 import { checkMaintenance, createMaintenance, type Maintenance } from './maintenance.ts';
 import { createStateFile } from './node-state.ts';
 import { createServiceEvents } from './service-events.ts';
+import type { ServiceSources } from './service-sources.ts';
 import type { AgentSettings } from './settings.ts';
 
 /** Services as the agent runs them. */
@@ -65,21 +60,18 @@ export interface ServiceInputs {
   readonly client: KubeClient;
   readonly settings: AgentSettings;
   readonly log: Log;
-  readonly pinDir: string;
+  readonly hooks: SocketHooks;
+  readonly sources: ServiceSources;
   readonly pods: ReadTable<PodRow>;
   readonly endpoints: ReadTable<EndpointRow, 'container' | 'pod'>;
   readonly nodes: ReadTable<NodeRow>;
   readonly addresses: ReadTable<AddressRow>;
   readonly hostAddresses: ReadTable<{ address: string }>;
-  readonly onState: (state: WatchState) => void;
 }
-
-const zoneLabel = 'topology.kubernetes.io/zone';
 
 /** Starts following and writing. */
 export function startServices(inputs: ServiceInputs): AgentServices {
-  const { client, settings, log, onState, endpoints, pods } = inputs;
-  const hooks = loadSocketHooks({ objects: settings.objects, pinDir: inputs.pinDir, maxEntries: settings.mapEntries });
+  const { client, settings, log, hooks, endpoints, pods } = inputs;
   const slots = arrayWindows(hooks.map('lb_slots'));
   const backends = arrayWindows(hooks.map('backends'));
   const backendCounts = arrayWindows(hooks.map('backend_counts'));
@@ -92,46 +84,9 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     backendCounts,
   });
 
-  const services = createTable<ServiceRow, 'clusterIp' | 'health-check'>({
-    name: 'services',
-    key: (row) => row.key,
-    indexes: {
-      clusterIp: (row) => row.clusterIps,
-      'health-check': (row) => (row.externalLocal && row.healthCheckNodePort ? 'yes' : undefined),
-    },
-  });
-  const slices = createTable<ServiceSliceRow, 'service'>({
-    name: 'service-slices',
-    key: (row) => row.key,
-    indexes: { service: (row) => row.service },
-  });
-  const ownNode = createTable<{ name: string; zone?: string }>({ name: 'own-node', key: (row) => row.name });
+  const { services, slices, ownNode } = inputs.sources;
   const hostPorts = createTable<ExtraFrontends>({ name: 'host-ports', key: (row) => row.owner });
   const frontends = createTable<FrontendRow>({ name: 'frontends', key: (row) => row.key });
-
-  const watches = [
-    watchIntoTable<KubeObject, ServiceRow>(
-      client,
-      kubernetesResources.services,
-      services,
-      (object) => parseService(object as ServiceObject),
-      { onState },
-    ),
-    watchIntoTable<KubeObject, ServiceSliceRow>(
-      client,
-      kubernetesResources.endpointSlices,
-      slices,
-      (object) => parseServiceSlice(object as EndpointSliceObject),
-      { onState },
-    ),
-    watchIntoTable<KubeObject, { name: string; zone?: string }>(
-      client,
-      kubernetesResources.nodes,
-      ownNode,
-      (object) => ({ name: object.metadata.name, zone: object.metadata.labels?.[zoneLabel] }),
-      { fieldSelector: `metadata.name=${settings.nodeName}`, onState },
-    ),
-  ];
 
   const maintenance = createMaintenance(
     createStateFile(join(settings.stateDir, 'maintenance.json'), checkMaintenance, (file, reason) =>
@@ -304,9 +259,9 @@ export function startServices(inputs: ServiceInputs): AgentServices {
     reconciler,
     hooks,
     tables: [services, slices, hostPorts, frontends] as ReadTable<unknown>[],
-    watches: () => watches.map((each) => each.state()),
+    watches: inputs.sources.watches,
     async stop() {
-      for (const each of watches) each.stop();
+      inputs.sources.stop();
       events.stop();
       goneSockets.stop();
       await healthChecks.stop();

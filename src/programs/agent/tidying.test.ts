@@ -23,3 +23,23 @@ test('createTidying() gives memory back once, when a burst is over, and not for 
   assert.equal(after(2), 1);
   assert.equal(after(0), 1);
 });
+
+test('createTidying() collects a little while a burst goes on for long, and once more after it', () => {
+  let work = 0;
+  const collected: boolean[] = [];
+  const tidy = createTidying(
+    () => work,
+    (thorough) => collected.push(thorough),
+  );
+  for (let i = 0; i < 12; i++) {
+    work += 100;
+    tidy.look();
+  }
+  assert.deepEqual(collected, [false, false]);
+  work += 500;
+  tidy.look();
+  work += 499;
+  tidy.look();
+  tidy.look();
+  assert.deepEqual(collected, [false, false, false, false]);
+});

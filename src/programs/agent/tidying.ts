@@ -11,7 +11,7 @@ export interface Tidying {
 
 /** So many changes are a burst: fewer leave little behind, and a collection takes some 20 ms. */
 const burstChanges = 20;
-/** After so many it is worth a tenth of a second to move together what is left. */
+/** After so many it is worth a tenth of a second to move together what is left; while they go on, a short collection. */
 const thoroughChanges = 500;
 
 /** `work` counts up with what is done. */
@@ -29,7 +29,7 @@ export function createTidying(work: () => number, collect: (thorough: boolean) =
       const idle = current === before;
       before = current;
       const changes = current - tidiedAt;
-      if (idle && changes >= burstChanges) tidy(changes >= thoroughChanges);
+      if (changes >= (idle ? burstChanges : thoroughChanges)) tidy(idle && changes >= thoroughChanges);
     },
   };
 }

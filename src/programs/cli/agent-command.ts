@@ -108,7 +108,11 @@ export function agentCommand(): Command {
         .default('none'),
     )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
-    .option('--map-entries <name=count>', 'size of a map of the datapath (repeat)', mapEntries)
+    .option(
+      '--map-entries <name=count>',
+      'size of a map of the datapath (repeat); those of policy and addresses follow the memory of the machine',
+      mapEntries,
+    )
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
@@ -120,6 +124,8 @@ Examples:
     )
     .action(async (options) => {
       const { runAgent } = await import('../agent/run-agent.ts');
+      const { mapSizes } = await import('../agent/map-sizes.ts');
+      const { totalmem } = await import('node:os');
       const { ignoredLabelKeys } = await import('../../core/identity.ts');
       await runAgent({
         nodeName: options.nodeName,
@@ -143,7 +149,7 @@ Examples:
         dsrDispatch: options.dsrDispatch,
         announce: options.announce,
         flowCapacity: options.flows,
-        mapEntries: options.mapEntries ?? {},
+        mapEntries: { ...mapSizes(totalmem()), ...options.mapEntries },
         logLevel: options.logLevel,
       });
     });

@@ -1,5 +1,5 @@
 // `weir operator`: one per cluster.
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { collect, wholeNumber } from './agent-command.ts';
 
 function minutes(text: string): number {
@@ -24,6 +24,11 @@ export function operatorCommand(): Command {
       '--ignore-label <key>',
       'a label that does not count for identities, beyond the usual ones (repeat)',
       collect,
+    )
+    .addOption(
+      new Option('--policy-enforcement <mode>', 'what the agents were told of policies that do not say so themselves')
+        .choices(['enforced', 'staged'])
+        .default('enforced'),
     )
     .option('--identity-grace <minutes>', 'an identity that no pod has had for so long is collected', minutes, 15)
     .option(
@@ -74,6 +79,7 @@ Examples:
           log: createLog('operator', options.logLevel),
           pools,
           ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
+          policyEnforcement: options.policyEnforcement,
           identityGraceMs: options.identityGrace * 60_000,
           blockRestMs: options.blockRest * 60_000,
           leaseMs: options.leaseDuration * 1000,

@@ -15,6 +15,9 @@ import { groupCommand, leafCommand, type QueryOptions, queryCommand } from './qu
 /** A policy as all nodes together see it. */
 type ClusterPolicy = PolicyView & { readonly rowsByNode: Readonly<Record<string, number>> };
 
+/** Between problems, which begin with their places; inside of one a semicolon is one. */
+const problemBorder = /; (?=specs?[.[ ]|metadata\.|kind |apiVersion |and \d+ more$)/;
+
 /** `policy list`. */
 export function policyCommand(): Command {
   const list = queryCommand(
@@ -240,7 +243,7 @@ async function listPolicies(options: QueryOptions & { namespace?: string; invali
     process.stdout.write(
       `\n${row.kind} ${policyName(row)} cannot be understood, so it isolates the pods it selects and allows nothing:\n`,
     );
-    for (const problem of row.error.split('; ')) process.stdout.write(`  ${problem}\n`);
+    for (const problem of row.error.split(problemBorder)) process.stdout.write(`  ${problem}\n`);
   }
   for (const row of rows) {
     if (row.unenforced.length === 0) continue;

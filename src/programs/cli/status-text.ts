@@ -40,7 +40,7 @@ function summaryText(status: NodeStatus): string {
   const pods = status.tables.find((table) => table.name === 'endpoints')?.rows ?? 0;
   const state = status.healthy ? 'healthy' : 'UNHEALTHY';
   const facts = [`${pods} pods`, `up ${durationText(status.uptimeSeconds)}`, `agent ${status.version}`];
-  return `${status.node}: ${state} (${facts.join(', ')})\n${status.problems.map((each) => `  ! ${each}\n`).join('')}${status.warnings.map((each) => `  ~ ${each}\n`).join('')}`;
+  return `${status.node}: ${state} (${facts.join(', ')})\n${status.problems.map((each) => `  ! ${each}\n`).join('')}${(status.warnings ?? []).map((each) => `  ~ ${each}\n`).join('')}`;
 }
 
 type TableOptions = { readonly wide?: boolean; readonly terminalColumns?: number };

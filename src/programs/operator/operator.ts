@@ -24,6 +24,7 @@ import { clearLeases } from './announcement-leases.ts';
 import { whileLeading } from './leadership.ts';
 import { startLoadBalancers } from './load-balancers.ts';
 import { createNodeBlocks, type Named, type OperatorNode } from './node-blocks.ts';
+import { startPolicyStatus } from './policy-status.ts';
 import { serialize } from './serialize.ts';
 
 /** Settings of the operator. */
@@ -32,6 +33,8 @@ export interface OperatorOptions {
   readonly log: Log;
   readonly pools: readonly Pool[];
   readonly ignoredLabels?: readonly string[];
+  /** What becomes of policies that do not say so, nor their namespace; the agents are told the same. */
+  readonly policyEnforcement?: 'enforced' | 'staged';
   /** An identity that no pod has had for so long is deleted. */
   readonly identityGraceMs: number;
   readonly identityRange?: { first: number; last: number };
@@ -243,6 +246,18 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   void startLoadBalancers({ client, log, mayAct, onState, nodes }, signal).catch((error: Error) => {
     if (!signal.aborted) log.error('services get no addresses', { error: error.message });
   });
+  startPolicyStatus(
+    {
+      client,
+      log,
+      mayAct,
+      onState,
+      nodes,
+      clusterStaged: options.policyEnforcement === 'staged',
+      ...(options.ignoredLabels && { ignoredLabels: options.ignoredLabels }),
+    },
+    signal,
+  );
   const checkBlocks = setInterval(reconcileNodes, Math.min(blockCheckMs, Math.max(200, options.blockRestMs / 4)));
 
   const collect = setInterval(

@@ -3,26 +3,20 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createFakeClock } from '../../core/clock.ts';
 import { everything } from '../../core/labels.ts';
-import type {
-  AddressRow,
-  IdentityRow,
-  NamespaceRow,
-  PolicyRow,
-  PolicyRule,
-  PrefixRow,
-  RuleOrigin,
-} from '../../core/rows.ts';
-import { protocolNumbers, rulePlace } from '../../core/rows.ts';
-import { createTable, type Table } from '../../core/table.ts';
-import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from './compile.ts';
 import {
-  applyDelta,
-  type CompiledMaps,
-  type CompiledVerdict,
-  createCompiledMaps,
-  lookupConnection,
-} from './compiled-lookup.ts';
-import { type Connection, evaluate, type PolicyModel, type Verdict } from './evaluate.ts';
+  type AddressRow,
+  type IdentityRow,
+  type NamespaceRow,
+  type PolicyRow,
+  type PolicyRule,
+  type PrefixRow,
+  protocolNumbers,
+} from '../../core/rows.ts';
+import { createTable, type Table } from '../../core/table.ts';
+import { assertAgrees } from './agreement.ts';
+import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from './compile.ts';
+import { applyDelta, type CompiledVerdict, createCompiledMaps, lookupConnection } from './compiled-lookup.ts';
+import type { PolicyModel } from './evaluate.ts';
 import { arbitraryConnections, arbitraryModel } from './random-model.ts';
 
 const runs = Number(process.env.WEIR_PROPERTY_RUNS ?? 150);
@@ -71,44 +65,6 @@ function modelOf({ tables }: Node): PolicyModel {
     prefixes: [...prefixes.rows()],
     policies: [...policies.rows()],
   };
-}
-
-/** The evaluator and the maps must agree at every end that is a pod of this node: verdict, staged verdict, reasons. */
-function assertAgrees(
-  model: PolicyModel,
-  compiler: PolicyCompiler,
-  maps: CompiledMaps,
-  connections: Connection[],
-): void {
-  const here = model.addresses.filter((row) => row.endpointId > 0 || row.kind === 'host');
-  const local = new Set(here.map((row) => row.address));
-  for (const connection of connections) {
-    const wanted = evaluate(model, connection);
-    const found = lookupConnection(maps, connection);
-    for (const [direction, end] of [
-      ['egress', connection.source] as const,
-      ['ingress', connection.destination] as const,
-    ]) {
-      if (!local.has(end)) continue;
-      const cookie = compiler.cookie(found[direction].cookie);
-      const named = (cookie?.rules ?? []).map(nameOf).sort();
-      assert.deepEqual(
-        { allowed: found[direction].allowed, staged: found[direction].stagedAllowed, named, why: cookie?.verdict },
-        { allowed: wanted[direction].allowed, staged: wanted[direction].stagedAllowed, ...reasons(wanted[direction]) },
-        `${direction} of ${JSON.stringify(connection)}`,
-      );
-    }
-  }
-}
-
-function reasons(verdict: Verdict): { named: string[]; why: string | undefined } {
-  const { allowed, decidedBy, isolatedBy } = verdict;
-  if (decidedBy.length > 0) return { named: decidedBy.map(nameOf).sort(), why: allowed ? 'allow' : 'deny' };
-  return allowed ? { named: [], why: undefined } : { named: isolatedBy.map(nameOf).sort(), why: 'default-deny' };
-}
-
-function nameOf(rule: RuleOrigin): string {
-  return `${rule.kind}/${rule.namespace}/${rule.name}/${rulePlace(rule)}`;
 }
 
 /** Rows without their numbers, so that compilers with different histories can be compared. */

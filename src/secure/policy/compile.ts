@@ -247,17 +247,16 @@ export function createPolicyCompiler(options: PolicyCompilerOptions = {}): Polic
     matching: readonly CompiledRule[],
     recipes: Map<string, readonly PortEntry[]>,
   ): readonly PortEntry[] | 'allow all' | undefined {
-    const ruling = [...new Set([...matching, ...base.wildcards])];
-    if (direction === 'ingress' && peer.identity === reservedIdentities.host) {
-      if (ruling.length === 0) return 'allow all';
-      ruling.push(nodeRule);
-    } else if (matching.length === 0) return undefined;
+    const ownNode = direction === 'ingress' && peer.identity === reservedIdentities.host;
+    if (ownNode && matching.length + base.wildcards.length === 0) return 'allow all';
+    if (!ownNode && matching.length === 0) return undefined;
     const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
     // Rules for any peer are the same for all.
     const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
-    const recipe = `${ruling.includes(nodeRule) ? 'node ' : ''}${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
+    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join()}`;
     let entries = recipes.get(recipe);
     if (entries === undefined) {
+      const ruling = [...new Set([...matching, ...base.wildcards, ...(ownNode ? [nodeRule] : [])])];
       entries = portEntries(ruling, namedPorts, base, cookies, fallback);
       recipes.set(recipe, entries);
     }

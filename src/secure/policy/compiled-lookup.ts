@@ -64,11 +64,22 @@ function lookupAddress(maps: CompiledMaps, text: string): IpcacheRow | undefined
   if (exact !== undefined) return exact;
   const parsed = parseAddress(text);
   if (!parsed.ok) return undefined;
-  for (let bits = parsed.value.bytes.length * 8; bits >= 0; bits--) {
+  for (const bits of prefixLengths(maps)) {
+    if (bits > parsed.value.bytes.length * 8) continue;
     const row = maps.ipcache.get(formatCidr(maskAddress(parsed.value, bits)));
     if (row !== undefined) return row;
   }
   return undefined;
+}
+
+/** Of the blocks that there are, the longest first: to make the text of a block takes longer than to look through them. */
+function prefixLengths(maps: CompiledMaps): number[] {
+  const lengths = new Set<number>();
+  for (const key of maps.ipcache.keys()) {
+    const at = key.indexOf('/');
+    if (at > 0) lengths.add(Number(key.slice(at + 1)));
+  }
+  return [...lengths].sort((a, b) => b - a);
 }
 
 /** Judges both ends. An end that is neither a pod of this node nor the node itself is not judged, and allowed. */

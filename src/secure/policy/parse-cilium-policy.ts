@@ -65,7 +65,7 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
       ...head,
       enforcement,
       specs: broken ? specs.map(closed) : specs,
-      unenforced,
+      unenforced: broken ? [] : unenforced,
       ...(broken && { error: problemText(problems) }),
     },
     problems,

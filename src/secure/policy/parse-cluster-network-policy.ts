@@ -68,7 +68,13 @@ export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignore
     egress: broken ? [] : egress,
   };
   return {
-    row: { ...head, enforcement, specs: [written], unenforced, ...(broken && { error: problemText(problems) }) },
+    row: {
+      ...head,
+      enforcement,
+      specs: [written],
+      unenforced: broken ? [] : unenforced,
+      ...(broken && { error: problemText(problems) }),
+    },
     problems,
   };
 }

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createPolicyDigest } from './policy-digest.ts';
+import { type NodeProgress, policyConditions } from './policy-status.ts';
+
+const reached = (node: string): NodeProgress => ({ node, reached: true, revision: 7 });
+const late = (node: string): NodeProgress => ({ node, reached: false });
+const fine = { unenforced: [] };
+const said = (...args: Parameters<typeof policyConditions>) =>
+  policyConditions(...args).map(({ type, status, reason }) => `${type} ${status} ${reason}`);
+
+test('policyConditions() says where a policy is in force', () => {
+  assert.deepEqual(said(fine, false, [reached('a'), reached('b')]), [
+    'Valid True Understood',
+    'Enforced True Enforced',
+    'a/Enforced True Enforced',
+    'b/Enforced True Enforced',
+  ]);
+  const [, cluster] = policyConditions(fine, false, [reached('a'), late('b')]);
+  assert.deepEqual([cluster!.status, cluster!.message], ['False', 'In force on 1 of 2 nodes; not on b']);
+});
+
+test('policyConditions() names what is not understood, not enforced yet, staged, and without room', () => {
+  assert.deepEqual(said({ error: 'spec is missing', unenforced: [] }, false, [])[0], 'Valid False NotUnderstood');
+  const [, part] = policyConditions({ unenforced: ['spec.egress[0].toFQDNs'] }, false, [reached('a')]);
+  assert.deepEqual([part!.status, part!.reason], ['False', 'InPart']);
+  assert.match(part!.message, /spec\.egress\[0\]\.toFQDNs\. The others are, on 1 of 1 nodes/);
+  assert.equal(said(fine, true, [reached('a')])[1], 'Enforced False Staged');
+  assert.deepEqual(said(fine, false, [{ ...reached('a'), problem: 'no room' }]).slice(1), [
+    'Enforced False Pending',
+    'a/Enforced False NoRoom',
+  ]);
+});
+
+test('policyConditions() gives nodes no conditions of their own when there are many, and names some that lag', () => {
+  const nodes = Array.from({ length: 40 }, (_, i) => late(`n${i}`));
+  const conditions = policyConditions(fine, false, nodes);
+  assert.equal(conditions.length, 2);
+  assert.match(conditions[1]!.message, /on 0 of 40 nodes; not on n0, n1, n2, n3, n4 and others/);
+});
+
+test('createPolicyDigest() is the same for the same set, whatever the way there', () => {
+  const versions = ['a', 'b', 'c'].map((key, i) => ({ key, uid: `u${i}`, generation: i }));
+  const forward = createPolicyDigest();
+  for (const version of versions) assert.equal(forward.set(version.key, version), true);
+  const back = createPolicyDigest();
+  for (const version of versions.toReversed()) back.set(version.key, { ...version, generation: 99 });
+  assert.notEqual(back.text, forward.text);
+  for (const version of versions) back.set(version.key, version);
+  assert.equal(back.text, forward.text);
+  assert.equal(back.set('a', versions[0]), false, 'a change of its status is none');
+  assert.equal(back.set('a', undefined), true);
+  assert.equal(back.set('a', undefined), false);
+});

@@ -1,0 +1,94 @@
+// What the status of a policy says: whether it is understood, and where it is in force.
+import type { PolicyObjectRow } from '../../core/rows.ts';
+
+/** A condition before it has a time. */
+export interface PolicyCondition {
+  readonly type: string;
+  readonly status: 'True' | 'False' | 'Unknown';
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** How far a node is with a policy. */
+export interface NodeProgress {
+  readonly node: string;
+  /** It has compiled the policy as it is now, and written it to the kernel. */
+  readonly reached: boolean;
+  /** The agent's count of changes at which it did. */
+  readonly revision?: number;
+  /** What keeps it from enforcing all of its policies. */
+  readonly problem?: string;
+}
+
+/** With more nodes than this the condition of the cluster names those that lag, and nodes have none of their own. */
+const nodesWithConditions = 10;
+const namesShown = 5;
+const maxMessage = 1_024;
+
+/** The type of a node's own condition. */
+function nodeConditionType(node: string): string {
+  return `${node}/Enforced`;
+}
+
+/** The conditions of a policy, in order. */
+export function policyConditions(
+  policy: Pick<PolicyObjectRow, 'error' | 'unenforced'>,
+  staged: boolean,
+  nodes: readonly NodeProgress[],
+): PolicyCondition[] {
+  const { error } = policy;
+  const valid: PolicyCondition =
+    error === undefined
+      ? { type: 'Valid', status: 'True', reason: 'Understood', message: 'The policy is understood' }
+      : {
+          type: 'Valid',
+          status: 'False',
+          reason: 'NotUnderstood',
+          message: cut(`${error}. Until it is mended it isolates whom it selects, and allows nothing`),
+        };
+  const own = nodes.length > nodesWithConditions ? [] : nodes;
+  return [valid, clusterCondition(policy, staged, nodes), ...own.map(nodeCondition)];
+}
+
+function clusterCondition(
+  { error, unenforced }: Pick<PolicyObjectRow, 'error' | 'unenforced'>,
+  staged: boolean,
+  nodes: readonly NodeProgress[],
+): PolicyCondition {
+  const type = 'Enforced';
+  const there = nodes.filter((node) => node.reached && node.problem === undefined);
+  const on = `on ${there.length} of ${nodes.length} nodes`;
+  const late = nodes.filter((node) => !there.includes(node)).map((node) => node.node);
+  const missing =
+    late.length === 0
+      ? ''
+      : `; not on ${late.slice(0, namesShown).join(', ')}${late.length > namesShown ? ' and others' : ''}`;
+  if (error !== undefined) {
+    const message = `It isolates whom it selects and allows nothing, ${on}${missing}`;
+    return { type, status: 'False', reason: 'NotUnderstood', message };
+  }
+  if (staged) return { type, status: 'False', reason: 'Staged', message: `Reported only, ${on}${missing}` };
+  if (unenforced.length > 0) {
+    const places = unenforced.join(', ');
+    const message = cut(
+      `These rules are not enforced yet; they isolate, and allow nothing: ${places}. The others are, ${on}${missing}`,
+    );
+    return { type, status: 'False', reason: 'InPart', message };
+  }
+  return late.length === 0
+    ? { type, status: 'True', reason: 'Enforced', message: `In force ${on}` }
+    : { type, status: 'False', reason: 'Pending', message: `In force ${on}${missing}` };
+}
+
+function nodeCondition({ node, reached, revision, problem }: NodeProgress): PolicyCondition {
+  const type = nodeConditionType(node);
+  const at = revision === undefined ? '' : ` at revision ${revision}`;
+  if (problem !== undefined) return { type, status: 'False', reason: 'NoRoom', message: cut(problem) };
+  return reached
+    ? { type, status: 'True', reason: 'Enforced', message: `In the kernel${at}` }
+    : { type, status: 'False', reason: 'Pending', message: 'The node has not said that it has it' };
+}
+
+function cut(text: string): string {
+  return text.length <= maxMessage ? text : `${text.slice(0, maxMessage - 3)}...`;
+}
