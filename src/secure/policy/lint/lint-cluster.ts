@@ -15,8 +15,14 @@ import { rulePath, specPath } from './rule-path.ts';
 
 const maxPairs = 400;
 
-/** All findings that need pods. Where pods were made up from the selectors, only those that can be told all the same. */
-export function lintCluster(offline: OfflineModel, madeUp: boolean): Finding[] {
+/**
+ * All findings that need pods. Where pods were `madeUp` from the selectors, only those that can be told all the same; where
+ * they are not the `whole` cluster, a namespace without any is no reason to say that a policy selects nobody.
+ */
+export function lintCluster(
+  offline: OfflineModel,
+  { madeUp, whole }: { readonly madeUp: boolean; readonly whole: boolean },
+): Finding[] {
   const { model, policies, pods } = offline;
   const findings: Finding[] = [];
   const podBlocks = blocksOfPods(offline);
@@ -46,7 +52,8 @@ export function lintCluster(offline: OfflineModel, madeUp: boolean): Finding[] {
       const at = specPath(policy, row);
       const tell = (code: Finding['code'], path: string, message: string) =>
         findings.push(findingAt(policy.manifest, code, path, message));
-      if (row.subject.kind === 'endpoints' && own.length === 0 && !madeUp) {
+      const telling = !madeUp && (whole || row.namespace === '' || inhabited.has(row.namespace));
+      if (row.subject.kind === 'endpoints' && own.length === 0 && telling) {
         const where =
           row.kind === 'ClusterNetworkPolicy'
             ? 'subject'
@@ -95,7 +102,9 @@ export function lintCluster(offline: OfflineModel, madeUp: boolean): Finding[] {
             if (!known && !others)
               tell('PORT_NAME_UNKNOWN', path, `no pod that it is about has a port named ${port.name}`);
           }
-          if (direction === 'ingress' && rule.action === 'allow' && !row.staged && peers !== undefined) {
+          const lets = direction === 'ingress' && rule.action === 'allow' && row.tier === 'normal' && !row.staged;
+          // Of a rule for any port it cannot be said which one was meant to work.
+          if (lets && peers !== undefined && rule.ports !== undefined) {
             const missing = egressMissing(rule, own, [...new Set(peers.flat())], ends, judge);
             if (missing !== undefined) tell('EGRESS_MISSING', path, missing);
           }
@@ -130,11 +139,12 @@ function egressMissing(
   for (const peer of peers) {
     if (!ends[peer]!.party.isPod) continue;
     for (const subject of subjects) {
+      if (peer === subject) continue;
       if (++pairs > maxPairs) return undefined;
       const { party, name } = ends[subject]!;
       const [span] = spansOf(rule.ports, party.namedPorts);
       if (span === undefined) continue;
-      const service = rule.ports === undefined ? { protocol: 6, port: 80 } : serviceOf(span[0]);
+      const service = serviceOf(span[0]);
       const { protocol, port } = service.port === 0 && service.protocol !== 1 ? { ...service, port: 80 } : service;
       if (judge(peer, party, protocol, port).egress.allowed) continue;
       return `lets ${ends[peer]!.name} reach ${name} at ${serviceText({ protocol, port })}, which its own policies do not let out`;

@@ -39,7 +39,7 @@ export function validatePolicies(files: readonly NamedText[], cluster: readonly 
   const checked = offline.policies.filter(({ manifest }) => checking.has(manifest));
   findings.push(...manifests.flatMap(kindFinding), ...checked.flatMap(ownFindings), ...twice(checked));
   findings.push(...shadowFindings(checked, offline.model.policies));
-  findings.push(...lintCluster({ ...offline, policies: checked }, madeUp));
+  findings.push(...lintCluster({ ...offline, policies: checked }, { madeUp, whole: cluster.length > 0 }));
   return { findings: sortFindings(findings), policies: checked.length, files: files.length };
 }
 
