@@ -28,6 +28,7 @@ const benches: Readonly<Record<string, string>> = {
   restart: 'kill -9 of an agent under load, 8 s dead, a restart; beside it (bare) the same load without Weir',
   agent: 'What an agent takes of its node',
   'policy-compile': 'Compiling policy on one node',
+  'policy-tools': 'The tools for policies, offline: checking files, and comparing two sets of policies',
   'policy-scale': 'Policy at the size of a large cluster, and what packets cost beside it',
   'flow-pipeline': 'Events from the kernel’s ring to flows, on one core',
   lab: 'The lab',

@@ -57,7 +57,7 @@ error and exit code 4; what the others say is printed all the same.
 | code | meaning |
 |---|---|
 | 0 | done |
-| 1 | it ran and failed; for \`weir status\`: an agent is unhealthy |
+| 1 | it ran and failed; for \`weir status\`: an agent is unhealthy; for \`weir policy validate\` and \`test\`: something is wrong |
 | 2 | the command line was wrong: nothing was tried |
 | 3 | what was asked for does not exist |
 | 4 | an agent, the API server or a socket did not answer |

@@ -11,7 +11,7 @@ import { hostFirewallOf } from './host-firewall-view.ts';
 import type { ApiHandler } from './local-api.ts';
 import { natEntries } from './nat-entries.ts';
 import { effectivePolicy, policiesOf } from './policy-view.ts';
-import { policyWhy } from './policy-why.ts';
+import { nodePolicyModel, policyWhy } from './policy-why.ts';
 import { createWhy, serviceOf, servicesOf, setMaintenance } from './services-view.ts';
 import { healthOf, statusOf } from './status-view.ts';
 
@@ -40,6 +40,7 @@ export function apiRoutes(agent: Agent): Record<string, ApiHandler> {
     '/v1/policies': () => policiesOf(agent),
     '/v1/policy-why': (query) => policyWhy(agent, query),
     '/v1/host-firewall': () => hostFirewallOf(agent),
+    '/v1/policy-model': () => nodePolicyModel(agent),
     '/v1/nodes': () => [...sources.nodes.rows()],
     '/v1/addresses': () =>
       [...compiler.ipcache()].map((row) => ({ ...row, ...addressView(row.address), labels: labelsOf(row.identity) })),

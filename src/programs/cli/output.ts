@@ -21,11 +21,15 @@ export interface OutputOptions {
   readonly wide?: boolean;
 }
 
+/** Adds -o alone, with more formats than all have. */
+export function addFormat(command: Command, more: readonly string[] = []): Command {
+  const formats = ['table', 'json', 'yaml', ...more];
+  return command.addOption(new Option('-o, --output <format>', 'how to print').choices(formats).default('table'));
+}
+
 /** Adds -o and --wide to a command. */
 export function addOutputOptions(command: Command): Command {
-  return command
-    .addOption(new Option('-o, --output <format>', 'how to print').choices(['table', 'json', 'yaml']).default('table'))
-    .option('--wide', 'more columns, and none cut to fit the terminal');
+  return addFormat(command).option('--wide', 'more columns, and none cut to fit the terminal');
 }
 
 /** Characters of a line; undefined when there is no terminal to fit. */

@@ -271,7 +271,8 @@ function portText(port: PolicyPort): string {
   return `${port.first}-${serviceText({ protocol: port.protocol, port: port.last })}`;
 }
 
-function selectorText({ matchLabels, matchExpressions }: LabelSelector): string {
+/** A selector in words, such as `pods with app=web, namespace=shop`. */
+export function selectorText({ matchLabels, matchExpressions }: LabelSelector): string {
   const parts = [
     ...Object.entries(matchLabels).map(([key, value]) => `${plainKey(key)}=${value}`),
     ...matchExpressions.map(({ key, operator, values }) => `${plainKey(key)} ${operator} ${values.join(',')}`.trim()),

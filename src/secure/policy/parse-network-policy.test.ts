@@ -62,7 +62,11 @@ test('parseNetworkPolicy() knows staged policies by their annotation', () => {
 });
 
 const wrong: [name: string, spec: unknown, message: RegExp][] = [
-  ['an unknown field', { ingres: [] }, /^spec\.ingres is not a field here; the fields are podSelector/],
+  [
+    'an unknown field',
+    { ingres: [] },
+    /^spec\.ingres is not a field here; did you mean ingress\? The fields are podSelector/,
+  ],
   ['an unknown field of a rule', { ingress: [{ to: [] }] }, /spec\.ingress\[0\]\.to is not a field here/],
   ['a rule that is not an object', { ingress: [3] }, /spec\.ingress\[0\] must be an object/],
   [

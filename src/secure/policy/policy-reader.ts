@@ -10,6 +10,7 @@ import {
 } from '../../core/identity.ts';
 import { type Cidr, parseAddress, parseCidr } from '../../core/ip.ts';
 import { type LabelSelector, parseSelector, selectorKeys } from '../../core/labels.ts';
+import { nearestName } from '../../core/nearest-name.ts';
 import { type PolicyEnforcement, type PolicyKind, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
 
 /** The annotation that makes a policy report without enforcing, with the value `staged`. */
@@ -78,7 +79,9 @@ export function createPolicyReader(kind: string, ignoredLabels = ignoredLabelKey
       for (const field of Object.keys(given)) {
         if (fields !== undefined && !fields.includes(field)) {
           const at = path === '' ? field : `${path}.${field}`;
-          bad(at, `is not a field here; the fields are ${fields.join(', ')}`);
+          const near = nearestName(field, fields);
+          const meant = near === undefined ? '' : `; did you mean ${near}?`;
+          bad(at, `is not a field here${meant || ';'} ${meant ? 'The' : 'the'} fields are ${fields.join(', ')}`);
         }
       }
       return given as Fields;
