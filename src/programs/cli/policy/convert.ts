@@ -1,8 +1,8 @@
 // `weir policy convert`: policies of one kind as another, where nothing is lost; else what would be.
 import { stringify } from 'yaml';
 import { exitCodes } from '../../../core/exit-codes.ts';
-import { type PolicyKind, policyName } from '../../../core/rows.ts';
-import { convertPolicy } from '../../../secure/policy/convert/convert-policy.ts';
+import { policyName } from '../../../core/rows.ts';
+import { convertPolicy, type WrittenKind } from '../../../secure/policy/convert/convert-policy.ts';
 import { formatPolicies } from '../../../secure/policy/format/format-policies.ts';
 import { isPolicyManifest, policyObject } from '../../../secure/policy/manifests/offline-model.ts';
 import { fields } from '../../../secure/policy/manifests/offline-pods.ts';
@@ -11,7 +11,7 @@ import { readObjects } from './read-files.ts';
 
 /** The flags. */
 export interface ConvertFlags {
-  readonly to: PolicyKind;
+  readonly to: WrittenKind;
   readonly force?: boolean;
   readonly namespace: string;
 }

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { PolicyKind, PolicyObjectRow, PolicyRow } from '../../../core/rows.ts';
+import type { PolicyObjectRow, PolicyRow } from '../../../core/rows.ts';
 import { diffPolicies } from '../diff/diff-policies.ts';
 import { evaluate, type PolicyModel } from '../evaluate.ts';
 import { parsePolicy } from '../parse-policy.ts';
 import { inNamespace } from '../policy-reader.ts';
 import { arbitraryConnections, arbitraryModel } from '../random-model.ts';
 import { emptyContext, resolvePolicy } from '../resolve-policy.ts';
-import { convertPolicy } from './convert-policy.ts';
+import { convertPolicy, type WrittenKind } from './convert-policy.ts';
 
-const kinds: readonly PolicyKind[] = [
+const kinds: readonly WrittenKind[] = [
   'NetworkPolicy',
   'CiliumNetworkPolicy',
   'CiliumClusterwideNetworkPolicy',

@@ -11,7 +11,10 @@ export interface Converted {
   readonly losses: readonly Loss[];
 }
 
-const apiVersions: Readonly<Record<PolicyKind, string>> = {
+/** What a policy can be converted to: all that can be written, so not what Weir itself adds. */
+export type WrittenKind = Exclude<PolicyKind, 'Builtin'>;
+
+const apiVersions: Readonly<Record<WrittenKind, string>> = {
   NetworkPolicy: 'networking.k8s.io/v1',
   CiliumNetworkPolicy: 'cilium.io/v2',
   CiliumClusterwideNetworkPolicy: 'cilium.io/v2',
@@ -24,7 +27,7 @@ const apiVersions: Readonly<Record<PolicyKind, string>> = {
  */
 export function convertPolicy(
   object: PolicyObjectRow,
-  kind: PolicyKind,
+  kind: WrittenKind,
   metadata: Fields,
   namespace = 'default',
 ): Converted {
