@@ -224,3 +224,44 @@ test('stop() ends it at once and for good', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(asked.length, 2);
 });
+
+test('watch() keeps what it has of an optional kind when the API server once says that there is no such kind', async (t) => {
+  let lists = 0;
+  const { client } = await apiServer(t, {
+    list(_url, response) {
+      if (++lists === 2) response.statusCode = 404;
+      response.end(lists === 2 ? '{}' : listOf(5, [pod('a', 1)]));
+    },
+    follow(_url, response) {
+      if (lists > 1) return;
+      response.statusCode = 410;
+      response.end('{}');
+    },
+  });
+  const listed: number[] = [];
+  const running = watch(
+    client,
+    kubernetesResources.pods,
+    { list: (items) => void listed.push(items.length), upsert() {}, delete() {} },
+    { optional: true },
+  );
+  t.after(() => running.stop());
+  await until(() => lists === 3 && listed.length === 2, 'listed again');
+  assert.deepEqual(listed, [1, 1]);
+});
+
+test('watch() takes a kind that was never there for an empty one at once', async (t) => {
+  const { client } = await apiServer(t, {
+    list(_url, response) {
+      response.statusCode = 404;
+      response.end('{}');
+    },
+    follow() {},
+  });
+  const listed: number[] = [];
+  const handler = { list: (items: readonly unknown[]) => void listed.push(items.length), upsert() {}, delete() {} };
+  const running = watch(client, kubernetesResources.pods, handler, { optional: true });
+  t.after(() => running.stop());
+  await until(() => listed.length > 0, 'told');
+  assert.deepEqual(listed, [0]);
+});

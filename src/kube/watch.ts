@@ -42,6 +42,8 @@ const minBackoffMs = 100;
 const maxBackoffMs = 5_000;
 /** How often a kind that the API server does not have is looked for. */
 const absentPauseMs = 2_000;
+/** A kind that was there is believed to be gone when it is not found this often in a row: proxies say so by mistake too. */
+const absencesBelieved = 3;
 /** The server ends a watch after this; it keeps connections from going stale unseen. */
 const watchSeconds = 290;
 
@@ -60,6 +62,7 @@ export function watch<T extends KubeObject>(
    * before must not come back, not even for a moment. */
   let version: string | undefined;
   let failures = 0;
+  let absences = absencesBelieved;
 
   function setState(change: Partial<WatchState>): void {
     const before = state;
@@ -80,6 +83,7 @@ export function watch<T extends KubeObject>(
       token = page.metadata.continue || undefined;
       if (token === undefined) {
         handler.list(items);
+        absences = 0;
         setState({ listed: true, connected: true, error: undefined, lastEventMs: Date.now() });
         return page.metadata.resourceVersion;
       }
@@ -135,8 +139,12 @@ export function watch<T extends KubeObject>(
         if (hasStatus(error, 410)) version = undefined;
         if (options.optional && hasStatus(error, 404)) {
           version = undefined;
-          handler.list([]);
-          setState({ listed: true, connected: true, error: undefined });
+          if (++absences < absencesBelieved) {
+            setState({ connected: false, error: (error as Error).message });
+          } else {
+            handler.list([]);
+            setState({ listed: true, connected: true, error: undefined });
+          }
           await pause(absentPauseMs * (0.5 + Math.random() / 2), stop.signal);
           continue;
         }

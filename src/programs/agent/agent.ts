@@ -152,6 +152,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     client,
     resources: policyKinds,
     seen: policies.seen,
+    namespaces: sources.namespaces,
     onError: (error) => log.warn('the API server does not say which policies there are', { error: errorText(error) }),
   });
   const serviceSources = followServices(client, settings.nodeName, onState);
@@ -358,6 +359,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   const stopReporting = reportPolicies({
     client,
     node: settings.nodeName,
+    nodes: sources.nodes,
     objects: policies.objects,
     inStep: () => sync.synced && !sync.pending,
     problem: () => {

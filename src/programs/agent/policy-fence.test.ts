@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { NamespaceRow } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { kubernetesResources } from '../../kube/resource.ts';
@@ -13,9 +14,15 @@ const row = (name: string, resourceVersion: string): SeenPolicy => ({
 /** An API server with some policies, and what the node knows of them. */
 function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
   const seen = createTable<SeenPolicy>({ name: 'seen', key: (each) => each.key });
-  const server = { answers, asked: 0 };
+  const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (each) => each.name });
+  namespaces.upsert({ name: 'shop', labels: { team: 'a' } });
+  const server = { answers, asked: 0, labels: { team: 'a' } };
   const client = {
-    async request() {
+    async request(_method: string, path: string, options: { query?: { fieldSelector?: string } }) {
+      if (path === '/api/v1/namespaces') {
+        assert.equal(options.query?.fieldSelector, 'metadata.name=shop');
+        return { items: [{ metadata: { name: 'shop', labels: server.labels } }] };
+      }
       server.asked++;
       await new Promise((resolve) => setImmediate(resolve));
       if (server.answers instanceof Error) throw server.answers;
@@ -25,14 +32,28 @@ function setUp(answers: { name: string; resourceVersion: string }[] | Error) {
       return { items: items.length === 0 ? null : items, metadata: { resourceVersion: '1' } };
     },
   } as unknown as KubeClient;
-  const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], seen });
-  return { fence, seen, server };
+  const fence = createPolicyFence({ client, resources: [kubernetesResources.networkPolicies], seen, namespaces });
+  return { fence, seen, server, namespaces };
 }
 
 test('reached() is true at once when the node has what the API server has, or newer', async () => {
   const { fence, seen } = setUp([{ name: 'a', resourceVersion: '9' }]);
   seen.upsert([row('a', '10'), row('other', '1')]);
   assert.equal(await fence.reached('shop', 1_000), true);
+});
+
+test('reached() waits for the labels of the namespace: policies may select by them', async () => {
+  const { fence, server, namespaces } = setUp([]);
+  server.labels = { team: 'b' };
+  let done = false;
+  const reached = fence.reached('shop', 5_000).then((value) => {
+    done = true;
+    return value;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(done, false, 'the labels are still the old ones');
+  namespaces.upsert({ name: 'shop', labels: { team: 'b' } });
+  assert.equal(await reached, true);
 });
 
 test('reached() waits for a policy that the watch has not brought yet, and for its newest version', async () => {

@@ -1,5 +1,6 @@
 // Tells the cluster which policies this node enforces: in one object of its own, which the operator reads for the status of
-// policies. Written when the kernel is in step and something has changed, and not more often than every second or two.
+// policies. Written when the kernel is in step and something has changed. Every node has something to tell when a policy
+// changes, so that the more nodes there are, the longer each lets pass: the API server has a bounded number of writes.
 import { errorText } from '../../core/errors.ts';
 import type { PolicyObjectRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
@@ -8,7 +9,9 @@ import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
 import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
 import type { Log } from '../log.ts';
 
-const reportIntervalMs = 1_000;
+const lookIntervalMs = 1_000;
+/** How many reports all nodes together write in a second, at most on average. */
+const reportsPerSecond = 100;
 /** A report that fails is written again after this long, in case nothing changes meanwhile. */
 const retryMs = 10_000;
 
@@ -16,6 +19,7 @@ const retryMs = 10_000;
 export function reportPolicies(options: {
   readonly client: KubeClient;
   readonly node: string;
+  readonly nodes: { readonly size: number };
   readonly objects: ReadTable<PolicyObjectRow>;
   /** Whether all that tables hold is in the kernel. */
   readonly inStep: () => boolean;
@@ -23,12 +27,13 @@ export function reportPolicies(options: {
   readonly problem: () => string | undefined;
   readonly log: Log;
 }): () => void {
-  const { client, node, objects, log } = options;
+  const { client, node, nodes, objects, log } = options;
   let digest = createPolicyDigest();
   let seen = 0;
   let told = '';
   let writing = false;
   let waitUntilMs = 0;
+  let news = false;
 
   async function look(): Promise<void> {
     if (writing || !options.inStep() || Date.now() < waitUntilMs) return;
@@ -39,6 +44,12 @@ export function reportPolicies(options: {
     const problem = options.problem();
     const now = `${digest.text} ${problem ?? ''}`;
     if (now === told) return;
+    if (!news && told !== '') {
+      // Not all nodes at once; what changes meanwhile goes with the same report.
+      news = true;
+      waitUntilMs = Math.max(waitUntilMs, Date.now() + Math.random() * spreadMs(nodes.size));
+      if (Date.now() < waitUntilMs) return;
+    }
     writing = true;
     try {
       await client.apply<WeirNodeReport>(weirResources.nodeReports, {
@@ -48,6 +59,8 @@ export function reportPolicies(options: {
         policies: { digest: digest.text, revision: seen, ...(problem !== undefined && { problem }) },
       });
       told = now;
+      news = false;
+      waitUntilMs = Date.now() + spreadMs(nodes.size);
     } catch (error) {
       waitUntilMs = Date.now() + retryMs;
       log.debug('could not tell which policies are enforced', { error: errorText(error) });
@@ -56,6 +69,11 @@ export function reportPolicies(options: {
     }
   }
 
-  const timer = setInterval(() => void look(), reportIntervalMs * (1 + Math.random()));
+  const timer = setInterval(() => void look(), lookIntervalMs * (1 + Math.random()));
   return () => clearInterval(timer);
+}
+
+/** The time in which all nodes may report once: nothing that a person sees up to a hundred nodes. */
+function spreadMs(nodes: number): number {
+  return nodes <= reportsPerSecond ? 0 : (nodes / reportsPerSecond) * 1_000;
 }

@@ -99,28 +99,39 @@ export function startPolicyStatus(
     }
   }
 
-  /** How far each node is, by name. A set that was never seen here is on the way between two: nodes do not go back. */
-  function positions(): { readonly report?: ReportRow; readonly node: string; readonly at: number }[] {
+  /** How far each node is that runs an agent, by name: one that never told anything has no pods to protect. A set that was never seen here is on the way between two: nodes do not go back. */
+  function positions(): { readonly report: ReportRow; readonly node: string; readonly at: number }[] {
     for (const node of reachedBy.keys()) if (!nodes.has(node)) reachedBy.delete(node);
     return [...nodes.rows()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
-      .map(({ name }) => {
+      .flatMap(({ name }) => {
         const report = reports.get(name);
-        if (report === undefined) return { node: name, at: -1 };
+        if (report === undefined) return [];
         const at = Math.max(sets.get(report.digest) ?? -1, reachedBy.get(name) ?? -1);
         reachedBy.set(name, at);
-        return { report, node: name, at };
+        return [{ report, node: name, at }];
       });
   }
 
-  function progressOf(key: string, all: ReturnType<typeof positions>): NodeProgress[] {
-    const changed = changedAt.get(key) ?? 0;
-    return all.map(({ node, report, at }) => ({
-      node,
-      reached: at >= changed,
-      ...(report !== undefined && { revision: report.revision }),
-      ...(report?.problem !== undefined && { problem: report.problem }),
-    }));
+  /** What each policy's status is made of. Policies that the same nodes have share one list: most are on every node. */
+  function progressAmong(all: ReturnType<typeof positions>): (key: string) => readonly NodeProgress[] {
+    const steps = [...new Set(all.map(({ at }) => at))].sort((a, b) => a - b);
+    const lists = new Map<number, readonly NodeProgress[]>();
+    return (key) => {
+      const changed = changedAt.get(key) ?? 0;
+      const behind = steps.findIndex((at) => at >= changed);
+      let list = lists.get(behind);
+      if (list === undefined) {
+        list = all.map(({ node, report: { revision, problem }, at }) => ({
+          node,
+          reached: at >= changed,
+          revision,
+          ...(problem !== undefined && { problem }),
+        }));
+        lists.set(behind, list);
+      }
+      return list;
+    };
   }
 
   /** Those that are understood, and refused for what they ask of nodes: with the groups that they name, or their namespace. */
@@ -141,12 +152,16 @@ export function startPolicyStatus(
     return namespaces.get(row.namespace)?.staged ?? options.clusterStaged;
   }
 
-  async function write(key: string, all: ReturnType<typeof positions>, refused: string | undefined): Promise<void> {
+  async function write(
+    key: string,
+    nodesOf: ReturnType<typeof progressAmong>,
+    refused: string | undefined,
+  ): Promise<void> {
     const found = objects.get(key);
     if (found === undefined) return;
     const { object, resource } = found;
     const row = refused === undefined ? found.row : { ...found.row, error: refused };
-    const said = policyConditions(row, isStaged(row), progressOf(key, all));
+    const said = policyConditions(row, isStaged(row), nodesOf(key));
     const { name, namespace } = object.metadata;
     if (resource.status) {
       const ours = new Set(said.map((each) => each.type));
@@ -227,12 +242,12 @@ export function startPolicyStatus(
       )
         return;
       const keys = [...objects.keys()];
-      const all = positions();
+      const nodesOf = progressAmong(positions());
       const refused = refusedNow();
       for (let first = 0; first < keys.length && !signal.aborted; first += writesAtOnce) {
         await Promise.all(
           keys.slice(first, first + writesAtOnce).map((key) =>
-            write(key, all, refused.get(key)).catch((error: unknown) => {
+            write(key, nodesOf, refused.get(key)).catch((error: unknown) => {
               // It changed or went meanwhile: the watch brings it again.
               if (hasStatus(error, 404) || hasStatus(error, 409) || signal.aborted) return;
               log.warn('could not write the status of a policy', { policy: key, error: errorText(error) });

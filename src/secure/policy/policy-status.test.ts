@@ -16,6 +16,13 @@ test('policyConditions() says where a policy is in force', () => {
     'a/Enforced True Enforced',
     'b/Enforced True Enforced',
   ]);
+  const message = (nodes: NodeProgress[]) => policyConditions(fine, false, nodes)[1]!.message;
+  assert.equal(
+    message([reached('a')]),
+    message([reached('a'), reached('b')]),
+    'a node that comes is no news of a policy',
+  );
+  assert.deepEqual(said(fine, false, [])[1], 'Enforced False Pending', 'nobody enforces it');
   const [, cluster] = policyConditions(fine, false, [reached('a'), late('b')]);
   assert.deepEqual([cluster!.status, cluster!.message], ['False', 'In force on 1 of 2 nodes; not on b']);
 });
@@ -24,7 +31,7 @@ test('policyConditions() names what is not understood, not enforced yet, staged,
   assert.deepEqual(said({ error: 'spec is missing', unenforced: [] }, false, [])[0], 'Valid False NotUnderstood');
   const [, part] = policyConditions({ unenforced: ['spec.egress[0].toFQDNs'] }, false, [reached('a')]);
   assert.deepEqual([part!.status, part!.reason], ['False', 'InPart']);
-  assert.match(part!.message, /spec\.egress\[0\]\.toFQDNs\. The others are, on 1 of 1 nodes/);
+  assert.match(part!.message, /spec\.egress\[0\]\.toFQDNs\. The others are, on every node/);
   assert.equal(said(fine, true, [reached('a')])[1], 'Enforced False Staged');
   assert.deepEqual(said(fine, false, [{ ...reached('a'), problem: 'no room' }]).slice(1), [
     'Enforced False Pending',

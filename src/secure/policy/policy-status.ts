@@ -56,9 +56,9 @@ function clusterCondition(
   nodes: readonly NodeProgress[],
 ): PolicyCondition {
   const type = 'Enforced';
-  const there = nodes.filter((node) => node.reached && node.problem === undefined);
-  const on = `on ${there.length} of ${nodes.length} nodes`;
-  const late = nodes.filter((node) => !there.includes(node)).map((node) => node.node);
+  const late = lateOf(nodes);
+  // Without numbers when all have it: a node that comes or goes changes the status of no policy.
+  const on = late.length === 0 ? 'on every node' : `on ${nodes.length - late.length} of ${nodes.length} nodes`;
   const missing =
     late.length === 0
       ? ''
@@ -75,10 +75,24 @@ function clusterCondition(
     );
     return { type, status: 'False', reason: 'InPart', message };
   }
+  if (nodes.length === 0)
+    return { type, status: 'False', reason: 'Pending', message: 'No node has said that it has it' };
   return late.length === 0
     ? { type, status: 'True', reason: 'Enforced', message: `In force ${on}` }
     : { type, status: 'False', reason: 'Pending', message: `In force ${on}${missing}` };
 }
+
+/** Names those that lag. Many policies share one list of nodes, which is looked through once. */
+function lateOf(nodes: readonly NodeProgress[]): readonly string[] {
+  let late = lateNodes.get(nodes);
+  if (late === undefined) {
+    late = nodes.filter((node) => !node.reached || node.problem !== undefined).map((node) => node.node);
+    lateNodes.set(nodes, late);
+  }
+  return late;
+}
+
+const lateNodes = new WeakMap<readonly NodeProgress[], readonly string[]>();
 
 function nodeCondition({ node, reached, revision, problem }: NodeProgress): PolicyCondition {
   const type = nodeConditionType(node);

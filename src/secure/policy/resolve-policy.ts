@@ -1,5 +1,6 @@
 // From policy objects to what the compiler takes: whether each is enforced or staged, which of the policies for nodes
 // are about this one, and who is meant by names that somebody else defines (groups of blocks, services, nodes).
+import { labelCounts } from '../../core/identity.ts';
 import { formatCidr, hostCidr, parseAddress } from '../../core/ip.ts';
 import { type LabelMap, type LabelSelector, selectorMatches } from '../../core/labels.ts';
 import type {
@@ -60,7 +61,9 @@ function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
     const rules = (list: readonly PolicyRule<WrittenPeer>[]): PolicyRule[] =>
       list.map((rule) => {
         const { peers, ...rest } = rule;
-        return peers === undefined ? rest : { ...rest, peers: peers.flatMap((peer) => resolvePeer(peer, context)) };
+        if (peers === undefined) return rest;
+        const denies = rule.action === 'deny';
+        return { ...rest, peers: peers.flatMap((peer) => resolvePeer(peer, context, denies)) };
       });
     return [{ ...spec, staged, ingress: rules(spec.ingress), egress: rules(spec.egress) }];
   });
@@ -77,7 +80,7 @@ function selectsThisNode(selector: LabelSelector, { nodeLabels }: PolicyContext)
   return nodeLabels !== undefined && selectorMatches(selector, nodeLabels);
 }
 
-function resolvePeer(peer: WrittenPeer, context: PolicyContext): PolicyPeer[] {
+function resolvePeer(peer: WrittenPeer, context: PolicyContext, denies: boolean): PolicyPeer[] {
   switch (peer.kind) {
     case 'endpoints':
     case 'reserved':
@@ -100,14 +103,14 @@ function resolvePeer(peer: WrittenPeer, context: PolicyContext): PolicyPeer[] {
     case 'service':
       return [...context.services()]
         .filter(({ namespace, name }) => name === peer.name && (peer.namespace ?? namespace) === namespace)
-        .flatMap(servicePeers);
+        .flatMap((service) => servicePeers(service, denies));
     case 'services':
       return [...context.services()]
         .filter(
           ({ namespace, labels }) =>
             (peer.namespace ?? namespace) === namespace && selectorMatches(peer.selector, labels),
         )
-        .flatMap(servicePeers);
+        .flatMap((service) => servicePeers(service, denies));
   }
 }
 
@@ -117,10 +120,15 @@ function groupPeers(groups: readonly CidrGroupRow[], except: readonly string[]):
   );
 }
 
-/** A service with a selector stands for the pods it selects; one without, for the addresses that its endpoints have. */
-function servicePeers({ namespace, selector, addresses }: PolicyServiceRow): PolicyPeer[] {
+/**
+ * A service with a selector stands for the pods it selects; one without, for the addresses that its endpoints have. By
+ * labels that do not count pods cannot be told apart: a rule that denies means all of them then, one that allows nobody.
+ */
+function servicePeers({ namespace, selector, addresses }: PolicyServiceRow, denies: boolean): PolicyPeer[] {
   if (selector !== undefined) {
-    return [{ kind: 'endpoints', selector: inNamespace({ matchLabels: selector, matchExpressions: [] }, namespace) }];
+    const asked = Object.entries(selector).filter(([key]) => !denies || labelCounts(key));
+    const matchLabels = Object.fromEntries(asked);
+    return [{ kind: 'endpoints', selector: inNamespace({ matchLabels, matchExpressions: [] }, namespace) }];
   }
   return addresses.flatMap((address) => addressPeer(address, 'not-pods'));
 }

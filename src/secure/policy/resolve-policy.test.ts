@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parsePolicy } from './parse-policy.ts';
+import { emptyContext, resolvePolicy } from './resolve-policy.ts';
+
+const services = [
+  {
+    key: 'data/db-0',
+    namespace: 'data',
+    name: 'db-0',
+    labels: {},
+    selector: { app: 'db', 'statefulset.kubernetes.io/pod-name': 'db-0' },
+    addresses: [],
+  },
+];
+
+function keysAskedFor(rules: object): string[] {
+  const { row } = parsePolicy({
+    kind: 'CiliumNetworkPolicy',
+    metadata: { namespace: 'shop', name: 'p', uid: 'u', resourceVersion: '1' },
+    spec: { endpointSelector: {}, ...rules },
+  })!;
+  const [resolved] = resolvePolicy(row!, { ...emptyContext, services: () => services });
+  const peer = resolved!.egress[0]!.peers![0]!;
+  assert.equal(peer.kind, 'endpoints');
+  return Object.keys(peer.kind === 'endpoints' ? peer.selector.matchLabels : {}).sort();
+}
+
+test('a service that selects by labels that do not count means nobody where it is allowed, and all of them where it is denied', () => {
+  const to = [{ toServices: [{ k8sService: { serviceName: 'db-0', namespace: 'data' } }] }];
+  assert.ok(keysAskedFor({ egress: to }).includes('statefulset.kubernetes.io/pod-name'));
+  assert.deepEqual(keysAskedFor({ egressDeny: to }), ['app', 'io.kubernetes.pod.namespace']);
+});
