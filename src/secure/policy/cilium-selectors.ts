@@ -34,15 +34,18 @@ export function createCiliumSelectors(
     return checkKeys(fromSources(given, path, reader.problems), path);
   }
 
+  /** What cannot be asked for is left out, so that the policy, closed, holds for all whom it may select. */
   function checkKeys(selector: LabelSelector, path: string): LabelSelector {
     const unusable = selectorKeys(selector).filter(
       (key) =>
         !isMeta(key) && !key.startsWith(reservedPrefix) && !foreign.test(key) && !labelCounts(key, ignoredLabels),
     );
-    if (unusable.length > 0) {
-      reader.bad(path, `uses ${unusable.join(', ')}, which changes per pod or rollout and is not part of identities`);
-    }
-    return selector;
+    if (unusable.length === 0) return selector;
+    reader.bad(path, `uses ${unusable.join(', ')}, which changes per pod or rollout and is not part of identities`);
+    return {
+      matchLabels: Object.fromEntries(Object.entries(selector.matchLabels).filter(([key]) => !unusable.includes(key))),
+      matchExpressions: selector.matchExpressions.filter(({ key }) => !unusable.includes(key)),
+    };
   }
 
   return {
@@ -79,7 +82,8 @@ const nobody: LabelSelector = {
 /** Takes the sources off the keys, so that the rest reads as any selector does. */
 function fromSources(given: unknown, path: string, problems: string[]): LabelSelector {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) return parseSelector(given, path, problems);
-  const labels: Record<string, unknown> = {};
+  // Without a prototype: the key `__proto__` would else set it, and be asked for by nobody.
+  const labels: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
   const reserved: Requirement[] = [];
   const again: unknown[] = [];
   const { matchLabels, matchExpressions, ...rest } = given as Record<string, unknown>;

@@ -216,6 +216,65 @@ for (const [what, object, message] of wrong) {
   });
 }
 
+test('parseCiliumPolicy(): a policy that denies and cannot be read denies everybody in that direction', () => {
+  const bad = { ingress: [{ fromEntities: ['moon'] }] };
+  const deny = (list: string, index = 0) => ({ index, list, action: 'deny' });
+  const cases: [string, object, object[], object[]][] = [
+    ['one direction', { egressDeny: [{ toEntities: ['world'] }] }, [], [deny('egressDeny')]],
+    ['both', { ingressDeny: [{}], egressDeny: [{}] }, [deny('ingressDeny')], [deny('egressDeny')]],
+    ['a denial that is not enforced', { egressDeny: [{ toGroups: [{}] }] }, [], [deny('egressDeny')]],
+    ['a list that is none', { ingressDeny: {} }, [deny('ingressDeny')], []],
+    ['no denials', { egressDeny: [] }, [], []],
+  ];
+  for (const [what, spec, ingress, egress] of cases) {
+    const { row } = parseCiliumPolicy(policy({ ...bad, ...spec }));
+    assert.notEqual(row!.error, undefined, what);
+    assert.deepEqual([row!.specs[0]!.ingress, row!.specs[0]!.egress], [ingress, egress], what);
+  }
+  const node = parseCiliumPolicy(clusterwide({ nodeSelector: {}, ...bad, ingressDeny: [{}] })).row!;
+  assert.deepEqual(node.specs[0]!.ingress, [], 'a node keeps what it cannot do without');
+});
+
+test('parseCiliumPolicy(): a label that does not count leaves the selector, so that the closed policy selects more', () => {
+  const of = (endpointSelector: object) => {
+    const { row } = parseCiliumPolicy(policy({ endpointSelector, ingress: [{}] }));
+    assert.match(row!.error!, /changes per pod or rollout/);
+    const { subject } = row!.specs[0]!;
+    return subject.kind === 'endpoints' ? subject.selector : undefined;
+  };
+  const namespace = { 'io.kubernetes.pod.namespace': 'shop' };
+  assert.deepEqual(of({ matchLabels: { app: 'web', 'k8s:pod-template-hash': 'abc' } }), {
+    matchLabels: { app: 'web', ...namespace },
+    matchExpressions: [],
+  });
+  assert.deepEqual(of({ matchLabels: { app: 'web' }, matchExpressions: [{ key: 'job-name', operator: 'Exists' }] }), {
+    matchLabels: { app: 'web', ...namespace },
+    matchExpressions: [],
+  });
+});
+
+test('parseCiliumPolicy(): a label of the name __proto__ is not lost on the way', () => {
+  for (const key of ['__proto__', 'k8s:__proto__']) {
+    const selector = { matchLabels: Object.fromEntries([[key, 'x']]) };
+    for (const spec of [
+      { ingress: [{ fromEndpoints: [selector] }] },
+      { endpointSelector: selector, ingress: [{ fromEndpoints: [{}] }] },
+    ]) {
+      assert.match(parseCiliumPolicy(policy(spec)).row!.error ?? '', /"__proto__"\] is not a label key/, key);
+    }
+  }
+});
+
+test('parseCiliumPolicy(): an empty namespace of a service is none, and means any', () => {
+  const peers = (service: object) => only(specOf(policy({ egressDeny: [{ toServices: [service] }] })).egress).peers;
+  assert.deepEqual(peers({ k8sService: { namespace: '', serviceName: 'db' } }), [
+    { kind: 'service', namespace: undefined, name: 'db' },
+  ]);
+  assert.deepEqual(peers({ k8sServiceSelector: { namespace: '', selector: {} } }), [
+    { kind: 'services', namespace: undefined, selector: { matchLabels: {}, matchExpressions: [] } },
+  ]);
+});
+
 test('parseCiliumPolicy() never throws on mutated manifests, and never allows anything after a problem', () => {
   const good = policy({
     ingress: [
@@ -262,7 +321,10 @@ test('parseCiliumPolicy() never throws on mutated manifests, and never allows an
       if (row === undefined) assert.ok(problems.length > 0);
       else assert.equal(row.error !== undefined, problems.length > 0);
       for (const spec of row?.error === undefined ? [] : row.specs) {
-        assert.deepEqual([spec.isolates, spec.ingress, spec.egress], [{ ingress: true, egress: true }, [], []]);
+        assert.deepEqual(spec.isolates, { ingress: true, egress: true });
+        for (const rule of [...spec.ingress, ...spec.egress]) {
+          assert.deepEqual([rule.action, rule.peers, rule.ports], ['deny', undefined, undefined]);
+        }
       }
     }),
     { numRuns: Number(process.env.WEIR_MUTATIONS ?? 10_000) },

@@ -1,11 +1,12 @@
 // Reads CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy (cilium.io/v2): what an absent list means and what an empty
 // one, which parts of a rule go together, and what is not enforced yet. A policy that cannot be read fails closed: it
-// isolates whom it may select, in both directions, and allows nothing. Rules are in parse-cilium-rule.ts.
+// isolates whom it may select, in both directions, allows nothing, and denies all where it has denials. Rules are in parse-cilium-rule.ts.
 import { ignoredLabelKeys, metaLabels } from '../../core/identity.ts';
 import { everything, type LabelSelector, selectorKeys } from '../../core/labels.ts';
 import type { Direction, PolicyKind, PolicyRule, RuleList, WrittenPeer, WrittenPolicy } from '../../core/rows.ts';
 import { type CiliumSelectors, createCiliumSelectors } from './cilium-selectors.ts';
 import { parseCiliumRule } from './parse-cilium-rule.ts';
+import { closeSpecDenying } from './policy-limits.ts';
 import {
   createPolicyReader,
   type Fields,
@@ -64,7 +65,7 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
     row: {
       ...head,
       enforcement,
-      specs: broken ? specs.map(closed) : specs,
+      specs: broken ? specs.map((spec, i) => closed(spec, given_specs[i]![0])) : specs,
       unenforced: broken ? [] : unenforced,
       ...(broken && { error: problemText(problems) }),
     },
@@ -72,8 +73,12 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
   };
 }
 
-function closed(spec: WrittenPolicy): WrittenPolicy {
-  return { ...spec, isolates: { ingress: true, egress: true }, ingress: [], egress: [] };
+/** A list of denials that cannot be read, or whose rules are not enforced, denies all the same once the policy is closed. */
+function closed(spec: WrittenPolicy, given: unknown): WrittenPolicy {
+  return closeSpecDenying(spec, (direction) => {
+    const denials = (given as Fields | null)?.[`${direction}Deny`];
+    return present(denials) && !(Array.isArray(denials) && denials.length === 0);
+  });
 }
 
 function specOf(

@@ -205,17 +205,17 @@ function createPeerReaders(reader: PolicyReader, selectors: CiliumSelectors) {
       const at = `${path}.k8sService`;
       const { namespace, serviceName } = reader.object(fields.k8sService, at, ['namespace', 'serviceName']);
       if (!present(serviceName)) reader.bad(`${at}.serviceName`, 'is missing');
-      // Without a namespace it is the service of that name in any.
+      // Without a namespace, and with an empty one, it is the service of that name in any.
       found.push({
         kind: 'service',
-        namespace: present(namespace) ? String(namespace) : undefined,
+        namespace: (present(namespace) && reader.text(namespace, `${at}.namespace`)) || undefined,
         name: String(serviceName),
       });
     }
     if (present(fields.k8sServiceSelector)) {
       const at = `${path}.k8sServiceSelector`;
       const inner = reader.object(fields.k8sServiceSelector, at, ['namespace', 'selector']);
-      const namespace = present(inner.namespace) ? reader.text(inner.namespace, `${at}.namespace`) : undefined;
+      const namespace = (present(inner.namespace) && reader.text(inner.namespace, `${at}.namespace`)) || undefined;
       found.push({ kind: 'services', namespace, selector: reader.plainSelector(inner.selector, `${at}.selector`) });
     }
     if (found.length === 0) reader.bad(path, 'must have k8sService or k8sServiceSelector');

@@ -1,5 +1,6 @@
 // Reads a ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2): rules above and below those of namespaces, asked in
-// order. It isolates nobody; one that cannot be read isolates whom its subject may select, and allows nothing.
+// order. It isolates nobody; one that cannot be read isolates whom its subject may select, allows nothing, and denies all in
+// its tier where it may have denied any.
 import { ignoredLabelKeys } from '../../core/identity.ts';
 import { formatCidr } from '../../core/ip.ts';
 import { everything, type LabelSelector } from '../../core/labels.ts';
@@ -13,8 +14,10 @@ import {
   type WrittenPeer,
   type WrittenPolicy,
 } from '../../core/rows.ts';
+import { closeSpecDenying } from './policy-limits.ts';
 import {
   createPolicyReader,
+  type Fields,
   inNamespaces,
   isPortName,
   isPortNumber,
@@ -26,6 +29,7 @@ import {
 
 const actions: Readonly<Record<string, PolicyAction>> = { Accept: 'allow', Deny: 'deny', Pass: 'pass' };
 const maxRules = 25;
+const specFields = ['tier', 'priority', 'subject', 'ingress', 'egress'];
 
 /** Parses an API object. */
 export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignoredLabelKeys): ParsedPolicy {
@@ -40,12 +44,10 @@ export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignore
   const head = reader.head(metadata, 'ClusterNetworkPolicy', false);
   if (head === undefined) return { problems };
 
-  const spec = object(policy.spec ?? {}, 'spec', ['tier', 'priority', 'subject', 'ingress', 'egress']);
+  const spec = object(policy.spec ?? {}, 'spec', specFields);
   if (spec.tier !== 'Admin' && spec.tier !== 'Baseline') bad('spec.tier', 'must be Admin or Baseline');
   const { priority } = spec;
-  if (!Number.isInteger(priority) || (priority as number) < 0 || (priority as number) > 1000) {
-    bad('spec.priority', 'must be a number from 0 to 1000');
-  }
+  if (!isPriority(priority)) bad('spec.priority', 'must be a number from 0 to 1000');
   const unenforced: string[] = [];
   const selector = subjectOf(reader, spec.subject);
   const rules = (direction: Direction): PolicyRule<WrittenPeer>[] => {
@@ -60,23 +62,36 @@ export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignore
   const broken = problems.length > 0;
   const written: WrittenPolicy = {
     ...head,
-    tier: broken ? 'normal' : spec.tier === 'Admin' ? 'admin' : 'baseline',
-    priority: broken ? 0 : (priority as number),
+    tier: spec.tier === 'Admin' ? 'admin' : spec.tier === 'Baseline' ? 'baseline' : 'normal',
+    priority: isPriority(priority) ? priority : 0,
     subject: { kind: 'endpoints', selector },
-    isolates: { ingress: broken, egress: broken },
-    ingress: broken ? [] : ingress,
-    egress: broken ? [] : egress,
+    isolates: { ingress: false, egress: false },
+    ingress,
+    egress,
   };
   return {
     row: {
       ...head,
       enforcement,
-      specs: [written],
+      specs: [broken ? closeSpecDenying(written, (direction) => mayDeny(spec, direction)) : written],
       unenforced: broken ? [] : unenforced,
       ...(broken && { error: problemText(problems) }),
     },
     problems,
   };
+}
+
+function isPriority(given: unknown): given is number {
+  return Number.isInteger(given) && (given as number) >= 0 && (given as number) <= 1000;
+}
+
+/** Whether a policy denies anything in a direction, or cannot be read well enough to tell. */
+function mayDeny(spec: Fields, direction: Direction): boolean {
+  if (Object.keys(spec).some((field) => !specFields.includes(field))) return true;
+  const rules = spec[direction];
+  if (!present(rules)) return false;
+  const opens = (rule: unknown): boolean => ['Accept', 'Pass'].includes(String((rule as Fields | null)?.action));
+  return !Array.isArray(rules) || !rules.every(opens);
 }
 
 function subjectOf(reader: PolicyReader, given: unknown): LabelSelector {
@@ -102,7 +117,7 @@ function podsOrNamespaces(
   );
 }
 
-/** Undefined for a rule that speaks of what is not enforced yet. */
+/** Undefined for a rule of which nothing is enforced yet. One that denies keeps its other peers: without them it would open. */
 function ruleOf(
   reader: PolicyReader,
   given: unknown,
@@ -133,7 +148,8 @@ function ruleOf(
   if (direction === 'egress' && naming && peers.some((peer) => peer.kind === 'nodes' || peer.kind === 'block')) {
     bad(`${path}.protocols`, 'names a port, which neither nodes nor networks have');
   }
-  if (unenforced.length > before || action === undefined) return undefined;
+  if (action === undefined) return undefined;
+  if (unenforced.length > before && (action !== 'deny' || peers.length === 0)) return undefined;
   return { index, list: direction, action, peers, ...(present(fields.protocols) && { ports }) };
 }
 

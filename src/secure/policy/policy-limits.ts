@@ -1,7 +1,7 @@
 // How much one policy, and one namespace, may ask of every node. Whoever may write policies in a namespace could else fill
 // tables that all namespaces share. A policy over a limit is refused like one that is not understood: closed, with the
 // limit, the number and what to do in its error. Other policies are untouched.
-import type { PolicyObjectRow, PolicyRule, WrittenPeer, WrittenPolicy } from '../../core/rows.ts';
+import type { Direction, PolicyObjectRow, PolicyRule, WrittenPeer, WrittenPolicy } from '../../core/rows.ts';
 import { portRangePrefixes } from './port-prefix.ts';
 
 /**
@@ -9,7 +9,7 @@ import { portRangePrefixes } from './port-prefix.ts';
  * 1 000 identities and 15 endpoints of the namespace on the node.
  */
 export const policyLimits = {
-  /** Rules. */
+  /** Rules. A spec without any counts as one, since it is a policy of its own to compare with every identity. */
   rules: 1_000,
   /** Selectors, entities, services, nodes. Each selector is compared with every identity: 1 000 take a second or two. */
   peers: 1_000,
@@ -59,6 +59,7 @@ export function overPolicyLimit(
 function countPolicy(specs: readonly { readonly ingress: Rules; readonly egress: Rules }[]) {
   const used = { rules: 0, peers: 0, blocks: 0, selectorTerms: 0, portPrefixes: 0 };
   for (const { ingress, egress } of specs) {
+    if (ingress.length + egress.length === 0) used.rules++;
     for (const { peers, ports } of [...ingress, ...egress]) {
       used.rules++;
       for (const peer of peers ?? []) {
@@ -76,16 +77,26 @@ function countPolicy(specs: readonly { readonly ingress: Rules; readonly egress:
   return used;
 }
 
-/** A policy that was refused: it isolates whom it selects, in both directions, and allows nothing. */
+/** A policy that was refused: it isolates whom it selects, in both directions, allows nothing, and denies all where it denied any. */
 export function closeSpec<S extends WrittenPolicy>(spec: S): S {
-  return {
-    ...spec,
-    tier: 'normal',
-    priority: 0,
-    isolates: { ingress: true, egress: true },
-    ingress: [],
-    egress: [],
+  const denies = (direction: Direction): boolean => spec[direction].some(({ action }) => action === 'deny');
+  return closeSpecDenying(spec, denies);
+}
+
+/**
+ * The same where the rules do not tell which directions it denies in. Isolation alone would open what another policy
+ * allows and this one denied. For nodes it has to do: a denial wins over what a node cannot do without, and nobody could
+ * take such a policy back.
+ */
+export function closeSpecDenying<S extends WrittenPolicy>(spec: S, denies: (direction: Direction) => boolean): S {
+  const rules = (direction: Direction): PolicyRule<never>[] => {
+    if (spec.subject.kind === 'node' || !denies(direction)) return [];
+    const denying = spec[direction].find(({ action }) => action === 'deny');
+    const list = denying?.list ?? (spec.kind === 'ClusterNetworkPolicy' ? direction : (`${direction}Deny` as const));
+    // Without peers and ports it is about everybody and everything.
+    return [{ index: denying?.index ?? 0, list, action: 'deny' }];
   };
+  return { ...spec, isolates: { ingress: true, egress: true }, ingress: rules('ingress'), egress: rules('egress') };
 }
 
 /** What objects ask for, by their specs: those of a namespace are added up whenever one of them changes. */
@@ -122,7 +133,6 @@ export function overNamespaceLimit(
   for (const policy of policies) add(policy);
   const which = over();
   if (which === undefined) return new Map();
-  const [used, limit] = [total[which], namespaceLimits[which]];
   const oldestFirst = [...policies].sort((a, b) => {
     const [x, y] = [`${a.created ?? ''} ${a.key}`, `${b.created ?? ''} ${b.key}`];
     return x < y ? -1 : x > y ? 1 : 0;
@@ -134,10 +144,11 @@ export function overNamespaceLimit(
   });
   return new Map(
     oldestFirst.slice(first).map(({ key, kind, namespace }) => {
-      const head = `policies of kind ${kind} in the namespace ${namespace} have ${used} ${names[which]} together`;
+      // Without the total: it changes with every policy that comes, and each change of a text is an event and a write.
+      const head = `policies of kind ${kind} in the namespace ${namespace} have more than ${namespaceLimits[which]}`;
       return [
         key,
-        `${head}; ${limit} are allowed, and the oldest count: join policies, or delete those that are not needed`,
+        `${head} ${names[which]} together, and the oldest count: join policies, or delete those that are not needed`,
       ];
     }),
   );
