@@ -125,3 +125,14 @@ test('whatever is put and removed, the map holds it, and the count of rows is ri
     { numRuns: 300 },
   );
 });
+
+test('forget() drops what failed for a key', () => {
+  const { map, held, fake } = fakeMap([], 1);
+  const kernel = createKernelMap(map);
+  kernel.put(bytes(1), bytes(1), 'a');
+  kernel.put(bytes(2), bytes(1), 'b');
+  kernel.forget(bytes(2));
+  fake.maxEntries = 10;
+  assert.equal(kernel.retry(), false);
+  assert.deepEqual([...held.keys()], [1]);
+});

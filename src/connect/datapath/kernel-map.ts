@@ -33,6 +33,8 @@ export interface KernelMap {
   /** What is in the kernel now. */
   get(key: Uint8Array): Uint8Array | undefined;
   remove(key: Uint8Array, row: string): boolean;
+  /** What failed for this key is no longer wanted: it is not tried again. */
+  forget(key: Uint8Array): void;
   /** Everything that is to be there has been put once: removes what was not. */
   prune(): void;
   /** Tries failed rows again; answers whether any is left. */
@@ -106,6 +108,9 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
     remove(key, row) {
       before?.delete(keyText(key));
       return write(key, undefined, row);
+    },
+    forget(key) {
+      failing.delete(keyText(key));
     },
     prune() {
       if (before === undefined) return;

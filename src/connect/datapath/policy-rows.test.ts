@@ -25,6 +25,9 @@ function fakeMap(room: { rows: number }) {
       failing.delete(row);
       return held.delete(Buffer.from(key).toString('hex'));
     },
+    forget(key) {
+      for (const [row, [each]] of failing) if (Buffer.compare(each, key) === 0) failing.delete(row);
+    },
     prune() {},
     retry() {
       for (const [row, [key, value]] of [...failing]) map.put(key, value, row);
@@ -69,15 +72,15 @@ function setUp(rows: { peers: number; ports: number }) {
   return { policy, room, peers, ports, written };
 }
 
-test('putPeer() does not point to a ruleset that did not fit whole, and the old one stays', () => {
+test('putPeer() does not point to a ruleset that did not fit whole, and takes what the old one allowed', () => {
   const { policy, room, ports, written } = setUp({ peers: 10, ports: 2 });
   policy.putPort(port(2, true));
   policy.putPeer(peer(0, 2));
   policy.putPort(port(3, true));
   policy.putPort(port(3, false, 24, 22));
   policy.putPeer(peer(0, 3));
-  assert.deepEqual(written(), [2]);
-  assert.equal(policy.status().waiting, 1);
+  assert.deepEqual(written(), [0]);
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'] });
   room.ports.rows = 10;
   ports.map.retry();
   assert.equal(policy.retry(), true);
@@ -134,4 +137,118 @@ test('removePort() keeps a ruleset to which a peer still points because its new 
   ports.map.retry();
   policy.retry();
   assert.deepEqual([written(), ports.held.size], [[3], 1], 'and goes when nobody points to it');
+});
+
+test('putPort() of a ruleset that was to leave keeps its rows', () => {
+  const { policy, room, ports, written } = setUp({ peers: 10, ports: 2 });
+  policy.putPort(port(1, true));
+  policy.putPort(port(5, false));
+  policy.putPeer(peer(77, 5));
+  policy.putPeer(peer(0, 1));
+  policy.putPort(port(6, false));
+  policy.putPeer(peer(77, 6));
+  policy.removePort(port(5, false));
+  policy.putPort(port(5, false));
+  policy.putPeer(peer(77, 5));
+  policy.removePort(port(6, false));
+  assert.deepEqual([written(), ports.held.size, policy.status().waiting], [[5, 1], 2, 0]);
+  room.ports.rows = 3;
+  policy.putPort(port(6, false));
+  policy.putPeer(peer(77, 6));
+  policy.removePort(port(5, false));
+  assert.deepEqual([written(), ports.held.size], [[6, 1], 2]);
+});
+
+test('putPeer() closes a fallback whose new ruleset isolates and has no room, until it has', () => {
+  const { policy, room, ports, written } = setUp({ peers: 10, ports: 1 });
+  policy.putPort(port(1, true));
+  policy.putPeer(peer(0, 1));
+  policy.putPort(port(9, false));
+  policy.putPeer(peer(0, 9));
+  assert.deepEqual(written(), [0]);
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'] });
+  room.ports.rows = 2;
+  ports.map.retry();
+  assert.equal(policy.retry(), true);
+  assert.deepEqual([written(), policy.status()], [[9], { waiting: 0, closed: [] }]);
+});
+
+test('putPeer() takes from a peer what a ruleset without room denies or no longer allows, and its rows may go', () => {
+  const { policy, room, ports, written } = setUp({ peers: 10, ports: 3 });
+  policy.putPort(port(8, false));
+  policy.putPort(port(4, true));
+  policy.putPort(port(3, true, 24, 443));
+  policy.putPeer(peer(0, 8));
+  policy.putPeer(peer(77, 4));
+  policy.putPeer(peer(78, 3));
+  policy.putPort(port(9, false, 24, 22));
+  policy.putPeer(peer(77, 9));
+  policy.putPort(port(10, true, 24, 80));
+  policy.putPeer(peer(78, 10));
+  assert.deepEqual(written(), [0, 0, 0]);
+  policy.removePort(port(4, true));
+  assert.equal(ports.held.size, 2);
+  room.ports.rows = 10;
+  ports.map.retry();
+  policy.retry();
+  assert.deepEqual([written(), policy.status()], [[8, 9, 10], { waiting: 0, closed: [] }]);
+});
+
+test('putPeer() leaves a peer what it has when the ruleset without room only adds to it', () => {
+  const { policy, written } = setUp({ peers: 10, ports: 2 });
+  policy.putPort(port(8, false));
+  policy.putPort(port(4, true, 24, 80));
+  policy.putPeer(peer(0, 8));
+  policy.putPeer(peer(77, 4));
+  policy.putPort(port(9, true, 24, 80));
+  policy.putPort(port(9, true, 24, 443));
+  policy.putPeer(peer(77, 9));
+  assert.deepEqual([written(), policy.status()], [[8, 4], { waiting: 1, closed: [] }]);
+});
+
+test('retry() does not write a row that was refused before the policy became another', () => {
+  const { policy, room, peers, written } = setUp({ peers: 1, ports: 2 });
+  policy.putPort(port(8, false));
+  policy.putPort(port(4, true));
+  policy.putPeer(peer(0, 8));
+  policy.putPeer(peer(77, 4));
+  policy.putPort(port(9, false));
+  policy.putPeer(peer(77, 9));
+  room.peers.rows = 5;
+  peers.map.retry();
+  policy.retry();
+  assert.deepEqual(written(), [0]);
+});
+
+test('retry() never opens the fallback in between', () => {
+  const { policy, peers } = setUp({ peers: 1, ports: 10 });
+  policy.putPort(port(2, true));
+  policy.putPort(port(3, false));
+  policy.putPeer(peer(0, 2));
+  policy.putPeer(peer(5, 3));
+  const { put } = peers.map;
+  const values: number[] = [];
+  peers.map.put = (key, value, row) => {
+    const fits = put(key, value, row);
+    if (fits) values.push(value[0]!);
+    return fits;
+  };
+  policy.retry();
+  assert.deepEqual(values, []);
+});
+
+test('the fallback waits for its ruleset when nobody closes it any more', () => {
+  const { policy, room, ports, written } = setUp({ peers: 1, ports: 2 });
+  policy.putPort(port(2, true));
+  policy.putPort(port(3, false));
+  policy.putPeer(peer(0, 2));
+  policy.putPeer(peer(5, 3));
+  policy.putPort(port(6, false));
+  policy.putPeer(peer(0, 6));
+  policy.removePeer(peer(5, 3));
+  assert.deepEqual([written(), policy.status()], [[0], { waiting: 1, closed: ['7/ingress'] }]);
+  room.ports.rows = 3;
+  ports.map.retry();
+  policy.retry();
+  assert.deepEqual([written(), policy.status()], [[6], { waiting: 0, closed: [] }]);
 });

@@ -1,6 +1,7 @@
 // The two policy maps, and what becomes of rows for which there is no room: never an opening. A ruleset that did not fit
 // whole is pointed to by nobody; a peer whose ruleset denies something and that could not be given it closes its subject's
-// fallback, because there the fallback would let through what the ruleset does not. What was there before stays.
+// fallback, because there the fallback would let through what the ruleset does not. What was there before stays only if it
+// allows nothing that the new one does not; else the row, which is there and needs no room, is made to point to nothing.
 import {
   type Direction,
   type PolicyPeerRow,
@@ -23,17 +24,28 @@ export interface PolicyRows {
   status(): { readonly waiting: number; readonly closed: readonly string[] };
 }
 
-/** A ruleset without entries: as the fallback it denies everything. */
+/** A ruleset without entries: as the fallback it denies everything, for a peer it says what the fallback says. */
 const noRuleset = 0;
 
 interface RulesetRows {
   /** Rows that did not fit. */
   readonly missing: Set<string>;
   denies: boolean;
+  /** Protocols and ports that are allowed. */
+  readonly allows: Set<number>;
   /** Peers that should point elsewhere and still point here: it stays until they do. */
   holders: number;
   /** To be removed once nobody holds it. */
-  readonly leaving: PolicyPortRow[];
+  readonly leaving: Map<string, PolicyPortRow>;
+}
+
+/** A peer whose row did not fit. */
+interface Waiting {
+  readonly row: PolicyPeerRow;
+  /** The ruleset that the kernel has for it meanwhile. */
+  readonly old: number | undefined;
+  /** The subject's fallback is closed for it. */
+  readonly closes: boolean;
 }
 
 /** Takes the maps over. */
@@ -41,14 +53,13 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
   const rulesets = new Map<number, RulesetRows>();
   /** Fallbacks as they should be, by subject and direction. */
   const fallbacks = new Map<string, PolicyPeerRow>();
-  /** With the ruleset that the kernel has for the peer meanwhile. */
-  const waiting = new Map<string, { readonly row: PolicyPeerRow; readonly old: number | undefined }>();
+  const waiting = new Map<string, Waiting>();
   const closed = new Map<string, number>();
 
   function rulesetOf(number: number): RulesetRows {
     let rows = rulesets.get(number);
     if (rows === undefined) {
-      rows = { missing: new Set(), denies: false, holders: 0, leaving: [] };
+      rows = { missing: new Set(), denies: false, allows: new Set(), holders: 0, leaving: new Map() };
       rulesets.set(number, rows);
     }
     return rows;
@@ -56,7 +67,11 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
 
   /** Without the rows of its ruleset a peer row is not written at all. */
   function tryPeer(row: PolicyPeerRow): boolean {
-    if (rulesetOf(row.ruleset).missing.size > 0) return false;
+    if (rulesetOf(row.ruleset).missing.size > 0) {
+      // What was refused for this peer before is not its policy any more.
+      peers.forget(peerKey(row));
+      return false;
+    }
     return peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
   }
 
@@ -66,33 +81,48 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
 
   /** How many peers of a subject wait for a ruleset that denies something. */
   function countClosing(row: PolicyPeerRow, by: 1 | -1): void {
-    if (row.peer === 0 || !rulesetOf(row.ruleset).denies) return;
     const key = subjectKey(row);
     const count = (closed.get(key) ?? 0) + by;
     if (count > 0) closed.set(key, count);
     else closed.delete(key);
     const fallback = fallbacks.get(key);
-    if (fallback !== undefined && (count === 0 || (count === 1 && by === 1))) writeFallback(fallback);
+    if (fallback !== undefined && (count === 0 || (count === 1 && by === 1))) putPeer(fallback);
   }
 
-  function writeFallback(row: PolicyPeerRow): boolean {
-    if (!closed.has(subjectKey(row))) return tryPeer(row);
+  function pointToNothing(row: PolicyPeerRow): boolean {
     const value = datapathMaps.policy_peer.value.encode({ ruleset: noRuleset });
     return peers.put(peerKey(row), value, policyPeerKey(row));
   }
 
-  function stopWaiting(key: string): void {
-    const found = waiting.get(key);
+  function writeFallback(row: PolicyPeerRow): boolean {
+    return closed.has(subjectKey(row)) ? pointToNothing(row) : tryPeer(row);
+  }
+
+  /** Whether a ruleset lets nothing through that another one does not. Of one from an earlier run nothing is known. */
+  function isNarrower(number: number, than: RulesetRows): boolean {
+    const rows = rulesets.get(number);
+    if (rows === undefined) return false;
+    if (rows.allows.size === 0) return rows.denies;
+    return !than.denies && [...rows.allows].every((ports) => than.allows.has(ports));
+  }
+
+  /** Takes from a peer that waits what its policy may no longer allow; answers with the ruleset that it keeps. */
+  function narrow(row: PolicyPeerRow): number | undefined {
+    const old = rulesetInKernel(row);
+    if (old === undefined || old === noRuleset) return undefined;
+    return isNarrower(old, rulesetOf(row.ruleset)) || !pointToNothing(row) ? old : undefined;
+  }
+
+  function stopWaiting(found: Waiting | undefined): void {
     if (found === undefined) return;
-    waiting.delete(key);
-    countClosing(found.row, -1);
+    if (found.closes) countClosing(found.row, -1);
     if (found.old !== undefined) hold(found.old, -1);
   }
 
   function hold(ruleset: number, by: 1 | -1): void {
     const rows = rulesetOf(ruleset);
     rows.holders += by;
-    if (rows.holders === 0) for (const row of rows.leaving.splice(0)) remove(row);
+    if (rows.holders === 0) for (const row of rows.leaving.values()) remove(row);
   }
 
   function remove(row: PolicyPortRow): void {
@@ -105,52 +135,65 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
     return value && datapathMaps.policy_peer.value.decode(value).ruleset;
   }
 
-  function putPeer(row: PolicyPeerRow): void {
+  /** Answers whether the kernel has the row. What it waited with goes last, so that nothing is open in between. */
+  function putPeer(row: PolicyPeerRow): boolean {
     const key = policyPeerKey(row);
     const before = waiting.get(key);
-    // What it held until now must not go before the row has been written.
-    if (before?.old !== undefined) hold(before.old, 1);
-    stopWaiting(key);
     if (row.peer === 0) fallbacks.set(subjectKey(row), row);
-    if (!(row.peer === 0 ? writeFallback(row) : tryPeer(row))) {
-      const old = rulesetInKernel(row);
-      waiting.set(key, { row, old });
+    const fits = row.peer === 0 ? writeFallback(row) : tryPeer(row);
+    if (fits) waiting.delete(key);
+    else {
+      const closes = row.peer !== 0 && rulesetOf(row.ruleset).denies;
+      if (closes) countClosing(row, 1);
+      const old = narrow(row);
+      waiting.set(key, { row, old, closes });
       if (old !== undefined) hold(old, 1);
-      countClosing(row, 1);
     }
-    if (before?.old !== undefined) hold(before.old, -1);
+    stopWaiting(before);
+    return fits;
   }
 
   return {
     putPort(row) {
       const rows = rulesetOf(row.ruleset);
-      if (!row.allow) rows.denies = true;
+      if (row.allow) rows.allows.add(portsNumber(row));
+      else rows.denies = true;
       const key = policyPortKey(row);
+      // It is wanted again: it must not go when those go who held it.
+      rows.leaving.delete(key);
       if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
       else rows.missing.add(key);
     },
     removePort(row) {
       const rows = rulesetOf(row.ruleset);
-      if (rows.holders > 0) rows.leaving.push(row);
+      if (rows.holders > 0) rows.leaving.set(policyPortKey(row), row);
       else remove(row);
     },
-    putPeer,
+    putPeer: (row) => void putPeer(row),
     removePeer(row) {
       const key = policyPeerKey(row);
-      stopWaiting(key);
       if (row.peer === 0) fallbacks.delete(subjectKey(row));
       peers.remove(peerKey(row), key);
+      const before = waiting.get(key);
+      waiting.delete(key);
+      stopWaiting(before);
     },
     retry() {
       if (waiting.size === 0) return false;
       const failing = new Set(ports.status().failing.map((each) => each.row));
       for (const { missing } of rulesets.values())
         for (const key of missing) if (!failing.has(key)) missing.delete(key);
-      const before = waiting.size;
-      for (const { row } of [...waiting.values()]) putPeer(row);
-      return waiting.size < before;
+      let fits = false;
+      for (const { row } of [...waiting.values()]) if (putPeer(row)) fits = true;
+      return fits;
     },
-    status: () => ({ waiting: waiting.size, closed: [...closed.keys()] }),
+    status() {
+      const shut = [...waiting.values()].filter(({ row, old }) => row.peer === 0 && old === undefined);
+      return {
+        waiting: waiting.size,
+        closed: [...new Set([...closed.keys(), ...shut.map(({ row }) => subjectKey(row))])],
+      };
+    },
   };
 }
 
@@ -167,6 +210,11 @@ function portKey(row: PolicyPortRow): Uint8Array {
     portHi: row.port >> 8,
     portLo: row.port & 255,
   });
+}
+
+/** Protocol and ports of a row as one number. */
+function portsNumber(row: PolicyPortRow): number {
+  return (row.protocol * 65_536 + row.port) * 64 + row.prefixBits;
 }
 
 function portValue(row: PolicyPortRow): Uint8Array {
