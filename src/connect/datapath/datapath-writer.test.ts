@@ -72,3 +72,14 @@ test('retry() raises the epochs again when a row that did not fit came late, and
   assert.equal(writer.retry(), false);
   assert.equal(epochOf('10.0.0.1'), 2);
 });
+
+test('policyProblem() tells of rows of any map that cannot be written', () => {
+  const { maps, room } = fakeMaps();
+  const writer = createDatapathWriter(maps);
+  room.ipcache = 0;
+  writer.apply(delta('10.0.0.1'));
+  assert.equal(writer.policyProblem(), '1 rows of map ipcache cannot be written');
+  room.ipcache = 100;
+  writer.retry();
+  assert.equal(writer.policyProblem(), undefined);
+});

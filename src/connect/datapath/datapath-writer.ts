@@ -46,6 +46,8 @@ export interface DatapathWriter {
   status(): KernelMapStatus[];
   /** Policy that did not fit. */
   policyStatus(): ReturnType<PolicyRows['status']>;
+  /** What keeps policy from being in the kernel whole: an address without its class is judged as somebody else. */
+  policyProblem(): string | undefined;
 }
 
 /** Takes the maps over as they are. */
@@ -135,5 +137,12 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     retry,
     status: () => all.map((map) => map.status()),
     policyStatus: policy.status,
+    policyProblem() {
+      const { waiting } = policy.status();
+      const full = all.map((map) => map.status()).filter((map) => map.failing.length > 0);
+      const texts = full.map((map) => `${map.failing.length} rows of map ${map.name} cannot be written`);
+      if (waiting > 0) texts.unshift(`there is no room in the maps of policy for ${waiting} rows`);
+      return texts.length === 0 ? undefined : texts.join('; ');
+    },
   };
 }

@@ -362,10 +362,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     nodes: sources.nodes,
     objects: policies.objects,
     inStep: () => sync.synced && !sync.pending,
-    problem: () => {
-      const { waiting } = writer.policyStatus();
-      return waiting === 0 ? undefined : `there is no room in the maps of policy for ${waiting} rows`;
-    },
+    problem: writer.policyProblem,
     log,
   });
   let toldOfRoom = 0;

@@ -59,6 +59,7 @@ function setUp() {
     retry: () => false,
     status: () => [],
     policyStatus: () => ({ waiting: 0, closed: [] }),
+    policyProblem: () => undefined,
   };
   const errors: unknown[] = [];
   const counts = { applied: 0 };
@@ -171,4 +172,22 @@ test('an error in a pass is told, and the next pass goes on', () => {
   endpoints.upsert(endpoint(2));
   sync.settle();
   assert.equal(errors.length, 1);
+});
+
+test('what could not be applied is pending until it is, though the compiler does not say it again', () => {
+  const { endpoints, identities, sources, writer, log, sync } = setUp();
+  identities.upsert({ id: 300, labels: ['k8s:app=web', 'k8s:io.kubernetes.pod.namespace=shop'] });
+  for (const table of sources) table.markInitialized();
+  sync.settle();
+  const { apply } = writer;
+  writer.apply = () => {
+    throw new Error('a bug');
+  };
+  endpoints.upsert(endpoint(1));
+  sync.settle();
+  assert.equal(sync.pending, true);
+  writer.apply = apply;
+  sync.settle();
+  assert.equal(sync.pending, false);
+  assert.ok(log.includes('address 10.0.0.1'));
 });

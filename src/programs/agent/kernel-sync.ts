@@ -6,6 +6,7 @@ import type { DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
 import type { AddressRow, EndpointRow, IdentityRow, NamespaceRow, PolicyRow, PrefixRow } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import type { PolicyCompiler } from '../../secure/policy/compile.ts';
+import type { PolicyDelta } from '../../secure/policy/policy-delta.ts';
 
 /** The tables that the pass reads, and the two that it derives. */
 export interface SyncTables {
@@ -25,7 +26,7 @@ export interface KernelSync {
   schedule(): void;
   /** The first complete state is in the kernel. */
   readonly synced: boolean;
-  /** A pass is due: a table has changed since the last one. */
+  /** A pass is due: a table has changed since the last one, or that one failed. */
   readonly pending: boolean;
   whenSynced(timeoutMs: number): Promise<boolean>;
   /** How long the last passes took, in ms. */
@@ -81,6 +82,9 @@ export function createKernelSync(options: {
   let synced = false;
   let scheduled = false;
   let settling = false;
+  let failed = false;
+  /** What the compiler said and could not be written: it does not say so twice. */
+  let unapplied: PolicyDelta | undefined;
   let lastMs = 0;
   let passes = 0;
   const waiting = new Set<() => void>();
@@ -106,15 +110,19 @@ export function createKernelSync(options: {
           written.set(after.ifindex, after);
         }
       }
-      writer.apply(
-        compiler.update({
-          identities: changes.identities.take(),
-          namespaces: changes.namespaces.take(),
-          policies: changes.policies.take(),
-          prefixes: changes.prefixes.take(),
-          addresses: changes.addresses.take(),
-        }),
-      );
+      if (unapplied !== undefined) {
+        writer.apply(unapplied);
+        unapplied = undefined; // Also when the compiler fails: old rows must not come after newer ones.
+      }
+      unapplied = compiler.update({
+        identities: changes.identities.take(),
+        namespaces: changes.namespaces.take(),
+        policies: changes.policies.take(),
+        prefixes: changes.prefixes.take(),
+        addresses: changes.addresses.take(),
+      });
+      writer.apply(unapplied);
+      unapplied = undefined;
       if (endpoints.changes.length > 0 || endpoints.resync) {
         for (const [ifindex, row] of written) {
           if (kept.has(ifindex)) continue;
@@ -130,10 +138,12 @@ export function createKernelSync(options: {
         for (const wake of waiting) wake();
         waiting.clear();
       }
+      failed = false;
       passes++;
       lastMs = performance.now() - started;
       options.onApplied();
     } catch (error) {
+      failed = true;
       options.onError(error);
       // Nothing was taken as done: the same changes are applied again.
       setTimeout(schedule, retryMs).unref();
@@ -155,7 +165,7 @@ export function createKernelSync(options: {
       return synced;
     },
     get pending() {
-      return scheduled;
+      return scheduled || failed;
     },
     whenSynced(timeoutMs) {
       if (synced) return Promise.resolve(true);
