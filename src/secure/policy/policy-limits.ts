@@ -34,6 +34,10 @@ type Rules = readonly PolicyRule<WrittenPeer>[];
 
 /** Policies of the whole cluster are administrators': they may ask for so much more, since closing them closes everybody. */
 const clusterFactor = 10;
+
+/** With more peers than this, all that it refers to filled in, a policy is over some limit in any case. */
+export const peersBeyondLimits = (policyLimits.peers + policyLimits.blocks) * clusterFactor;
+
 const remedies: Readonly<Record<keyof typeof policyLimits, readonly [what: string, how: string]>> = {
   rules: ['rules', 'split it into several policies'],
   peers: ['peers', 'select by labels that they share'],

@@ -31,3 +31,21 @@ test('a service that selects by labels that do not count means nobody where it i
   assert.ok(keysAskedFor({ egress: to }).includes('statefulset.kubernetes.io/pod-name'));
   assert.deepEqual(keysAskedFor({ egressDeny: to }), ['app', 'io.kubernetes.pod.namespace']);
 });
+
+test('what a policy refers to is filled in only until the policy is over its limit', () => {
+  const node = { labels: {}, addresses: ['10.0.0.1', '10.0.0.2'] };
+  let asked = 0;
+  const nodes = function* () {
+    asked++;
+    for (let i = 0; i < 5_000; i++) yield node;
+  };
+  const { row } = parsePolicy({
+    kind: 'CiliumNetworkPolicy',
+    metadata: { namespace: 'shop', name: 'p', uid: 'u', resourceVersion: '1' },
+    spec: { endpointSelector: {}, ingress: [{ fromNodes: Array.from({ length: 900 }, () => ({})) }] },
+  })!;
+  assert.equal(row!.error, undefined);
+  const [resolved] = resolvePolicy(row!, { ...emptyContext, nodes });
+  assert.match(resolved!.error ?? '', /blocks; 5000 are allowed/);
+  assert.ok(asked < 10, `${asked} of 900 references were filled in`);
+});

@@ -12,7 +12,7 @@ import type {
   PolicyServiceRow,
   WrittenPeer,
 } from '../../core/rows.ts';
-import { closeSpec, overPolicyLimit } from './policy-limits.ts';
+import { closeSpec, overPolicyLimit, peersBeyondLimits } from './policy-limits.ts';
 import { inNamespace } from './policy-reader.ts';
 
 /** What policies refer to. */
@@ -56,6 +56,7 @@ function closedRows(object: PolicyObjectRow, context: PolicyContext, error: stri
 
 function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
   const staged = isStaged(object, context);
+  let filledIn = 0;
   return object.specs.flatMap(({ nodeSelector, ...spec }) => {
     if (nodeSelector !== undefined && !selectsThisNode(nodeSelector, context)) return [];
     const rules = (list: readonly PolicyRule<WrittenPeer>[]): PolicyRule[] =>
@@ -63,7 +64,14 @@ function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
         const { peers, ...rest } = rule;
         if (peers === undefined) return rest;
         const denies = rule.action === 'deny';
-        return { ...rest, peers: peers.flatMap((peer) => resolvePeer(peer, context, denies)) };
+        const resolved = peers.flatMap((peer) => {
+          // It is over its limit already: the rest would only take memory.
+          if (filledIn > peersBeyondLimits) return [];
+          const found = resolvePeer(peer, context, denies);
+          filledIn += found.length;
+          return found;
+        });
+        return { ...rest, peers: resolved };
       });
     return [{ ...spec, staged, ingress: rules(spec.ingress), egress: rules(spec.egress) }];
   });
