@@ -311,12 +311,14 @@ describe('the language of policy', { skip }, () => {
         spec: { taints: [{ key: 'weir.dev/kubeletless', effect: 'NoSchedule' }] },
       });
       try {
-        await conditionsBecome(policy, { Enforced: 'False Pending', [`${node}/Enforced`]: 'False Pending' });
+        const later = cilium('later', allow);
+        await policies.put(later);
+        await conditionsBecome(later, { Enforced: 'True Enforced' });
+        assert.equal(await version(), settled, 'a node on which no agent has run is no news of a policy');
+        assert.ok(!Object.hasOwn(await policies.conditions(later), `${node}/Enforced`));
       } finally {
         await lab.api.delete(`/api/v1/nodes/${node}`);
       }
-      await conditionsBecome(policy, { Enforced: 'True Enforced' });
-      assert.ok(!Object.hasOwn(await policies.conditions(policy), `${node}/Enforced`), 'conditions go with their node');
     });
   });
 
