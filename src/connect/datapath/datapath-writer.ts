@@ -70,18 +70,29 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     for (let i = 0; i < epochs.u32.length; i += wordsPerSlot) Atomics.add(epochs.u32, i, 1);
   }
 
+  const isBlock = ({ address }: IpcacheRow): boolean => address.includes('/');
+  const entryOf = (row: IpcacheRow) => ({
+    class: row.class,
+    identity: row.identity,
+    ifindex: row.ifindex,
+    flags: row.flags,
+  });
+  const addressEntry = (row: IpcacheRow) => ({
+    key: datapathMaps.ipcache.key.encode({ addr: addressBytes(row.address) }),
+    value: datapathMaps.ipcache.value.encode(entryOf(row)),
+  });
+
   function putAddress(row: IpcacheRow): void {
-    const entry = { class: row.class, identity: row.identity, ifindex: row.ifindex, flags: row.flags };
-    if (row.address.includes('/')) {
+    if (isBlock(row)) {
       prefixes.put(
         datapathMaps.ipcache_prefix.key.encode(blockKey(row.address)),
-        datapathMaps.ipcache_prefix.value.encode(entry),
+        datapathMaps.ipcache_prefix.value.encode(entryOf(row)),
         row.address,
       );
       return;
     }
-    const addr = addressBytes(row.address);
-    ipcache.put(datapathMaps.ipcache.key.encode({ addr }), datapathMaps.ipcache.value.encode(entry), row.address);
+    const { key, value } = addressEntry(row);
+    ipcache.put(key, value, row.address);
   }
 
   function removeAddress(address: string): void {
@@ -105,6 +116,8 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     apply(delta) {
       for (const row of delta.ports.upsert) policy.putPort(row);
       for (const row of delta.peers.upsert) policy.putPeer(row);
+      // Where all classes have new numbers, one end with its old and one with its new number do not know each other.
+      ipcache.replaceTogether(delta.ipcache.upsert.filter((row) => !isBlock(row)).map(addressEntry));
       for (const row of delta.ipcache.upsert) putAddress(row);
       for (const address of delta.ipcache.delete) removeAddress(address);
       for (const row of delta.peers.close) policy.putPeer(row);

@@ -22,6 +22,11 @@ function fakeMap(existing: [number, number][] = [], maxEntries = 100) {
       writes.push(`put ${key[0]}=${value[0]}`);
       held.set(key[0]!, value);
     },
+    updateBatch(entries: readonly { key: Uint8Array; value: Uint8Array }[]) {
+      writes.push(`together ${entries.map(({ key, value }) => `${key[0]}=${value[0]}`).join(' ')}`);
+      for (const { key, value } of entries) held.set(key[0]!, value);
+      return entries.length;
+    },
     delete(key: Uint8Array) {
       writes.push(`delete ${key[0]}`);
       return held.delete(key[0]!);
@@ -135,4 +140,20 @@ test('forget() drops what failed for a key', () => {
   fake.maxEntries = 10;
   assert.equal(kernel.retry(), false);
   assert.deepEqual([...held.keys()], [1]);
+});
+
+test('replaceTogether() writes in one call what is there and differs, and nothing else', () => {
+  const { map, writes } = fakeMap([
+    [1, 10],
+    [2, 20],
+    [3, 30],
+  ]);
+  const kernel = createKernelMap(map);
+  const row = (key: number, value: number) => ({ key: bytes(key), value: bytes(value) });
+  kernel.replaceTogether([row(1, 11), row(2, 20), row(3, 31), row(4, 41)]);
+  assert.deepEqual(writes, ['together 1=11 3=31']);
+  kernel.put(bytes(1), bytes(11), 'a');
+  assert.deepEqual(kernel.status().adopted, { same: 0, changed: 1, added: 0, pruned: 0 });
+  kernel.replaceTogether([row(3, 32)]);
+  assert.equal(writes.length, 2, 'one row alone has nobody to be written with');
 });

@@ -30,6 +30,11 @@ export interface KernelMapStatus {
 export interface KernelMap {
   readonly name: string;
   put(key: Uint8Array, value: Uint8Array, row: string): boolean;
+  /**
+   * Makes all those of the rows that are there already what they are to be, as near to one moment as the kernel can. Put
+   * each of them afterwards: that counts them, and says what fails.
+   */
+  replaceTogether(rows: readonly { readonly key: Uint8Array; readonly value: Uint8Array }[]): void;
   /** What is in the kernel now. */
   get(key: Uint8Array): Uint8Array | undefined;
   remove(key: Uint8Array, row: string): boolean;
@@ -103,6 +108,18 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
         adopted.changed++;
       } else if (before !== undefined && map.lookup(key) === undefined) adopted.added++;
       return write(key, value, row);
+    },
+    replaceTogether(all) {
+      const differ = all.filter(({ key, value }) => {
+        const now = map.lookup(key);
+        return now !== undefined && !same(now, value);
+      });
+      if (differ.length < 2) return;
+      try {
+        map.updateBatch(differ);
+      } catch {
+        // Each is put on its own afterwards.
+      }
     },
     get: (key) => map.lookup(key),
     remove(key, row) {

@@ -20,6 +20,7 @@ function fakeMap(room: { rows: number }) {
       held.set(text, value);
       return true;
     },
+    replaceTogether() {},
     get: (key) => held.get(Buffer.from(key).toString('hex')),
     remove(key, row) {
       failing.delete(row);
