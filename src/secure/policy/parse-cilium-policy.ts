@@ -38,25 +38,20 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
   const clusterwide = (given as Fields | null)?.kind === 'CiliumClusterwideNetworkPolicy';
   const kind: PolicyKind = clusterwide ? 'CiliumClusterwideNetworkPolicy' : 'CiliumNetworkPolicy';
   const reader = createPolicyReader(kind, ignoredLabels);
-  const { object, list, bad, problems } = reader;
-  const policy = object(given, '', ['apiVersion', 'kind', 'metadata', 'spec', 'specs', 'status']);
-  if (policy.apiVersion !== undefined && policy.apiVersion !== 'cilium.io/v2')
-    bad('apiVersion', 'must be cilium.io/v2');
-  if (policy.kind !== undefined && policy.kind !== kind) bad('kind', `must be ${kind}`);
-  const metadata = object(policy.metadata ?? {}, 'metadata');
-  const head = reader.head(metadata, kind, !clusterwide);
-  if (head === undefined) return { problems };
-  const enforcement = reader.enforcement(metadata);
+  const { list, bad, problems } = reader;
+  const opened = reader.open(given, { apiVersion: 'cilium.io/v2', namespaced: !clusterwide, several: true });
+  if (opened === undefined) return { problems };
+  const { policy, head, enforcement } = opened;
 
-  const given_specs: [unknown, string][] = [
+  const givenSpecs: [unknown, string][] = [
     ...(present(policy.spec) ? [[policy.spec, 'spec'] as [unknown, string]] : []),
     ...list(policy.specs, 'specs').map((spec, i): [unknown, string] => [spec, `specs[${i}]`]),
   ];
-  if (given_specs.length === 0) bad('spec', 'is missing, and there are no specs');
+  if (givenSpecs.length === 0) bad('spec', 'is missing, and there are no specs');
   const unenforced: string[] = [];
   const selectors = createCiliumSelectors(reader, head.namespace, ignoredLabels);
-  const several = given_specs.length > 1;
-  const specs = given_specs.map(([spec, path], i) =>
+  const several = givenSpecs.length > 1;
+  const specs = givenSpecs.map(([spec, path], i) =>
     specOf(reader, selectors, head, spec, path, several ? i : undefined, unenforced),
   );
 
@@ -65,7 +60,7 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
     row: {
       ...head,
       enforcement,
-      specs: broken ? specs.map((spec, i) => closed(spec, given_specs[i]![0])) : specs,
+      specs: broken ? specs.map((spec, i) => closed(spec, givenSpecs[i]![0])) : specs,
       unenforced: broken ? [] : unenforced,
       ...(broken && { error: problemText(problems) }),
     },

@@ -35,15 +35,9 @@ const specFields = ['tier', 'priority', 'subject', 'ingress', 'egress'];
 export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignoredLabelKeys): ParsedPolicy {
   const reader = createPolicyReader('ClusterNetworkPolicy', ignoredLabels);
   const { object, list, bad, problems } = reader;
-  const policy = object(given, '', ['apiVersion', 'kind', 'metadata', 'spec', 'status']);
-  if (policy.apiVersion !== undefined && policy.apiVersion !== 'policy.networking.k8s.io/v1alpha2') {
-    bad('apiVersion', 'must be policy.networking.k8s.io/v1alpha2');
-  }
-  if (policy.kind !== undefined && policy.kind !== 'ClusterNetworkPolicy') bad('kind', 'must be ClusterNetworkPolicy');
-  const metadata = object(policy.metadata ?? {}, 'metadata');
-  const head = reader.head(metadata, 'ClusterNetworkPolicy', false);
-  if (head === undefined) return { problems };
-
+  const opened = reader.open(given, { apiVersion: 'policy.networking.k8s.io/v1alpha2', namespaced: false });
+  if (opened === undefined) return { problems };
+  const { policy, head, enforcement } = opened;
   const spec = object(policy.spec ?? {}, 'spec', specFields);
   if (spec.tier !== 'Admin' && spec.tier !== 'Baseline') bad('spec.tier', 'must be Admin or Baseline');
   const { priority } = spec;
@@ -57,7 +51,6 @@ export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignore
   };
   const ingress = rules('ingress');
   const egress = rules('egress');
-  const enforcement = reader.enforcement(metadata);
 
   const broken = problems.length > 0;
   const written: WrittenPolicy = {

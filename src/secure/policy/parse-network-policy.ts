@@ -28,23 +28,16 @@ import {
 /** Parses an API object. `ignoredLabels` are the label keys that identities leave out, which selectors cannot use. */
 export function parseNetworkPolicy(given: unknown, ignoredLabels = ignoredLabelKeys): ParsedPolicy {
   const reader = createPolicyReader('NetworkPolicy', ignoredLabels);
-  const { object, list, bad, problems } = reader;
-  const policy = object(given, '', ['apiVersion', 'kind', 'metadata', 'spec', 'status']);
-  if (policy.apiVersion !== undefined && policy.apiVersion !== 'networking.k8s.io/v1') {
-    bad('apiVersion', 'must be networking.k8s.io/v1');
-  }
-  if (policy.kind !== undefined && policy.kind !== 'NetworkPolicy') bad('kind', 'must be NetworkPolicy');
-  const metadata = object(policy.metadata ?? {}, 'metadata');
-  const head = reader.head(metadata, 'NetworkPolicy', true);
-  if (head === undefined) return { problems };
-
+  const { object, list, problems } = reader;
+  const opened = reader.open(given, { apiVersion: 'networking.k8s.io/v1', namespaced: true });
+  if (opened === undefined) return { problems };
+  const { policy, head, enforcement } = opened;
   const spec = object(policy.spec ?? {}, 'spec', ['podSelector', 'ingress', 'egress', 'policyTypes']);
   const selected = reader.podSelector(spec.podSelector ?? {}, 'spec.podSelector');
   const rules = createRuleReader(reader, head.namespace);
   const ingress = list(spec.ingress, 'spec.ingress').map((rule, i) => rules.rule(rule, i, 'ingress', 'from'));
   const egress = list(spec.egress, 'spec.egress').map((rule, i) => rules.rule(rule, i, 'egress', 'to'));
   const isolates = isolation(reader, spec);
-  const enforcement = reader.enforcement(metadata);
 
   const broken = problems.length > 0;
   const written: WrittenPolicy = {

@@ -31,6 +31,13 @@ export interface PolicyHead {
   readonly uid?: string;
 }
 
+/** A policy whose specs are to be read. */
+export interface OpenedPolicy {
+  readonly policy: Fields;
+  readonly head: PolicyHead;
+  readonly enforcement: PolicyEnforcement;
+}
+
 /** Fields of an object that is not trusted. */
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -49,9 +56,11 @@ export interface PolicyReader {
   /** A selector of labels that are not identities': of namespaces, nodes, services. */
   plainSelector(given: unknown, path: string): LabelSelector;
   cidr(given: unknown, path: string): Cidr | undefined;
-  /** The name and namespace; undefined when there are none to know the policy by. */
-  head(metadata: Fields, kind: PolicyKind, namespaced: boolean): PolicyHead | undefined;
-  enforcement(metadata: Fields): PolicyEnforcement;
+  /** What is the same in every kind; undefined when there is no name to know the policy by. */
+  open(
+    given: unknown,
+    options: { readonly apiVersion: string; readonly namespaced: boolean; readonly several?: boolean },
+  ): OpenedPolicy | undefined;
 }
 
 const maxProblemsShown = 10;
@@ -64,28 +73,51 @@ export function problemText(problems: readonly string[]): string {
 }
 
 /** Makes a reader. `ignoredLabels` are the label keys that identities leave out, which selectors cannot use. */
-export function createPolicyReader(kind: string, ignoredLabels = ignoredLabelKeys): PolicyReader {
+export function createPolicyReader(kind: PolicyKind, ignoredLabels = ignoredLabelKeys): PolicyReader {
   const problems: string[] = [];
   const bad = (path: string, text: string): void => void problems.push(path === '' ? text : `${path} ${text}`);
+
+  function object(given: unknown, path: string, fields?: readonly string[]): Fields {
+    if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+      bad(path, path === '' ? `a ${kind} must be an object` : 'must be an object');
+      return {};
+    }
+    for (const field of Object.keys(given)) {
+      if (fields !== undefined && !fields.includes(field)) {
+        const at = path === '' ? field : `${path}.${field}`;
+        const near = nearestName(field, fields);
+        const meant = near === undefined ? '' : `; did you mean ${near}?`;
+        bad(at, `is not a field here${meant || ';'} ${meant ? 'The' : 'the'} fields are ${fields.join(', ')}`);
+      }
+    }
+    return given as Fields;
+  }
+
+  function headOf(metadata: Fields, namespaced: boolean): PolicyHead | undefined {
+    const { name, namespace, uid } = metadata;
+    if (!isName(name)) bad('metadata.name', 'must be a name of at most 253 characters');
+    if (namespaced && !isName(namespace)) bad('metadata.namespace', 'must be the name of a namespace');
+    if (!isName(name) || (namespaced && !isName(namespace))) return undefined;
+    const inNamespace = namespaced ? (namespace as string) : '';
+    const key = policyKey(kind, inNamespace, name);
+    return { key, kind, namespace: inNamespace, name, ...(typeof uid === 'string' && { uid }) };
+  }
+
+  function enforcementOf({ annotations }: Fields): PolicyEnforcement {
+    const value =
+      typeof annotations === 'object' && annotations !== null
+        ? (annotations as Fields)[enforcementAnnotation]
+        : undefined;
+    if (value === undefined) return 'default';
+    if (value === 'enforced' || value === 'staged') return value;
+    bad(`metadata.annotations["${enforcementAnnotation}"]`, `must be staged or enforced, not ${JSON.stringify(value)}`);
+    return 'default';
+  }
 
   return {
     problems,
     bad,
-    object(given, path, fields) {
-      if (typeof given !== 'object' || given === null || Array.isArray(given)) {
-        bad(path, path === '' ? `a ${kind} must be an object` : 'must be an object');
-        return {};
-      }
-      for (const field of Object.keys(given)) {
-        if (fields !== undefined && !fields.includes(field)) {
-          const at = path === '' ? field : `${path}.${field}`;
-          const near = nearestName(field, fields);
-          const meant = near === undefined ? '' : `; did you mean ${near}?`;
-          bad(at, `is not a field here${meant || ';'} ${meant ? 'The' : 'the'} fields are ${fields.join(', ')}`);
-        }
-      }
-      return given as Fields;
-    },
+    object,
     list(given, path) {
       if (!present(given)) return [];
       if (Array.isArray(given)) return given;
@@ -113,28 +145,15 @@ export function createPolicyReader(kind: string, ignoredLabels = ignoredLabelKey
       bad(path, `is not a block: ${parsed.reason}`);
       return undefined;
     },
-    head(metadata, of, namespaced) {
-      const { name, namespace, uid } = metadata;
-      if (!isName(name)) bad('metadata.name', 'must be a name of at most 253 characters');
-      if (namespaced && !isName(namespace)) bad('metadata.namespace', 'must be the name of a namespace');
-      if (!isName(name) || (namespaced && !isName(namespace))) return undefined;
-      const inNamespace = namespaced ? (namespace as string) : '';
-      const key = policyKey(of, inNamespace, name);
-      return { key, kind: of, namespace: inNamespace, name, ...(typeof uid === 'string' && { uid }) };
-    },
-    enforcement(metadata) {
-      const annotations = metadata.annotations;
-      const value =
-        typeof annotations === 'object' && annotations !== null
-          ? (annotations as Fields)[enforcementAnnotation]
-          : undefined;
-      if (value === undefined) return 'default';
-      if (value === 'enforced' || value === 'staged') return value;
-      bad(
-        `metadata.annotations["${enforcementAnnotation}"]`,
-        `must be staged or enforced, not ${JSON.stringify(value)}`,
-      );
-      return 'default';
+    open(given, { apiVersion, namespaced, several = false }) {
+      const fields = ['apiVersion', 'kind', 'metadata', 'spec', ...(several ? ['specs'] : []), 'status'];
+      const policy = object(given, '', fields);
+      if (policy.apiVersion !== undefined && policy.apiVersion !== apiVersion)
+        bad('apiVersion', `must be ${apiVersion}`);
+      if (policy.kind !== undefined && policy.kind !== kind) bad('kind', `must be ${kind}`);
+      const metadata = object(policy.metadata ?? {}, 'metadata');
+      const head = headOf(metadata, namespaced);
+      return head && { policy, head, enforcement: enforcementOf(metadata) };
     },
   };
 }
