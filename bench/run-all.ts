@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { attempt } from '../lab/lab.ts';
 import { createBed } from '../test/bed/bed.ts';
-import { type Measure, machine, showNumber } from './report.ts';
+import { type Measure, showNumber } from './report.ts';
 
 const { values: options } = parseArgs({ options: { only: { type: 'string', multiple: true } } });
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -37,6 +37,7 @@ const benches: Readonly<Record<string, string>> = {
 interface Report {
   readonly name: string;
   readonly date: string;
+  readonly machine: string;
   readonly measures: readonly Measure[];
 }
 
@@ -124,8 +125,8 @@ function writeResults(): void {
     file,
     `# Results
 
-Machine: ${machine()}, shared by everything that is measured. Made by \`make bench\`; each benchmark is a command of its own
-that takes \`--json\`, and says when and on which commit it ran.
+Made by \`make bench\`; each benchmark is a command of its own that takes \`--json\`, and says when, on which commit and on which
+machine it ran. The machine is shared by everything that is measured, and figures of different machines do not compare.
 
 "rival" is Cilium 1.20.2 with its defaults on this kind of machine. "met" says whether the goal was reached in this run;
 "too noisy" that the bare control beside it varied too much to say.
@@ -151,7 +152,7 @@ for (const name of wanted) {
     process.stderr.write(`not measured: ${report}\n`);
   } else {
     missed += report.measures.filter((each) => each.met === 'no').length;
-    const when = `${report.date.slice(0, 16).replace('T', ' ')} UTC, commit ${commit}`;
+    const when = `${report.date.slice(0, 16).replace('T', ' ')} UTC, commit ${commit}, on ${report.machine}`;
     sections.set(name, `## ${name}\n\n${about}. ${command}, ${when}\n\n${table(report)}\n`);
   }
   writeResults();
