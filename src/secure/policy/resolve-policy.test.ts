@@ -49,3 +49,25 @@ test('what a policy refers to is filled in only until the policy is over its lim
   assert.match(resolved!.error ?? '', /blocks; 5000 are allowed/);
   assert.ok(asked < 10, `${asked} of 900 references were filled in`);
 });
+
+test('a group with a block that cannot be read closes who denies it, and nobody who allows it', () => {
+  const group = {
+    name: 'feed',
+    labels: {},
+    cidrs: ['192.0.2.0/24'],
+    problems: ['spec.externalCIDRs[1] is not a block: x'],
+  };
+  const resolved = (rules: object) => {
+    const { row } = parsePolicy({
+      kind: 'CiliumNetworkPolicy',
+      metadata: { namespace: 'shop', name: 'p', uid: 'u', resourceVersion: '1' },
+      spec: { endpointSelector: {}, ...rules },
+    })!;
+    return resolvePolicy(row!, { ...emptyContext, cidrGroups: () => [group] })[0]!;
+  };
+  const set = [{ cidrGroupRef: 'feed' }];
+  assert.equal(resolved({ egress: [{ toCIDRSet: set }] }).error, undefined);
+  const { error, egress } = resolved({ egressDeny: [{ toCIDRSet: set }] });
+  assert.match(error ?? '', /denies the CiliumCIDRGroup feed, whose spec\.externalCIDRs\[1\] is not a block/);
+  assert.deepEqual([egress[0]!.action, egress[0]!.peers], ['deny', undefined]);
+});

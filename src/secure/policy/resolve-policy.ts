@@ -13,7 +13,7 @@ import type {
   WrittenPeer,
 } from '../../core/rows.ts';
 import { closeSpec, overPolicyLimit, peersBeyondLimits } from './policy-limits.ts';
-import { inNamespace } from './policy-reader.ts';
+import { inNamespace, problemText } from './policy-reader.ts';
 
 /** What policies refer to. */
 export interface PolicyContext {
@@ -45,8 +45,30 @@ export const emptyContext: PolicyContext = {
 export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext, refused?: string): PolicyRow[] {
   if (refused !== undefined) return closedRows(object, context, refused);
   const rows = rowsOf(object, context);
-  const over = object.error === undefined ? overPolicyLimit(object, rows) : undefined;
-  return over === undefined ? rows : closedRows(object, context, over);
+  if (object.error !== undefined) return rows;
+  const error = overPolicyLimit(object, rows) ?? holeInDenial(object, context);
+  return error === undefined ? rows : closedRows(object, context, error);
+}
+
+/** A block that cannot be read is left out of its group: harmless where the group is allowed, a hole where it is denied. */
+function holeInDenial({ specs }: PolicyObjectRow, context: PolicyContext): string | undefined {
+  for (const { ingress, egress } of specs) {
+    for (const { action, peers } of [...ingress, ...egress]) {
+      if (action !== 'deny') continue;
+      for (const peer of peers ?? []) {
+        const bad = groupsOf(peer, context).find((group) => group.problems.length > 0);
+        if (bad !== undefined) return `denies the CiliumCIDRGroup ${bad.name}, whose ${problemText(bad.problems)}`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function groupsOf(peer: WrittenPeer, context: PolicyContext): CidrGroupRow[] {
+  if (peer.kind === 'cidr-group') return [...context.cidrGroups()].filter((group) => group.name === peer.name);
+  if (peer.kind === 'cidr-groups')
+    return [...context.cidrGroups()].filter((group) => selectorMatches(peer.selector, group.labels));
+  return [];
 }
 
 function closedRows(object: PolicyObjectRow, context: PolicyContext, error: string): PolicyRow[] {
@@ -95,15 +117,8 @@ function resolvePeer(peer: WrittenPeer, context: PolicyContext, denies: boolean)
     case 'block':
       return [peer];
     case 'cidr-group':
-      return groupPeers(
-        [...context.cidrGroups()].filter((group) => group.name === peer.name),
-        peer.except,
-      );
     case 'cidr-groups':
-      return groupPeers(
-        [...context.cidrGroups()].filter((group) => selectorMatches(peer.selector, group.labels)),
-        peer.except,
-      );
+      return groupPeers(groupsOf(peer, context), peer.except);
     case 'nodes':
       return [...context.nodes()]
         .filter((node) => selectorMatches(peer.selector, node.labels ?? {}))
