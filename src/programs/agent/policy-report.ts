@@ -33,23 +33,25 @@ export function reportPolicies(options: {
   let told = '';
   let writing = false;
   let waitUntilMs = 0;
-  let news = false;
+  /** When what is new is told; undefined while nothing is. */
+  let dueMs: number | undefined;
+  let failure = '';
 
   async function look(): Promise<void> {
-    if (writing || !options.inStep() || Date.now() < waitUntilMs) return;
+    if (writing || !options.inStep()) return;
     const set = objects.changesSince(seen);
     if (set.resync) digest = createPolicyDigest();
     for (const { key, after } of set.changes) digest.set(String(key), after);
     seen = set.revision;
     const problem = options.problem();
     const now = `${digest.text} ${problem ?? ''}`;
-    if (now === told) return;
-    if (!news && told !== '') {
-      // Not all nodes at once; what changes meanwhile goes with the same report.
-      news = true;
-      waitUntilMs = Math.max(waitUntilMs, Date.now() + Math.random() * spreadMs(nodes.size));
-      if (Date.now() < waitUntilMs) return;
+    if (now === told) {
+      dueMs = undefined;
+      return;
     }
+    // Not all nodes at once; what changes meanwhile goes with the same report.
+    dueMs ??= Math.max(waitUntilMs, Date.now() + Math.random() * spreadMs(nodes.size));
+    if (Date.now() < dueMs) return;
     writing = true;
     try {
       await client.apply<WeirNodeReport>(weirResources.nodeReports, {
@@ -59,11 +61,15 @@ export function reportPolicies(options: {
         policies: { digest: digest.text, revision: seen, ...(problem !== undefined && { problem }) },
       });
       told = now;
-      news = false;
+      failure = '';
+      dueMs = undefined;
       waitUntilMs = Date.now() + spreadMs(nodes.size);
     } catch (error) {
-      waitUntilMs = Date.now() + retryMs;
-      log.debug('could not tell which policies are enforced', { error: errorText(error) });
+      dueMs = Date.now() + retryMs;
+      // Once: the status of policies says less than there is until it succeeds.
+      if (errorText(error) !== failure)
+        log.warn('could not tell which policies are enforced', { error: errorText(error) });
+      failure = errorText(error);
     } finally {
       writing = false;
     }

@@ -31,7 +31,7 @@ test('policyConditions() names what is not understood, not enforced yet, staged,
   assert.deepEqual(said({ error: 'spec is missing', unenforced: [] }, false, [])[0], 'Valid False NotUnderstood');
   const [, part] = policyConditions({ unenforced: ['spec.egress[0].toFQDNs'] }, false, [reached('a')]);
   assert.deepEqual([part!.status, part!.reason], ['False', 'InPart']);
-  assert.match(part!.message, /spec\.egress\[0\]\.toFQDNs\. The others are, on every node/);
+  assert.match(part!.message, /spec\.egress\[0\]\.toFQDNs\. The others are, on every node that has reported/);
   assert.equal(said(fine, true, [reached('a')])[1], 'Enforced False Staged');
   assert.deepEqual(said(fine, false, [{ ...reached('a'), problem: 'no room' }]).slice(1), [
     'Enforced False Pending',

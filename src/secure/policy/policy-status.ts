@@ -58,7 +58,8 @@ function clusterCondition(
   const type = 'Enforced';
   const late = lateOf(nodes);
   // Without numbers when all have it: a node that comes or goes changes the status of no policy.
-  const on = late.length === 0 ? 'on every node' : `on ${nodes.length - late.length} of ${nodes.length} nodes`;
+  const on =
+    late.length === 0 ? 'on every node that has reported' : `on ${nodes.length - late.length} of ${nodes.length} nodes`;
   const missing =
     late.length === 0
       ? ''

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import type { PolicyObjectRow } from '../../core/rows.ts';
+import { createTable } from '../../core/table.ts';
+import type { KubeClient } from '../../kube/client.ts';
+import type { WeirNodeReport } from '../../kube/weir/schemas.ts';
+import type { Log } from '../log.ts';
+import { reportPolicies } from './policy-report.ts';
+
+const policy = (generation: number): PolicyObjectRow => ({
+  key: 'NetworkPolicy/shop/p',
+  kind: 'NetworkPolicy',
+  namespace: 'shop',
+  name: 'p',
+  uid: 'u',
+  generation,
+  enforcement: 'default',
+  specs: [],
+  unenforced: [],
+});
+
+/** A node of a cluster of so many, on a clock of its own. */
+function setUp(t: TestContext, size: number) {
+  t.mock.timers.enable({ apis: ['setInterval', 'Date'] });
+  const objects = createTable<PolicyObjectRow>({ name: 'objects', key: (row) => row.key });
+  const state = { inStep: true, refused: false, problem: undefined as string | undefined };
+  const reports: WeirNodeReport['policies'][] = [];
+  const warnings: string[] = [];
+  const client = {
+    async apply(_resource: unknown, { policies }: WeirNodeReport) {
+      if (state.refused) throw new Error('forbidden');
+      reports.push(policies);
+    },
+  } as unknown as KubeClient;
+  const stop = reportPolicies({
+    client,
+    node: 'a',
+    nodes: { size },
+    objects,
+    inStep: () => state.inStep,
+    problem: () => state.problem,
+    log: { warn: (text: string) => void warnings.push(text) } as unknown as Log,
+  });
+  t.after(stop);
+  /** Lets so many seconds pass, and what is under way end in each. */
+  const pass = async (seconds: number): Promise<void> => {
+    for (let i = 0; i < seconds; i++) {
+      t.mock.timers.tick(1_000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  return { objects, state, reports, warnings, pass };
+}
+
+test('a node tells of its policies within two seconds, once, and only of what is in the kernel', async (t) => {
+  const { objects, state, reports, pass } = setUp(t, 3);
+  await pass(3);
+  assert.equal(reports.length, 1);
+  state.inStep = false;
+  objects.upsert(policy(1));
+  await pass(10);
+  assert.equal(reports.length, 1, 'not before it is written');
+  state.inStep = true;
+  await pass(2);
+  assert.equal(reports.length, 2);
+  state.problem = 'no room';
+  await pass(2);
+  assert.equal(reports[2]!.problem, 'no room');
+  await pass(20);
+  assert.equal(reports.length, 3);
+});
+
+test('in a large cluster a node that has much to tell does not write more often than it may', async (t) => {
+  const { objects, reports, pass } = setUp(t, 5_000);
+  for (let i = 0; i < 500; i++) {
+    objects.upsert(policy(i));
+    await pass(1);
+  }
+  assert.ok(reports.length >= 4 && reports.length <= 11, `${reports.length} reports in 500 s`);
+  await pass(110);
+  const last = reports.length;
+  await pass(200);
+  assert.equal(reports.length, last, 'the last change has been told');
+});
+
+test('what was changed and changed back is nothing to tell', async (t) => {
+  t.mock.method(Math, 'random', () => 0.9);
+  const { objects, reports, pass } = setUp(t, 5_000);
+  objects.upsert(policy(1));
+  await pass(60);
+  assert.equal(reports.length, 1);
+  await pass(60);
+  objects.upsert(policy(2));
+  await pass(10);
+  objects.upsert(policy(1));
+  await pass(200);
+  assert.equal(reports.length, 1);
+});
+
+test('a report that is refused is written again later, and one warning says so', async (t) => {
+  const { state, reports, warnings, pass } = setUp(t, 3);
+  state.refused = true;
+  await pass(60);
+  assert.deepEqual(warnings, ['could not tell which policies are enforced']);
+  state.refused = false;
+  await pass(12);
+  assert.equal(reports.length, 1);
+});
