@@ -13,32 +13,14 @@ static __always_inline int is_icmp(__u8 protocol)
 	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
 }
 
-/* Takes note of a verdict. The entry's ends are the stack's to send to. */
+/* As remember(), with ends that are the stack's to send to. */
 static __always_inline void guard_remember(struct __sk_buff *skb, struct ct_entry *e, const struct judgement *j, int d, int reason)
 {
-	union {
-		__u32 half[2];
-		__u64 both;
-	} epochs;
-
-	e->epoch_slot[0] = j->epoch_slot[0];
-	e->epoch_slot[1] = j->epoch_slot[1];
-	e->identity[0] = j->from.identity;
-	e->identity[1] = j->to.identity;
-	e->cookie[0] = j->cookie[0];
-	e->cookie[1] = j->cookie[1];
-	e->verdict = reason;
-	e->denied_direction = j->direction;
-	e->audited = j->audited;
-	e->flags = (e->flags & ~(CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) | j->staged;
+	remember_verdict(e, j, reason);
 	e->out_kind[0] = OUT_STACK;
 	e->out_kind[1] = OUT_STACK;
 	e->in_ifindex[d & 1] = skb->ifindex;
-	/* As in remember(): last, in one piece, and those of a deny never hold. */
-	epochs.half[0] = j->epoch[0] ^ (reason ? 1U << 31 : 0);
-	epochs.half[1] = j->epoch[1];
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)e->epoch = epochs.both;
+	remember_epochs(e, j, reason);
 }
 
 static __noinline int guard_drop(struct __sk_buff *skb, struct packet *p, const struct judgement *j, int d, int reason)

@@ -35,14 +35,9 @@ static __always_inline void set_way(struct ct_entry *e, const struct ipcache_ent
 	}
 }
 
-/* Puts a verdict into an entry. d: direction of the packet at hand. */
-static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, const struct judgement *j, int d, int reason)
+/* Puts a verdict into an entry, all but the epochs. */
+static __always_inline void remember_verdict(struct ct_entry *e, const struct judgement *j, int reason)
 {
-	union {
-		__u32 half[2];
-		__u64 both;
-	} epochs;
-
 	e->epoch_slot[0] = j->epoch_slot[0];
 	e->epoch_slot[1] = j->epoch_slot[1];
 	e->identity[0] = j->from.identity;
@@ -53,14 +48,30 @@ static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, 
 	e->denied_direction = j->direction;
 	e->audited = j->audited;
 	e->flags = (e->flags & ~(CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) | j->staged;
-	set_way(e, &j->to, 0, d == 1 ? skb->ifindex : 0);
-	set_way(e, &j->from, 1, d == 0 ? skb->ifindex : 0);
-	/* Two CPUs may judge one connection at a time. The epochs come last and in one piece, and those of a deny never hold:
-	 * whoever writes last, no denied connection is left with epochs by which it may go on. */
+}
+
+/* Two CPUs may judge one connection at a time. The epochs come last and in one piece, and those of a deny never hold:
+ * whoever writes last, no denied connection is left with epochs by which it may go on. */
+static __always_inline void remember_epochs(struct ct_entry *e, const struct judgement *j, int reason)
+{
+	union {
+		__u32 half[2];
+		__u64 both;
+	} epochs;
+
 	epochs.half[0] = j->epoch[0] ^ (reason ? 1U << 31 : 0);
 	epochs.half[1] = j->epoch[1];
 	asm volatile("" ::: "memory");
 	*(volatile __u64 *)e->epoch = epochs.both;
+}
+
+/* The same, and the ways to both ends. d: direction of the packet at hand. */
+static __always_inline void remember(struct __sk_buff *skb, struct ct_entry *e, const struct judgement *j, int d, int reason)
+{
+	remember_verdict(e, j, reason);
+	set_way(e, &j->to, 0, d == 1 ? skb->ifindex : 0);
+	set_way(e, &j->from, 1, d == 0 ? skb->ifindex : 0);
+	remember_epochs(e, j, reason);
 }
 
 static __always_inline void drop_context_of(struct drop_context *c, const struct judgement *j, int d)

@@ -70,29 +70,22 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     for (let i = 0; i < epochs.u32.length; i += wordsPerSlot) Atomics.add(epochs.u32, i, 1);
   }
 
-  const isBlock = ({ address }: IpcacheRow): boolean => address.includes('/');
-  const entryOf = (row: IpcacheRow) => ({
-    class: row.class,
-    identity: row.identity,
-    ifindex: row.ifindex,
-    flags: row.flags,
-  });
-  const addressEntry = (row: IpcacheRow) => ({
-    key: datapathMaps.ipcache.key.encode({ addr: addressBytes(row.address) }),
-    value: datapathMaps.ipcache.value.encode(entryOf(row)),
-  });
-
-  function putAddress(row: IpcacheRow): void {
-    if (isBlock(row)) {
-      prefixes.put(
-        datapathMaps.ipcache_prefix.key.encode(blockKey(row.address)),
-        datapathMaps.ipcache_prefix.value.encode(entryOf(row)),
-        row.address,
-      );
-      return;
+  function putAddresses(rows: readonly IpcacheRow[]): void {
+    const addresses = [];
+    for (const row of rows) {
+      const { address, class: number, identity, ifindex, flags } = row;
+      const entry = { class: number, identity, ifindex, flags };
+      if (address.includes('/')) {
+        const key = datapathMaps.ipcache_prefix.key.encode(blockKey(address));
+        prefixes.put(key, datapathMaps.ipcache_prefix.value.encode(entry), address);
+      } else {
+        const key = datapathMaps.ipcache.key.encode({ addr: addressBytes(address) });
+        addresses.push({ key, value: datapathMaps.ipcache.value.encode(entry), address });
+      }
     }
-    const { key, value } = addressEntry(row);
-    ipcache.put(key, value, row.address);
+    // Where classes have new numbers, one end with its old and one with its new number do not know each other.
+    ipcache.replaceTogether(addresses);
+    for (const { key, value, address } of addresses) ipcache.put(key, value, address);
   }
 
   function removeAddress(address: string): void {
@@ -116,9 +109,7 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     apply(delta) {
       for (const row of delta.ports.upsert) policy.putPort(row);
       for (const row of delta.peers.upsert) policy.putPeer(row);
-      // Where all classes have new numbers, one end with its old and one with its new number do not know each other.
-      ipcache.replaceTogether(delta.ipcache.upsert.filter((row) => !isBlock(row)).map(addressEntry));
-      for (const row of delta.ipcache.upsert) putAddress(row);
+      putAddresses(delta.ipcache.upsert);
       for (const address of delta.ipcache.delete) removeAddress(address);
       for (const row of delta.peers.close) policy.putPeer(row);
       for (const row of delta.peers.delete) policy.removePeer(row);

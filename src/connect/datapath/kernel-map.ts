@@ -111,7 +111,7 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
     },
     replaceTogether(all) {
       const differ = all.filter(({ key, value }) => {
-        const now = map.lookup(key);
+        const now = before === undefined ? map.lookup(key) : before.get(keyText(key));
         return now !== undefined && !same(now, value);
       });
       if (differ.length < 2) return;
