@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { attempt, startAgent, stopAgent, waitForAgent, worldCommand, worldExec } from '../../lab/lab.ts';
 import { netnsName } from '../../lab/state.ts';
+import { addressPool, poolNamespace } from './address-pool.ts';
 import { labName, nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -143,25 +144,14 @@ describe('addresses on the local network', { skip }, () => {
 
   before(async () => {
     lab = await sharedLab();
-    await lab.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } }]);
-    await waitFor(
-      'the definition of pools',
-      async () => (await lab.kubectl(['get', 'crd', '-o', 'name'])).includes('ciliumloadbalancerippools.cilium.io'),
-      30_000,
-    );
+    await poolNamespace(lab, namespace);
     await lab.apply([
-      {
-        apiVersion: 'cilium.io/v2',
-        kind: 'CiliumLoadBalancerIPPool',
-        metadata: { name: namespace },
-        spec: {
-          blocks: [
-            { start: '10.77.0.220', stop: '10.77.0.229' },
-            { start: 'fd77::e0', stop: 'fd77::ef' },
-          ],
-          serviceSelector: { matchLabels: { 'io.kubernetes.service.namespace': namespace } },
-        },
-      },
+      addressPool(namespace, namespace, {
+        blocks: [
+          { start: '10.77.0.220', stop: '10.77.0.229' },
+          { start: 'fd77::e0', stop: 'fd77::ef' },
+        ],
+      }),
       ...nodeNames.real.map((node) => pod(`web-${node}`, node, { app: 'web', only: node })),
       service('any', { selector: { app: 'web' } }),
       service('local', { externalTrafficPolicy: 'Local', selector: { app: 'web', stands: 'yes' } }),

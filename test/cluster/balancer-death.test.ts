@@ -12,6 +12,7 @@ import {
   waitForAgent,
   worldCommand,
 } from '../../lab/lab.ts';
+import { addressPool, poolNamespace } from './address-pool.ts';
 import { labName, nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -110,25 +111,14 @@ describe('the death of a balancing node', { skip }, () => {
   before(async () => {
     lab = await sharedLab();
     for (const node of nodeNames.real) await lab.kubectl(['label', '--overwrite', 'node', node, `${excluded}=`]);
-    await lab.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } }]);
-    await waitFor(
-      'the definition of pools',
-      async () => (await lab.kubectl(['get', 'crd', '-o', 'name'])).includes('ciliumloadbalancerippools.cilium.io'),
-      30_000,
-    );
+    await poolNamespace(lab, namespace);
     await lab.apply([
-      {
-        apiVersion: 'cilium.io/v2',
-        kind: 'CiliumLoadBalancerIPPool',
-        metadata: { name: namespace },
-        spec: {
-          blocks: [
-            { start: '10.77.0.210', stop: '10.77.0.213' },
-            { start: 'fd77::d0', stop: 'fd77::d3' },
-          ],
-          serviceSelector: { matchLabels: { 'io.kubernetes.service.namespace': namespace } },
-        },
-      },
+      addressPool(namespace, namespace, {
+        blocks: [
+          { start: '10.77.0.210', stop: '10.77.0.213' },
+          { start: 'fd77::d0', stop: 'fd77::d3' },
+        ],
+      }),
       ...nodeNames.real.flatMap((node) =>
         [1, 2].map((number) => ({
           apiVersion: 'v1',

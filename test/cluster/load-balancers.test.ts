@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { startOperator, stopOperator } from '../../lab/lab.ts';
+import { addressPool, poolNamespace } from './address-pool.ts';
 import { labName, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -22,12 +23,7 @@ describe('addresses of pools', { skip }, () => {
     metadata: { name, namespace, annotations: more.annotations },
     spec: { type: 'LoadBalancer', selector: { app: 'none' }, ports: [{ port: 80 }], ...more.spec },
   });
-  const pool = (name: string, spec: object) => ({
-    apiVersion: 'cilium.io/v2',
-    kind: 'CiliumLoadBalancerIPPool',
-    metadata: { name },
-    spec: { serviceSelector: { matchLabels: { 'io.kubernetes.service.namespace': namespace } }, ...spec },
-  });
+  const pool = (name: string, spec: object) => addressPool(name, namespace, spec);
   const read = async (name: string): Promise<Seen> =>
     JSON.parse(await lab.kubectl(['-n', namespace, 'get', 'service', name, '-o', 'json']));
   const addressesOf = (seen: Seen) => (seen.status?.loadBalancer?.ingress ?? []).map((each) => each.ip);
@@ -46,12 +42,7 @@ describe('addresses of pools', { skip }, () => {
 
   before(async () => {
     lab = await sharedLab();
-    await lab.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } }]);
-    await waitFor(
-      'the definition of pools',
-      async () => (await lab.kubectl(['get', 'crd', '-o', 'name'])).includes('ciliumloadbalancerippools.cilium.io'),
-      30_000,
-    );
+    await poolNamespace(lab, namespace);
   });
   after(async () => {
     await lab.kubectl(['delete', 'namespace', namespace, '--wait=false', '--ignore-not-found']);
