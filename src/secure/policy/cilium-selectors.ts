@@ -1,7 +1,14 @@
 // Selectors of endpoints as cilium.io/v2 writes them: keys may begin with the source of the label (`k8s:`, `any:`,
 // `reserved:`), and what a selector leaves open about the namespace is filled in.
 // Source of the rules: docs.cilium.io, "Network Policy", sections on namespaces and on clusterwide policies.
-import { allPods, labelCounts, metaLabels, reservedIdentities, reservedName } from '../../core/identity.ts';
+import {
+  allPods,
+  labelCounts,
+  metaLabels,
+  namespaceLabelKey,
+  reservedIdentities,
+  reservedName,
+} from '../../core/identity.ts';
 import {
   type LabelSelector,
   parseSelector,
@@ -10,7 +17,7 @@ import {
   selectorMatches,
 } from '../../core/labels.ts';
 import type { PolicyPeer } from '../../core/rows.ts';
-import { inNamespace, namesNamespace, type PolicyReader } from './policy-reader.ts';
+import { inNamespace, namesNamespace, type PolicyReader, usable } from './policy-reader.ts';
 
 /** Reads selectors for one policy. */
 export interface CiliumSelectors {
@@ -30,22 +37,11 @@ export function createCiliumSelectors(
   namespace: string,
   ignoredLabels: readonly string[],
 ): CiliumSelectors {
-  function read(given: unknown, path: string): LabelSelector {
-    return checkKeys(fromSources(given, path, reader.problems), path);
-  }
+  const counts = (key: string): boolean =>
+    isMeta(key) || key.startsWith(reservedPrefix) || foreign.test(key) || labelCounts(key, ignoredLabels);
 
-  /** What cannot be asked for is left out, so that the policy, closed, holds for all whom it may select. */
-  function checkKeys(selector: LabelSelector, path: string): LabelSelector {
-    const unusable = selectorKeys(selector).filter(
-      (key) =>
-        !isMeta(key) && !key.startsWith(reservedPrefix) && !foreign.test(key) && !labelCounts(key, ignoredLabels),
-    );
-    if (unusable.length === 0) return selector;
-    reader.bad(path, `uses ${unusable.join(', ')}, which changes per pod or rollout and is not part of identities`);
-    return {
-      matchLabels: Object.fromEntries(Object.entries(selector.matchLabels).filter(([key]) => !unusable.includes(key))),
-      matchExpressions: selector.matchExpressions.filter(({ key }) => !unusable.includes(key)),
-    };
+  function read(given: unknown, path: string): LabelSelector {
+    return usable(fromSources(given, path, reader.problems), path, reader.bad, counts);
   }
 
   return {
@@ -70,7 +66,7 @@ export function createCiliumSelectors(
 }
 
 function isMeta(key: string): boolean {
-  return Object.values(metaLabels).includes(key as never) || key.startsWith('io.cilium.k8s.namespace.labels.');
+  return Object.values(metaLabels).includes(key as never) || namespaceLabelKey(key) !== undefined;
 }
 
 /** Selects no pod at all. */

@@ -136,7 +136,7 @@ export function createPolicyReader(kind: PolicyKind, ignoredLabels = ignoredLabe
       return undefined;
     },
     podSelector(given, path) {
-      return usable(parseSelector(given, path, problems), path, ignoredLabels, bad);
+      return usable(parseSelector(given, path, problems), path, bad, (key) => labelCounts(key, ignoredLabels));
     },
     plainSelector: (given, path) => parseSelector(given, path, problems),
     cidr(given, path) {
@@ -158,14 +158,17 @@ export function createPolicyReader(kind: PolicyKind, ignoredLabels = ignoredLabe
   };
 }
 
-/** Labels that identities do not have cannot be asked about: the answer would be wrong in one direction or the other. */
-function usable(
+/**
+ * Labels that identities do not have cannot be asked about: the answer would be wrong in one direction or the other. They
+ * are left out, so that the policy, closed, holds for all whom it may select.
+ */
+export function usable(
   selector: LabelSelector,
   path: string,
-  ignoredLabels: readonly string[],
   bad: PolicyReader['bad'],
+  counts: (key: string) => boolean,
 ): LabelSelector {
-  const unusable = selectorKeys(selector).filter((key) => !labelCounts(key, ignoredLabels));
+  const unusable = selectorKeys(selector).filter((key) => !counts(key));
   if (unusable.length === 0) return selector;
   bad(path, `uses ${unusable.join(', ')}, which changes per pod or rollout and is not part of identities`);
   return {
