@@ -1,8 +1,8 @@
 // Answers "why": who decided about a connection, which rules almost matched and what they lacked, and the smallest
 // change of a policy that would turn the verdict. Says what evaluate() does, in words.
-import { reservedIdentities, reservedName } from '../../core/identity.ts';
+import { metaLabels, namespaceLabelKey, reservedIdentities, reservedName } from '../../core/identity.ts';
 import { cidrContains, formatAddress, parseCidr } from '../../core/ip.ts';
-import type { LabelSelector, Requirement } from '../../core/labels.ts';
+import { type LabelSelector, ownValue, type Requirement } from '../../core/labels.ts';
 import {
   type Direction,
   type PolicyPeer,
@@ -192,9 +192,8 @@ function selectorLacks(
   namespaceLabels: Readonly<Record<string, string>> | undefined,
 ): string[] {
   const labelOf = (key: string): string | undefined => {
-    const prefix = 'io.cilium.k8s.namespace.labels.';
-    const [from, name] = key.startsWith(prefix) ? [namespaceLabels ?? {}, key.slice(prefix.length)] : [labels, key];
-    return Object.hasOwn(from, name) ? from[name] : undefined;
+    const ofNamespace = namespaceLabelKey(key);
+    return ofNamespace === undefined ? ownValue(labels, key) : ownValue(namespaceLabels ?? {}, ofNamespace);
   };
   const have = (key: string): string => {
     const value = labelOf(key);
@@ -282,8 +281,9 @@ export function selectorText({ matchLabels, matchExpressions }: LabelSelector): 
 
 /** The keys that Weir adds, as people call them. */
 function plainKey(key: string): string {
-  if (key === 'io.kubernetes.pod.namespace') return 'namespace';
-  if (key === 'io.cilium.k8s.policy.serviceaccount') return 'service account';
-  if (key === 'io.cilium.k8s.policy.cluster') return 'cluster';
-  return key.replace('io.cilium.k8s.namespace.labels.', "the namespace's ");
+  if (key === metaLabels.namespace) return 'namespace';
+  if (key === metaLabels.serviceAccount) return 'service account';
+  if (key === metaLabels.cluster) return 'cluster';
+  const ofNamespace = namespaceLabelKey(key);
+  return ofNamespace === undefined ? key : `the namespace's ${ofNamespace}`;
 }
