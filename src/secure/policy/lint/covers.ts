@@ -1,4 +1,5 @@
 // Whether a rule is about everything that another is about, told from what is written and not from who happens to be there.
+import { metaLabels } from '../../../core/identity.ts';
 import { cidrContains, parseCidr } from '../../../core/ip.ts';
 import type { LabelSelector, Requirement } from '../../../core/labels.ts';
 import type { PolicyPeer, PolicyPort, PolicyRow, PolicyRule } from '../../../core/rows.ts';
@@ -57,7 +58,7 @@ function requirementsOf({ matchLabels, matchExpressions }: LabelSelector): Requi
 }
 
 function implies(given: Requirement, wanted: Requirement): boolean {
-  if (wanted.key === 'io.kubernetes.pod.namespace' && wanted.operator === 'Exists') return true;
+  if (wanted.key === metaLabels.namespace && wanted.operator === 'Exists') return true;
   if (given.key !== wanted.key) return false;
   const { values } = given;
   switch (wanted.operator) {
