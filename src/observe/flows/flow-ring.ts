@@ -136,6 +136,13 @@ export function createFlowRing(
         suppressed: view.getUint32(at + EventOffset.suppressed, true),
         egressRules: rules(egress[slot], at + EventOffset.cookie),
         ingressRules: rules(ingress[slot], at + EventOffset.cookie + 4),
+        sourceProcess: undefined,
+        destinationProcess: undefined,
+        sourceNames: [],
+        destinationNames: [],
+        closedBy: 0,
+        tcp: undefined,
+        dns: undefined,
       };
     },
     timeUs(seq) {

@@ -1,5 +1,6 @@
 // A flow as the ring keeps it: what the datapath said, with both ends named. Protobuf is built from it for readers only.
 import type { CookieRow } from '../../core/rows.ts';
+import type { ProcessRow } from '../processes/process-row.ts';
 
 /** The rules behind a verdict, with the revisions that their policies ("namespace/name") had when the event was read. */
 export interface FlowRules extends CookieRow {
@@ -23,6 +24,33 @@ export interface FlowEnd {
 export interface FlowService {
   readonly namespace: string;
   readonly name: string;
+}
+
+/** What a socket of this node knew of its connection when it closed. Times are microseconds; 0: not measured. */
+export interface FlowTcp {
+  /** From the SYN to the established connection. */
+  readonly handshakeUs: number;
+  readonly rttUs: number;
+  readonly minRttUs: number;
+  readonly retransmits: number;
+}
+
+/** A message of DNS as it was seen on the wire. */
+export interface FlowDns {
+  readonly response: boolean;
+  /** The name asked for, lower case, with the final dot. */
+  readonly query: string;
+  /** Names of types, such as AAAA. */
+  readonly types: readonly string[];
+  /** Of a response: its code, its addresses, and the other types and names on the way to them. */
+  readonly rcode: number;
+  readonly addresses: readonly string[];
+  readonly cnames: readonly string[];
+  readonly recordTypes: readonly string[];
+  /** Seconds: the least of the answers'. */
+  readonly ttl: number;
+  /** From the query to this response; 0 where the query was not seen. */
+  readonly latencyNs: number;
 }
 
 /** Seen from the pod at which the flow was observed, or whose policy denied it. Numbers are the contract's. */
@@ -66,4 +94,16 @@ export interface FlowRow {
   /** The rules behind the verdict: of the originator's egress, of the responder's ingress. */
   readonly egressRules: FlowRules | undefined;
   readonly ingressRules: FlowRules | undefined;
+  /** Whose socket is at which end, of what runs on this node. */
+  readonly sourceProcess: ProcessRow | undefined;
+  readonly destinationProcess: ProcessRow | undefined;
+  /** Names that the pod at the other end asked for and was given this address. */
+  readonly sourceNames: readonly string[];
+  readonly destinationNames: readonly string[];
+  /** Of an end: who said FIN or reset first, 1 for the originator, 2 for the responder; 0: nobody, or not known. */
+  readonly closedBy: number;
+  /** Of an end. */
+  readonly tcp: FlowTcp | undefined;
+  /** Of a message of DNS. */
+  readonly dns: FlowDns | undefined;
 }
