@@ -8,6 +8,7 @@
 
 #include "lib/addr.h"
 #include "lib/datapath_maps.h"
+#include "lib/own_socket.h"
 #include "lib/service.h"
 
 #define ECONNREFUSED 111
@@ -15,19 +16,7 @@
 #define AF_INET 2
 #define IDENTITY_REMOTE_NODE 6
 
-/* Cookie of the network namespace of the node itself; set by the agent. */
-const volatile __u64 node_netns_cookie = 0;
-
 enum verdict { PROCEED = 1, REFUSE = 0 };
-
-static __always_inline int addr_is_loopback(const __u8 *addr)
-{
-	const __u32 *w = (const __u32 *)addr;
-
-	if (addr_is_ip4(addr))
-		return addr[12] == 127;
-	return !w[0] && !w[1] && !w[2] && w[3] == bpf_htonl(1);
-}
 
 /* The frontend that a socket asks for. Ports of nodes are there on every address of this node, on its loopback when the
  * node itself asks, and on other nodes when any backend will do: the way there can be saved. */
@@ -107,6 +96,20 @@ static __always_inline int refuse(void)
 {
 	bpf_set_retval(-ECONNREFUSED);
 	return REFUSE;
+}
+
+/* A datagram socket that connects has no port before this is over: whoever sends first is noted then. */
+static __always_inline void own_socket(struct bpf_sock_addr *ctx, int sending)
+{
+	struct unnamed_socket unnamed = {};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->protocol != IPPROTO_UDP || !sk)
+		return;
+	if (sending || sk->src_port)
+		own_datagrams(bpf_get_netns_cookie(ctx), sk->src_port);
+	else
+		bpf_sk_storage_get(&unnamed_sockets, sk, &unnamed, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 static __always_inline int out4(struct bpf_sock_addr *ctx, int sticky)
@@ -208,24 +211,28 @@ static __always_inline int in6(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
+	own_socket(ctx, 0);
 	return out4(ctx, 0);
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
+	own_socket(ctx, 0);
 	return out6(ctx, 0);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
+	own_socket(ctx, 1);
 	return out4(ctx, 1);
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
+	own_socket(ctx, 1);
 	return out6(ctx, 1);
 }
 
@@ -277,24 +284,22 @@ static __always_inline void read_ends(struct bpf_sock_ops *ops, __u8 *local, __u
 }
 
 /* Only now a TCP connection has both its ends: from here the packets' flow can be told which frontend was meant. */
-SEC("sockops")
-int socket_states(struct bpf_sock_ops *ops)
+static __noinline void remember_frontend(struct bpf_sock_ops *ops, const __u8 *local, const __u8 *remote)
 {
 	struct socket_peer_key k __attribute__((aligned(8))) = {};
 	struct service_flow_key f __attribute__((aligned(8))) = {};
 	struct socket_service frontend = {};
 	struct socket_peer *peer;
 
-	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
-		return 1;
 	k.cookie = bpf_get_socket_cookie(ops);
 	k.port = ops->remote_port >> 16; /* the upper half, in network byte order */
 	k.protocol = IPPROTO_TCP;
-	read_ends(ops, f.src, k.addr);
+	addr_copy(k.addr, remote);
 	peer = bpf_map_lookup_elem(&socket_peers, &k);
 	if (!peer)
-		return 1;
-	addr_copy(f.dst, k.addr);
+		return;
+	addr_copy(f.src, local);
+	addr_copy(f.dst, remote);
 	f.sport = bpf_htons(ops->local_port);
 	f.dport = k.port;
 	f.protocol = IPPROTO_TCP;
@@ -302,7 +307,58 @@ int socket_states(struct bpf_sock_ops *ops)
 	frontend.port = peer->port;
 	addr_copy(frontend.addr, peer->addr);
 	bpf_map_update_elem(&socket_services, &f, &frontend, BPF_ANY);
-	return 1;
+}
+
+SEC("sockops")
+int socket_states(struct bpf_sock_ops *ops)
+{
+	__u8 local[16] __attribute__((aligned(8))), remote[16] __attribute__((aligned(8)));
+
+	switch (ops->op) {
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		own_listening(ops);
+		return 1;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		read_ends(ops, local, remote);
+		remember_frontend(ops, local, remote);
+		if (own_connecting(ops, remote))
+			bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		read_ends(ops, local, remote);
+		measure_socket(ops, remote, 0);
+		return 1;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		read_ends(ops, local, remote);
+		if (own_accepted(ops, remote))
+			bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] != BPF_TCP_CLOSE)
+			return 1;
+		read_ends(ops, local, remote);
+		measure_socket(ops, remote, 1);
+		return 1;
+	default:
+		return 1;
+	}
+}
+
+/* A socket that waits for datagrams is known before it sends one. */
+SEC("cgroup/post_bind4")
+int post_bind4(struct bpf_sock *sk)
+{
+	if (sk->protocol == IPPROTO_UDP)
+		own_datagrams(bpf_get_netns_cookie(sk), sk->src_port);
+	return PROCEED;
+}
+
+SEC("cgroup/post_bind6")
+int post_bind6(struct bpf_sock *sk)
+{
+	if (sk->protocol == IPPROTO_UDP)
+		own_datagrams(bpf_get_netns_cookie(sk), sk->src_port);
+	return PROCEED;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -8,6 +8,7 @@
 #include "lib/config.h"
 #include "lib/datapath_maps.h"
 #include "lib/events.h"
+#include "lib/owners.h"
 #include "lib/packet.h"
 
 struct sweep_result { /* what the program answers, through its context */
@@ -40,6 +41,8 @@ static __always_inline int is_over(struct sweep *s, const struct ct_entry *e)
 static __always_inline void report_end(const struct ct_entry *e, const struct ends *ends)
 {
 	int originator = e->flags & CT_ORIGINATOR_HI;
+	struct socket_key k __attribute__((aligned(8))) = {};
+	struct ipcache_key address;
 	struct event *ev;
 
 	if (e->state == CT_CLOSED)
@@ -54,6 +57,7 @@ static __always_inline void report_end(const struct ct_entry *e, const struct en
 	ev->sport = originator ? ends->port[1] : ends->port[0];
 	ev->dport = originator ? ends->port[0] : ends->port[1];
 	ev->protocol = ends->protocol;
+	name_owners(ev, &k, &address);
 	event_submit(ev);
 }
 

@@ -9,6 +9,12 @@
 #include "lib/service_structs.h"
 
 BTF_EMIT(struct, event);
+BTF_EMIT(struct, dns_event);
+BTF_EMIT(struct, process_event);
+BTF_EMIT(enum, process_event_type);
+BTF_EMIT(enum, process_counter);
+BTF_EMIT(enum, socket_flags);
+BTF_EMIT(enum, closed_by);
 BTF_EMIT(enum, direction);
 BTF_EMIT(enum, host_firewall);
 BTF_EMIT(enum, ipcache_flags);

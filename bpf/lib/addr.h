@@ -55,3 +55,12 @@ static __always_inline int addr_equal(const __u8 *a, const __u8 *b)
 
 	return x[0] == y[0] && x[1] == y[1];
 }
+
+static __always_inline int addr_is_loopback(const __u8 *addr)
+{
+	const __u32 *w = (const __u32 *)addr;
+
+	if (addr_is_ip4(addr))
+		return addr[12] == 127;
+	return !w[0] && !w[1] && !w[2] && w[3] == bpf_htonl(1);
+}

@@ -7,6 +7,7 @@
 #include "config.h"
 #include "datapath_maps.h"
 #include "events.h"
+#include "owners.h"
 #include "packet.h"
 #include "policy.h"
 
@@ -118,9 +119,11 @@ __noinline int ct_delete(const struct packet *p)
 /* Reports an entry; p is any packet of the connection and d its direction, for the addresses. */
 __noinline int ct_report(const struct packet *p, const struct ct_entry *e, int d, int type, int reason)
 {
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct event *ev;
 
-	if (!p || !e)
+	if (!p || !e || !s)
 		return 0;
 	ev = event_reserve();
 	if (!ev)
@@ -131,6 +134,7 @@ __noinline int ct_report(const struct packet *p, const struct ct_entry *e, int d
 	ev->sport = d ? p->dport : p->sport;
 	ev->dport = d ? p->sport : p->dport;
 	ev->protocol = p->protocol;
+	name_owners(ev, &s->socket_key, &s->address);
 	event_submit(ev);
 	return 0;
 }
@@ -183,6 +187,8 @@ __noinline int ct_tcp_close(struct ct_entry *e, const struct packet *p, int d)
 		return 0;
 	d &= 1;
 	other = d ^ 1;
+	if ((p->tcp_flags & (TCP_FIN | TCP_RST)) && !(e->fin_acked & ~CT_FINS_ACKED))
+		e->fin_acked |= CT_CLOSED_FIRST << d;
 	if (p->tcp_flags & TCP_RST) {
 		ct_set_state(e, IPPROTO_TCP, CT_CLOSED);
 		return END_RESET;
@@ -193,5 +199,5 @@ __noinline int ct_tcp_close(struct ct_entry *e, const struct packet *p, int d)
 		e->fin_acked |= 1 << other;
 	if ((e->tcp_flags[0] & e->tcp_flags[1] & TCP_FIN) && e->state < CT_CLOSING)
 		ct_set_state(e, IPPROTO_TCP, CT_CLOSING);
-	return e->fin_acked == 3 ? END_CLOSED : 0;
+	return (e->fin_acked & CT_FINS_ACKED) == CT_FINS_ACKED ? END_CLOSED : 0;
 }

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "datapath_structs.h"
+#include "process_maps.h"
 #include "service_structs.h"
 
 /* Written by the agent. */
@@ -174,6 +175,8 @@ struct scratch {
 	struct service_reply reply;
 	struct service_flow_key reply_key;
 	struct fragment_key fragment_key;
+	struct socket_key socket_key;
+	struct ipcache_key address;
 	__u8 refusal[160] __attribute__((aligned(8))); /* a message in the making, see refuse.h */
 };
 

@@ -5,6 +5,8 @@
 
 #include <linux/types.h>
 
+#include "process_structs.h"
+
 #define EPOCH_SLOTS 65536
 
 enum direction {
@@ -115,6 +117,10 @@ enum ct_flags {
 	CT_MASQUERADED = 128, /* somebody else's, behind the node's address: not judged as the node's own */
 };
 
+/* In fin_acked: whose FIN or RST came first. */
+#define CT_FINS_ACKED 3
+#define CT_CLOSED_FIRST 4
+
 enum out_kind {
 	OUT_UNKNOWN = 0, /* resolved when the first packet goes that way */
 	OUT_POD = 1,
@@ -146,7 +152,7 @@ struct ct_entry {
 	__u32 identity[2];
 	__u32 cookie[2]; /* egress of the originator, ingress of the responder */
 	__u32 fin_end[2]; /* sequence number that acknowledges this direction's FIN */
-	__u8 fin_acked;	  /* a bit for each direction whose FIN the other end acknowledged */
+	__u8 fin_acked;	  /* a bit for each direction whose FIN the other end acknowledged; CT_CLOSED_FIRST << direction */
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u8 audited; /* bits of enum direction in which only the firewall's mode let it through */
@@ -188,6 +194,7 @@ enum event_type {
 	EVENT_ACTIVE = 2, /* it goes on: counters so far */
 	EVENT_END = 3,
 	EVENT_DROP = 4,
+	EVENT_DNS = 5, /* a message of DNS: struct dns_event */
 };
 
 enum end_cause {
@@ -195,6 +202,12 @@ enum end_cause {
 	END_RESET = 2,
 	END_EXPIRED = 3,  /* idle for longer than its lifetime */
 	END_REOPENED = 4, /* the same ports began a new connection */
+};
+
+enum closed_by {
+	CLOSED_BY_NOBODY = 0,
+	CLOSED_BY_ORIGINATOR = 1,
+	CLOSED_BY_RESPONDER = 2,
 };
 
 enum event_flags {
@@ -221,17 +234,33 @@ struct event {
 	__u32 ifindex; /* where the packet came in */
 	__u32 suppressed; /* drops like this that were counted, but not reported, before it */
 	__u32 service; /* number of the frontend that the connection was made to; 0: none */
+	struct process_ref who[2]; /* of what runs on this node */
 	__be16 sport;
 	__be16 dport;
 	__u8 type;
 	__u8 protocol;
 	__u8 reason;	/* EVENT_DROP: enum drop_reason; EVENT_END: enum end_cause */
-	__u8 direction; /* EVENT_DROP by policy: whose policy */
+	__u8 direction; /* EVENT_DROP by policy: whose policy; EVENT_END: who closed first, enum closed_by */
 	__u8 flags;
 	__u8 tcp_flags[2];
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u8 pad[3];
+};
+
+/* A message of DNS that went by, as far as it fits. */
+#define DNS_PAYLOAD_MAX 512
+
+struct dns_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u8 src[16]; /* of the packet */
+	__u8 dst[16];
+	__be16 sport;
+	__be16 dport;
+	__u32 len; /* of the message; it may be longer than what is here */
+	__u8 type;
+	__u8 pad[7];
+	__u8 payload[DNS_PAYLOAD_MAX];
 };
 
 struct drop_count {
@@ -252,6 +281,7 @@ enum counter {
 	COUNTER_CT_FAILED = 8,
 	COUNTER_BALANCED = 9, /* packets between clients outside and backends elsewhere */
 	COUNTER_NAT_FAILED = 10, /* no port was free */
+	COUNTER_DNS_LOST = 11, /* messages of DNS that found the ring full */
 	COUNTER_MAX = 16,
 };
 

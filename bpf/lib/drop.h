@@ -6,6 +6,7 @@
 #include "config.h"
 #include "drop_reasons.h"
 #include "events.h"
+#include "owners.h"
 #include "packet.h"
 
 /* May this drop be reported? The count of those that were not since the last report comes back in *suppressed. */
@@ -55,10 +56,11 @@ struct drop_context {
 /* Counts the drop, reports it within the rate, and returns the verdict for the hook. */
 __noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct drop_context *c, __u32 reason)
 {
-	__u32 suppressed = 0;
+	__u32 suppressed = 0, zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct event *ev;
 
-	if (!p)
+	if (!p || !s)
 		return 2; /* TC_ACT_SHOT */
 	drop_count_packet(skb, reason);
 	if (!drop_may_report(skb->ifindex, reason, &suppressed)) {
@@ -94,6 +96,7 @@ __noinline int drop(struct __sk_buff *skb, const struct packet *p, const struct 
 		ev->direction = c->direction;
 		ev->flags |= c->flags;
 	}
+	name_owners(ev, &s->socket_key, &s->address);
 	event_submit(ev);
 	return 2;
 }

@@ -50,7 +50,8 @@ static __always_inline void event_from_entry(struct event *ev, const struct ct_e
 	ev->service = e->service;
 	ev->type = type;
 	ev->reason = reason;
-	ev->direction = 0;
+	ev->direction = type == EVENT_END ? e->fin_acked / CT_CLOSED_FIRST : 0;
+	__builtin_memset(ev->who, 0, sizeof(ev->who));
 	ev->flags = (e->flags & CT_IPV6 ? EVENT_IPV6 : 0) | (e->state != CT_OPENING ? EVENT_REPLIED : 0) |
 		    (e->flags & CT_MIDSTREAM ? EVENT_MIDSTREAM : 0) |
 		    (e->flags & (CT_STAGED_EGRESS_DENY | CT_STAGED_INGRESS_DENY)) |

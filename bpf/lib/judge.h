@@ -6,6 +6,7 @@
 #include "conntrack.h"
 #include "deliver.h"
 #include "direct.h"
+#include "dns.h"
 #include "drop.h"
 #include "events.h"
 #include "icmp_error.h"
@@ -228,6 +229,8 @@ __noinline int known_connection(struct __sk_buff *skb, struct packet *p, struct 
 	act = forward(skb, e, d);
 	if (over == END_CLOSED)
 		ct_delete(p);
+	if (is_dns(p) && act >= 0)
+		dns_report(skb, p);
 	return act < 0 ? drop(skb, p, &c, -act) : act;
 }
 
@@ -325,6 +328,8 @@ __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, 
 		ct_report(p, e, d, EVENT_NEW, 0);
 	}
 	act = forward(skb, e, d);
+	if (is_dns(p) && act >= 0)
+		dns_report(skb, p);
 	return act < 0 ? drop_judged(skb, p, j, d, -act) : act;
 }
 
@@ -479,6 +484,8 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 	act = forward(skb, e, d);
 	if (act < 0)
 		return drop(skb, &p, &c, -act);
+	if (is_dns(&p))
+		dns_report(skb, &p);
 	if (p.protocol == IPPROTO_TCP) {
 		if ((e->tcp_flags[d] | p.tcp_flags) != e->tcp_flags[d])
 			e->tcp_flags[d] |= p.tcp_flags;

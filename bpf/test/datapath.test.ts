@@ -383,6 +383,34 @@ describe('datapath', { skip }, () => {
       assert.equal(fromPod(bed, a, fragment(1008, true, 54, id + 1)).reason, 'POLICY_DENIED');
     });
 
+    test(`messages of DNS that are let through are told, whole or as far as they fit (${family})`, () => {
+      bed.setPolicies([allowIngress('to-b', 'b', 'a', 53, 'UDP')]);
+      const port = nextPort();
+      const payload = Uint8Array.from({ length: 700 }, (_, i) => i);
+      const send = (from: BedPod, to: BedPod, sourcePort: number, destinationPort: number, length: number) =>
+        fromPod(
+          bed,
+          from,
+          udpPacket({ ...ends(from, to, six), sourcePort, destinationPort, payload: payload.slice(0, length) }),
+        );
+      const told = (result: ReturnType<typeof send>) =>
+        result.dns.map(({ sport, dport, len, payload: got }) => {
+          const there = Math.min(512, len);
+          return [sport, dport, len, Buffer.compare(got.subarray(0, there), payload.subarray(0, there)) === 0];
+        });
+      assert.deepEqual(told(send(a, b, port, 53, 40)), [[port, 53, 40, true]]);
+      assert.deepEqual(told(send(b, a, 53, port, 700)), [[53, port, 700, true]]);
+      assert.deepEqual(told(send(a, b, port, 53, 1)), [[port, 53, 1, true]]);
+      assert.deepEqual(told(send(a, b, port, 53, 0)), []);
+      assert.deepEqual(told(send(a, c, port, 5353, 40)), []);
+      const denied = send(c.node === a.node ? c : b, b, port, 54, 40);
+      assert.deepEqual(told(denied), []);
+      bed.setPolicies([denyIngress('to-b', 'b')]);
+      const cut = send(a, b, port, 53, 40);
+      assert.equal(cut.reason, 'POLICY_DENIED');
+      assert.deepEqual(told(cut), []);
+    });
+
     test(`packets that contradict themselves are dropped (${family})`, () => {
       bed.setPolicies([]);
       const good = tcp(a, b, six, nextPort(), 80, ['SYN']);

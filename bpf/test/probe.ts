@@ -2,7 +2,10 @@
 import {
   Counter,
   type CtEntry,
+  DNS_EVENT_SIZE,
+  type DnsEvent,
   datapathMaps,
+  dnsEvent,
   dropReasonName,
   EVENT_SIZE,
   type Event,
@@ -23,6 +26,8 @@ export interface ProbeResult {
   readonly outcome: Outcome;
   readonly data: Uint8Array;
   readonly events: readonly Event[];
+  /** Messages of DNS that were let through. */
+  readonly dns: readonly DnsEvent[];
   /** The reason of the drop event, if there is one. */
   readonly reason?: string;
 }
@@ -34,10 +39,14 @@ const outcomes: Record<number, Outcome> = {
   7: 'sent on',
 };
 
-/** Everything in the ring since the last look. */
-export function takeEvents(node: BedNode): Event[] {
+/** Everything in the ring since the last look; messages of DNS go into `dns`. */
+export function takeEvents(node: BedNode, dns: DnsEvent[] = []): Event[] {
   const events: Event[] = [];
   readRing(node.datapath!.ring, (view, offset, lenBytes) => {
+    if (lenBytes === DNS_EVENT_SIZE) {
+      dns.push(dnsEvent.decodeFrom(view, offset));
+      return;
+    }
     if (lenBytes !== EVENT_SIZE) throw new Error(`an event of ${lenBytes} bytes`);
     events.push(event.decodeFrom(view, offset));
   });
@@ -53,12 +62,14 @@ function send(node: BedNode, program: string, ifindex: number, packet: Uint8Arra
   );
   const outcome = outcomes[retval];
   if (outcome === undefined) throw new Error(`the program answered ${retval}`);
-  const events = takeEvents(node);
+  const dns: DnsEvent[] = [];
+  const events = takeEvents(node, dns);
   const drop = events.find((each) => each.type === 4);
   return {
     outcome,
     data,
     events,
+    dns,
     ...(drop === undefined
       ? {}
       : { reason: dropReasonName[drop.reason]?.replace(/^DROP_/, '') ?? String(drop.reason) }),

@@ -1,6 +1,7 @@
 // The row types of all tables, in one place to import from. The pillars meet in these and nowhere else.
 export * from './rows/address.ts';
 export * from './rows/cidr-group.ts';
+export * from './rows/container.ts';
 export * from './rows/endpoint.ts';
 export * from './rows/frontend.ts';
 export * from './rows/identity.ts';

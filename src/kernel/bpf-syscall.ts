@@ -20,6 +20,7 @@ export const BpfCommand = {
   progFdById: 13,
   mapFdById: 14,
   objInfo: 15,
+  rawTracepointOpen: 17,
   btfLoad: 18,
   mapLookupBatch: 24,
   mapUpdateBatch: 26,
@@ -27,6 +28,7 @@ export const BpfCommand = {
   linkCreate: 28,
   linkUpdate: 29,
   enableStats: 32,
+  iterCreate: 33,
   linkDetach: 34,
 } as const;
 

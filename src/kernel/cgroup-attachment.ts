@@ -10,6 +10,8 @@ const cgroupAttachTypes = {
   sockops: 3,
   'cgroup/connect4': 10,
   'cgroup/connect6': 11,
+  'cgroup/post_bind4': 12,
+  'cgroup/post_bind6': 13,
   'cgroup/sendmsg4': 14,
   'cgroup/sendmsg6': 15,
   'cgroup/recvmsg4': 19,

@@ -167,6 +167,8 @@ export function watchIntoTable<T extends KubeObject, R>(
   table: Table<R, any>,
   toRow: (object: T) => R | undefined,
   options?: WatchOptions,
+  /** Told of the same objects, for what else they say. */
+  also?: WatchHandler<T>,
 ): Watch {
   const keys = new Map<string, ReturnType<typeof table.keyOf>>();
   const nameOf = (object: T) => `${object.metadata.namespace ?? ''}/${object.metadata.name}`;
@@ -185,8 +187,10 @@ export function watchIntoTable<T extends KubeObject, R>(
         }
         table.replaceAll(rows);
         table.markInitialized();
+        also?.list(items);
       },
       upsert(item) {
+        also?.upsert(item);
         const row = toRow(item);
         const before = keys.get(nameOf(item));
         table.batch(() => {
@@ -198,6 +202,7 @@ export function watchIntoTable<T extends KubeObject, R>(
         });
       },
       delete(item) {
+        also?.delete(item);
         const before = keys.get(nameOf(item));
         if (before === undefined) return;
         keys.delete(nameOf(item));

@@ -6,6 +6,7 @@ import type { BpfMap } from '../../kernel/bpf-map.ts';
 import type { LoadedObject, LoadedProgram, LoadOptions } from '../../kernel/bpf-object.ts';
 import { attachToCgroup, type CgroupHook } from '../../kernel/cgroup-attachment.ts';
 import { netnsCookie } from '../../kernel/netns.ts';
+import { pidNamespace } from '../../kernel/proc.ts';
 
 /** The loaded programs and the maps of services. */
 export interface SocketHooks {
@@ -30,7 +31,7 @@ export function socketHooksObject(options: SocketHooksOptions): LoadOptions {
   return {
     path,
     pinDir: join(options.pinDir, 'maps'),
-    constants: { node_netns_cookie: netnsCookie() },
+    constants: { node_netns_cookie: netnsCookie(), node_pid_namespace: pidNamespace() },
     maxEntries: options.maxEntries,
   };
 }

@@ -1,12 +1,12 @@
 // A flow's row as bytes of the contract: each reader of each flow costs this. What does not change between flows (ends,
 // policies, the node) is encoded once and copied.
-import { FlowType, IPVersion, TraceObservationPoint, TraceReason } from '../../../proto/gen/flow/flow_pb.js';
+import { FlowType, IPVersion, L7FlowType, TraceReason } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { writeExtensions } from './flow-extensions.ts';
-import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
+import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
 import { logsOf, policiesOf } from './flow-policies.ts';
-import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
+import type { FlowDns, FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { flowSummary, verdictOf } from './flow-summary.ts';
 import { tcpFlagFields } from './tcp-flags.ts';
 import { createWireWriter } from './wire-writer.ts';
@@ -121,9 +121,27 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.close(layer4);
   }
 
+  function writeDns(dns: FlowDns): void {
+    const layer7 = out.open(15);
+    out.uint(1, dns.response ? L7FlowType.RESPONSE : L7FlowType.REQUEST);
+    out.uint(2, dns.latencyNs);
+    const record = out.open(100);
+    out.text(1, dns.query);
+    for (const address of dns.addresses) out.text(2, address);
+    out.uint(3, dns.ttl);
+    for (const name of dns.cnames) out.text(4, name);
+    out.text(5, 'datapath');
+    out.uint(6, dns.rcode);
+    for (const type of dns.types) out.text(7, type);
+    for (const type of dns.recordTypes) out.text(8, type);
+    out.close(record);
+    out.close(layer7);
+  }
+
   /** The fields of a Flow, by number. */
   function writeFlow(row: FlowRow): void {
     const dropped = row.type === EventType.EVENT_DROP;
+    const traced = !dropped && row.dns === undefined;
     const source = encodeEnd(row.source);
     const destination = encodeEnd(row.destination);
     writeTime(1, row);
@@ -138,17 +156,20 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     writeTransport(row);
     out.bytes(8, source.endpoint);
     out.bytes(9, destination.endpoint);
-    out.uint(10, FlowType.L3_L4);
+    out.uint(10, row.dns === undefined ? FlowType.L3_L4 : FlowType.L7);
     out.raw(flowNode);
+    for (const name of row.sourceNames) out.text(13, name);
+    for (const name of row.destinationNames) out.text(14, name);
+    if (row.dns !== undefined) writeDns(row.dns);
     out.uint(16, row.reply ? 1 : 0);
     const event = out.open(19);
-    out.uint(1, dropped ? eventTypes.drop : eventTypes.trace);
+    out.uint(1, flowEventType(row));
     out.uint(2, flowSubType(row));
     out.close(event);
     writeService(20, row.sourceService);
     writeService(21, row.destinationService);
     out.uint(22, row.direction);
-    out.uint(24, dropped ? TraceObservationPoint.UNKNOWN_POINT : observationPoint(row));
+    if (traced) out.uint(24, observationPoint(row));
     if (dropped) out.uint(25, row.reason);
     // Of a drop it is only known when the packet went back.
     if (!dropped || row.reply) {
@@ -157,7 +178,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
       out.close(isReply);
     }
     out.text(34, flowUuid(context.run, row.seq));
-    if (!dropped) out.uint(36, row.type === EventType.EVENT_NEW ? TraceReason.NEW : TraceReason.ESTABLISHED);
+    if (traced) out.uint(36, row.type === EventType.EVENT_NEW ? TraceReason.NEW : TraceReason.ESTABLISHED);
     out.bytes(41, emitter);
     writePolicies('egress', row.egressRules);
     writePolicies('ingress', row.ingressRules);

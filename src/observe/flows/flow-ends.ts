@@ -27,6 +27,12 @@ const departedMs = 10 * 60_000;
 /** ::ffff:0:0 as the third word of an address, in the machine's order. */
 const mappedMark = new Int32Array(new Uint8Array([0, 0, 0xff, 0xff]).buffer)[0]!;
 
+/** Where the sockets of an address are. */
+function placeOf(row: AddressRow | undefined): number {
+  if (row === undefined) return -1;
+  return row.ifindex > 0 ? row.ifindex : row.kind === 'host' ? 0 : -1;
+}
+
 /** Makes the naming over the tables; `nowMs` is for tests. */
 export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now): FlowEnds {
   const { addresses, identities } = tables;
@@ -82,6 +88,7 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
       identity,
       labels: labelsOf(identity) ?? [],
       endpointId: row?.endpointId ?? 0,
+      ifindex: placeOf(row),
       namespace: row?.namespace ?? '',
       pod: row?.pod ?? '',
       workloadKind: row?.workload?.kind ?? '',

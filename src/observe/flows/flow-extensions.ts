@@ -1,35 +1,88 @@
 // What the contract has no field for, as a google.protobuf.Struct in an Any: any client can read it, and print it.
-import { EventType } from '../../kernel/datapath.gen.ts';
-import type { FlowRow } from './flow-row.ts';
-import { endCauseText, stagedDenials } from './flow-summary.ts';
-import type { WireWriter } from './wire-writer.ts';
+import { ClosedBy, EventType } from '../../kernel/datapath.gen.ts';
+import type { ProcessRow } from '../processes/process-row.ts';
+import type { FlowRow, FlowTcp } from './flow-row.ts';
+import { endCauseOf, stagedDenials } from './flow-summary.ts';
+import { createWireWriter, type WireWriter } from './wire-writer.ts';
 
-type Value = string | number | readonly string[];
+type Value = string | number | readonly Value[] | { readonly [name: string]: Value | undefined };
 
 const typeUrl = 'type.googleapis.com/google.protobuf.Struct';
+
+/** Processes named on the way up. */
+const maxParents = 8;
 
 /** Writes the flow's extensions; nothing where there are none. */
 export function writeExtensions(out: WireWriter, field: number, row: FlowRow): void {
   const isEnd = row.type === EventType.EVENT_END;
   const isReport = isEnd || row.type === EventType.EVENT_ACTIVE;
   const staged = stagedDenials(row.flags);
-  if (!isReport && staged.length === 0 && row.suppressed === 0) return;
+  const { sourceProcess, destinationProcess } = row;
+  const hasProcess = sourceProcess !== undefined || destinationProcess !== undefined;
+  if (!isReport && staged.length === 0 && row.suppressed === 0 && !hasProcess) return;
   const any = out.open(field);
   out.text(1, typeUrl);
   const struct = out.open(2);
   if (isReport) {
     writeEntry(out, 'report', isEnd ? 'end' : 'active');
-    if (isEnd) writeEntry(out, 'end_cause', endCauseText[row.reason] ?? 'unknown');
+    if (isEnd) writeEntry(out, 'end_cause', endCauseOf(row));
+    if (row.closedBy !== ClosedBy.CLOSED_BY_NOBODY)
+      writeEntry(out, 'closed_by', row.closedBy === ClosedBy.CLOSED_BY_ORIGINATOR ? 'client' : 'server');
     writeEntry(out, 'packets_sent', row.packets[0]);
     writeEntry(out, 'bytes_sent', row.bytes[0]);
     writeEntry(out, 'packets_received', row.packets[1]);
     writeEntry(out, 'bytes_received', row.bytes[1]);
     writeEntry(out, 'duration_ms', Math.round(row.durationNs / 1e6));
+    if (row.tcp !== undefined) writeTcp(out, row.tcp);
   }
   if (staged.length > 0) writeEntry(out, 'staged_denied', staged);
   if (row.suppressed > 0) writeEntry(out, 'reports_held_back', row.suppressed);
+  if (sourceProcess !== undefined) out.bytes(1, processEntry('source_process', sourceProcess));
+  if (destinationProcess !== undefined) out.bytes(1, processEntry('destination_process', destinationProcess));
   out.close(struct);
   out.close(any);
+}
+
+function writeTcp(out: WireWriter, tcp: FlowTcp): void {
+  if (tcp.handshakeUs > 0) writeEntry(out, 'handshake_us', tcp.handshakeUs);
+  writeEntry(out, 'rtt_us', tcp.rttUs);
+  writeEntry(out, 'min_rtt_us', tcp.minRttUs);
+  writeEntry(out, 'retransmits', tcp.retransmits);
+}
+
+/** A process as flows show it. */
+function processValue(row: ProcessRow): { readonly [name: string]: Value | undefined } {
+  const parents: string[] = [];
+  for (let each = row.parent; each !== undefined && parents.length < maxParents; each = each.parent)
+    parents.push(`${each.binary}[${each.pid}]`);
+  return {
+    exec_id: row.execId,
+    pid: row.pid,
+    uid: row.uid,
+    binary: row.binary,
+    arguments: row.arguments || undefined,
+    cwd: row.cwd || undefined,
+    start_time: new Date(row.startMs).toISOString(),
+    parents: parents.length > 0 ? parents : undefined,
+    parent_exec_id: row.parent?.execId,
+    container_id: row.container?.id,
+    container: row.container?.name || undefined,
+    image: row.container?.image || undefined,
+  };
+}
+
+const parts = { source_process: new WeakMap<ProcessRow, Uint8Array>(), destination_process: new WeakMap() };
+const part = createWireWriter();
+
+/** A process is encoded once for all its flows; again as long as its container has no name. */
+function processEntry(name: keyof typeof parts, row: ProcessRow): Uint8Array {
+  const known = parts[name].get(row);
+  if (known !== undefined) return known;
+  part.text(1, name);
+  writeValue(part, 2, processValue(row));
+  const bytes = part.take();
+  if (row.container === undefined || row.container.name !== '') parts[name].set(row, bytes);
+  return bytes;
 }
 
 /** A member of a Struct. */
@@ -44,10 +97,14 @@ function writeValue(out: WireWriter, field: number, value: Value): void {
   const message = out.open(field);
   if (typeof value === 'string') out.text(3, value);
   else if (typeof value === 'number') out.double(2, value);
-  else {
+  else if (Array.isArray(value)) {
     const list = out.open(6);
     for (const each of value) writeValue(out, 1, each);
     out.close(list);
+  } else {
+    const struct = out.open(5);
+    for (const [name, each] of Object.entries(value)) if (each !== undefined) writeEntry(out, name, each as Value);
+    out.close(struct);
   }
   out.close(message);
 }

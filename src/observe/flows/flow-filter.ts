@@ -4,7 +4,7 @@ import type { FlowFilter } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld, reservedIdentities } from '../../core/identity.ts';
 import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
-import { endLabels, eventTypes, type FlowContext, flowSubType, flowUuid } from './flow-message.ts';
+import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid } from './flow-message.ts';
 import type { FlowEnd, FlowRow } from './flow-row.ts';
 import { verdictOf } from './flow-summary.ts';
 import { parseLabelSelector } from './label-selector.ts';
@@ -107,7 +107,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
     (reason) => (row) => row.type === EventType.EVENT_DROP && row.reason === (reason as number),
   );
   add('event_type', filter.eventType, ({ type, matchSubType, subType }) => (row) => {
-    if (type !== (row.type === EventType.EVENT_DROP ? eventTypes.drop : eventTypes.trace)) return false;
+    if (type !== flowEventType(row)) return false;
     return !matchSubType || flowSubType(row) === subType;
   });
   add('protocol', filter.protocol, protocolMatch);

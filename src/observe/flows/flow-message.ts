@@ -16,7 +16,13 @@ export interface FlowContext {
 }
 
 /** Event types of the contract. */
-export const eventTypes = { drop: 1, trace: 4 } as const;
+const eventTypes = { drop: 1, trace: 4, accessLog: 129 } as const;
+
+/** The contract's event type of a row. */
+export function flowEventType(row: FlowRow): number {
+  if (row.type === EventType.EVENT_DROP) return eventTypes.drop;
+  return row.type === EventType.EVENT_DNS ? eventTypes.accessLog : eventTypes.trace;
+}
 
 /** The flow's uuid (version 8): the run of the agent and the number of the flow. */
 export function flowUuid(run: string, seq: number): string {
@@ -27,6 +33,7 @@ export function flowUuid(run: string, seq: number): string {
 /** Of a drop its reason, of a trace its observation point as the datapath numbers it: to-endpoint is 0. */
 export function flowSubType(row: FlowRow): number {
   if (row.type === EventType.EVENT_DROP) return row.reason;
+  if (row.type === EventType.EVENT_DNS) return 0;
   const point = observationPoint(row);
   return point === TraceObservationPoint.TO_ENDPOINT ? 0 : point;
 }

@@ -2,15 +2,19 @@
 import { randomBytes } from 'node:crypto';
 import type { CookieRow, EndpointRow, NodeRow, PolicyObjectRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
-import { Counter } from '../../kernel/datapath.gen.ts';
+import { Counter, EventType } from '../../kernel/datapath.gen.ts';
 import type { RingBuffer } from '../../kernel/ring-buffer.ts';
+import { createDnsNames } from '../dns/dns-names.ts';
+import type { ProcessRow } from '../processes/process-row.ts';
 import { createAgentEvents } from './agent-events.ts';
 import { createFlowEnds, type EndTables } from './flow-ends.ts';
 import { createRevisedRules } from './flow-policies.ts';
-import { createFlowRing } from './flow-ring.ts';
+import { createFlowRing, type FlowRing } from './flow-ring.ts';
+import type { FlowEnd } from './flow-row.ts';
+import type { FlowSockets } from './flow-sockets.ts';
 import { createLossLog, LossSource } from './loss-log.ts';
 import { readEvents } from './read-events.ts';
-import { createFlowRecorder, type FlowServices } from './record-flows.ts';
+import { createFlowRecorder, type FlowProcesses, type FlowServices } from './record-flows.ts';
 import { type FlowServer, serveFlows } from './serve-flows.ts';
 import { createWallClock } from './wall-clock.ts';
 
@@ -25,6 +29,9 @@ export interface FlowObserverOptions extends EndTables {
   readonly counter: (index: number) => number;
   readonly cookie: (cookie: number) => CookieRow | undefined;
   readonly services?: FlowServices;
+  /** The node's processes; `read` takes what the kernel has told of them. */
+  readonly processes?: FlowProcesses & { read(): void };
+  readonly sockets?: FlowSockets;
   readonly endpoints: ReadTable<EndpointRow>;
   readonly policies: ReadTable<PolicyObjectRow>;
   readonly nodes: ReadTable<NodeRow>;
@@ -46,7 +53,20 @@ export interface FlowCounters {
 export interface FlowObserver {
   serve(address: string): Promise<FlowServer>;
   status(): FlowStatus;
+  /** Whom processes talk to, by the flows there are: the newest first, each once. */
+  talks(): ProcessTalk[];
   close(): void;
+}
+
+/** A process and another end. */
+export interface ProcessTalk {
+  readonly execId: string;
+  /** `outgoing` where the process began the connection. */
+  readonly direction: 'outgoing' | 'incoming';
+  readonly peer: string;
+  readonly port: number;
+  readonly protocol: number;
+  readonly verdict: 'forwarded' | 'dropped';
 }
 
 /** What `weir status` says about flows. */
@@ -75,12 +95,28 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
   const ring = createFlowRing(capacity, rules.find);
   const losses = createLossLog();
   const agentEvents = createAgentEvents(options);
-  const recorder = createFlowRecorder({ ring, ends, clock, cookie: rules.find, services: options.services });
+  const messages = createDnsNames();
+  const recorder = createFlowRecorder({
+    ring,
+    ends,
+    clock,
+    cookie: rules.find,
+    services: options.services,
+    processes: options.processes,
+    sockets: options.sockets,
+    dns: { messages, names: (endpoint, address) => messages.names(endpoint, address, Date.now()) },
+  });
+  const stopForgetting = options.endpoints.subscribe(({ changes }) => {
+    for (const { before, after } of changes) if (after === undefined) messages.forget(before!.id);
+  });
   const rate: { atMs: number; seen: number }[] = [{ atMs: performance.now(), seen: 0 }];
   let told = startingCounters(options.countersBefore, readCounters());
 
   function readCounters(): FlowCounters {
-    return { lost: counter(Counter.COUNTER_EVENTS_LOST), heldBack: counter(Counter.COUNTER_DROPS_UNREPORTED) };
+    return {
+      lost: counter(Counter.COUNTER_EVENTS_LOST) + counter(Counter.COUNTER_DNS_LOST),
+      heldBack: counter(Counter.COUNTER_DROPS_UNREPORTED),
+    };
   }
 
   function afterReading(records: number): void {
@@ -108,7 +144,13 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
   let closed = false;
   void options.ready.then(() => {
     if (!closed)
-      stop = readEvents({ ring: events, onRecord: recorder.record, onRead: afterReading, onError: options.onError });
+      stop = readEvents({
+        ring: events,
+        onRecord: recorder.record,
+        onRead: afterReading,
+        onError: options.onError,
+        before: options.processes?.read,
+      });
   });
   const context = { nodeName: options.nodeName, version: options.version, run: randomBytes(8).toString('hex') };
   return {
@@ -118,6 +160,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
         nodes: options.nodes,
         source: { ring, losses, agentEvents, context, startedAtMs: options.startedAtMs, flowsRate },
       }),
+    talks: () => talksOf(ring),
     status: () => ({
       flows: ring.next - ring.oldest,
       capacity,
@@ -132,6 +175,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
     close() {
       closed = true;
       stop();
+      stopForgetting();
       ends.close();
       rules.close();
       agentEvents.close();
@@ -149,4 +193,35 @@ function startingCounters(before: FlowCounters | undefined, now: FlowCounters): 
     lost: before.lost > now.lost ? 0 : before.lost,
     heldBack: before.heldBack > now.heldBack ? 0 : before.heldBack,
   };
+}
+
+function talksOf(ring: FlowRing): ProcessTalk[] {
+  const found = new Map<string, ProcessTalk>();
+  for (let seq = ring.next - 1; seq >= ring.oldest; seq--) {
+    const row = ring.get(seq);
+    if (row.dns?.response) continue;
+    const verdict = row.type === EventType.EVENT_DROP ? 'dropped' : 'forwarded';
+    const [client, server] = row.reply ? [row.destination, row.source] : [row.source, row.destination];
+    const port = row.reply ? row.sourcePort : row.destinationPort;
+    const add = (
+      process: ProcessRow | undefined,
+      direction: ProcessTalk['direction'],
+      end: FlowEnd,
+      names: readonly string[],
+    ) => {
+      if (process === undefined) return;
+      const peer = end.pod === '' ? (names[0] ?? end.address) : `${end.namespace}/${end.pod}`;
+      const talk = { execId: process.execId, direction, peer, port, protocol: row.protocol, verdict } as const;
+      const key = JSON.stringify(talk);
+      if (!found.has(key)) found.set(key, talk);
+    };
+    add(
+      row.reply ? row.destinationProcess : row.sourceProcess,
+      'outgoing',
+      server,
+      row.reply ? row.sourceNames : row.destinationNames,
+    );
+    add(row.reply ? row.sourceProcess : row.destinationProcess, 'incoming', client, []);
+  }
+  return [...found.values()];
 }

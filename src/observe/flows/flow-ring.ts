@@ -1,7 +1,8 @@
 // The flows of this node in memory: a fixed number of rows in one block of bytes, the oldest overwritten. A row is the
 // datapath's event with the time of day in it; names and rules are references to shared values beside it.
 import { EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
-import type { FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
+import type { ProcessRow } from '../processes/process-row.ts';
+import type { FlowDetails, FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { shownTcpFlags } from './tcp-flags.ts';
 
 /** Rows by number; the numbers count from 0 and never return. */
@@ -40,12 +41,18 @@ export interface NewRow {
   sourceAddress: string | undefined;
   egressRules: FlowRules | undefined;
   ingressRules: FlowRules | undefined;
+  originatorProcess: ProcessRow | undefined;
+  responderProcess: ProcessRow | undefined;
+  /** Names under which the originator knows the responder. */
+  names: readonly string[];
+  details: FlowDetails | undefined;
 }
 
 const words = EVENT_SIZE / 4;
 const directionAt = EVENT_SIZE - 1;
 const swappedAt = EVENT_SIZE - 2;
 const durationAt = EventOffset.createdNs;
+const noNames: readonly string[] = [];
 if (EventOffset.icmpCode >= swappedAt) throw new Error('struct event has no room left for the ring’s own fields');
 
 /** Makes a ring. `resolveCookie` is asked again for rules that were not known when the row was added. */
@@ -60,6 +67,11 @@ export function createFlowRing(
   const services: (FlowService | undefined)[] = new Array(capacity).fill(undefined);
   const egress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
   const ingress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
+  const originatorProcesses: (ProcessRow | undefined)[] = new Array(capacity).fill(undefined);
+  const responderProcesses: (ProcessRow | undefined)[] = new Array(capacity).fill(undefined);
+  /** What few flows have. */
+  const names = new Map<number, readonly string[]>();
+  const details = new Map<number, FlowDetails>();
   const forged = new Map<number, string>();
   const listeners = new Set<() => void>();
   let next = 0;
@@ -93,6 +105,12 @@ export function createFlowRing(
       services[slot] = row.service;
       egress[slot] = row.egressRules;
       ingress[slot] = row.ingressRules;
+      originatorProcesses[slot] = row.originatorProcess;
+      responderProcesses[slot] = row.responderProcess;
+      if (names.size > 0) names.delete(next - capacity);
+      if (row.names.length > 0) names.set(next, row.names);
+      if (details.size > 0) details.delete(next - capacity);
+      if (row.details !== undefined) details.set(next, row.details);
       if (forged.size > 0) forged.delete(next - capacity);
       if (row.sourceAddress !== undefined) forged.set(next, row.sourceAddress);
       next++;
@@ -136,13 +154,13 @@ export function createFlowRing(
         suppressed: view.getUint32(at + EventOffset.suppressed, true),
         egressRules: rules(egress[slot], at + EventOffset.cookie),
         ingressRules: rules(ingress[slot], at + EventOffset.cookie + 4),
-        sourceProcess: undefined,
-        destinationProcess: undefined,
-        sourceNames: [],
-        destinationNames: [],
-        closedBy: 0,
-        tcp: undefined,
-        dns: undefined,
+        sourceProcess: swapped ? responderProcesses[slot] : originatorProcesses[slot],
+        destinationProcess: swapped ? originatorProcesses[slot] : responderProcesses[slot],
+        sourceNames: swapped ? (names.get(seq) ?? noNames) : noNames,
+        destinationNames: swapped ? noNames : (names.get(seq) ?? noNames),
+        closedBy: type === EventType.EVENT_END ? u8(EventOffset.direction) : 0,
+        tcp: details.get(seq)?.tcp,
+        dns: details.get(seq)?.dns,
       };
     },
     timeUs(seq) {

@@ -14,6 +14,8 @@ export interface FlowEnd {
   readonly labels: readonly string[];
   /** The local endpoint; 0 for everything that is not a pod of this node. */
   readonly endpointId: number;
+  /** The host side of the pod's veth; 0 for the node's own addresses, -1 for whoever is not on this node. */
+  readonly ifindex: number;
   readonly namespace: string;
   readonly pod: string;
   readonly workloadKind: string;
@@ -51,6 +53,12 @@ export interface FlowDns {
   readonly ttl: number;
   /** From the query to this response; 0 where the query was not seen. */
   readonly latencyNs: number;
+}
+
+/** What only some flows have. */
+export interface FlowDetails {
+  readonly tcp?: FlowTcp;
+  readonly dns?: FlowDns;
 }
 
 /** Seen from the pod at which the flow was observed, or whose policy denied it. Numbers are the contract's. */

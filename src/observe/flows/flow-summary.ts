@@ -1,7 +1,8 @@
 // The line of a flow that people read: its flags or message, and for reports what went over the connection.
 import { Verdict } from '../../../proto/gen/flow/flow_pb.js';
-import { EndCause, EventFlags, EventType } from '../../kernel/datapath.gen.ts';
-import type { FlowRow } from './flow-row.ts';
+import { ClosedBy, EndCause, EventFlags, EventType } from '../../kernel/datapath.gen.ts';
+import { rcodeText } from '../dns/parse-dns.ts';
+import type { FlowDns, FlowRow } from './flow-row.ts';
 import { tcpFlagText } from './tcp-flags.ts';
 
 /** Names of ICMP messages by type. */
@@ -26,22 +27,38 @@ const icmp6: Readonly<Record<number, string>> = {
   136: 'NeighborAdvertisement',
 };
 
-/** How a connection ended, in a word. */
-export const endCauseText: Readonly<Record<number, string>> = {
+const endCauseText: Readonly<Record<number, string>> = {
   [EndCause.END_CLOSED]: 'closed',
   [EndCause.END_RESET]: 'reset',
   [EndCause.END_EXPIRED]: 'expired',
   [EndCause.END_REOPENED]: 'reopened',
 };
 
+/**
+ * How a connection ended: closed, reset, expired, reopened; `refused` when the answer to its SYN was a reset, and `no answer`
+ * when there was none.
+ */
+export function endCauseOf(row: FlowRow): string {
+  const answered = (row.flags & EventFlags.EVENT_REPLIED) !== 0;
+  if (row.protocol === TCP && (row.flags & EventFlags.EVENT_MIDSTREAM) === 0) {
+    if (row.reason === EndCause.END_RESET && row.packets[1] === 1 && row.closedBy === ClosedBy.CLOSED_BY_RESPONDER)
+      return 'refused';
+    if (row.reason === EndCause.END_EXPIRED && !answered) return 'no answer';
+  }
+  return endCauseText[row.reason] ?? 'unknown';
+}
+
+const TCP = 6;
+
 /** Such as `TCP Flags: SYN`, or `TCP Flags: FIN, ACK; closed after 1.2 s; sent 12 packets, 840 bytes; received …`. */
 export function flowSummary(row: FlowRow): string {
+  if (row.dns !== undefined) return dnsText(row.dns);
   const parts = [transport(row)];
   if (row.type === EventType.EVENT_ACTIVE || row.type === EventType.EVENT_END) {
     const seconds = `${(row.durationNs / 1e9).toFixed(row.durationNs < 1e10 ? 3 : 0)} s`;
     parts.push(
       row.type === EventType.EVENT_END
-        ? `${endCauseText[row.reason] ?? 'ended'} after ${seconds}`
+        ? `${endCauseOf(row)}${closerText(row)} after ${seconds}`
         : `open for ${seconds}`,
     );
     parts.push(
@@ -55,6 +72,24 @@ export function flowSummary(row: FlowRow): string {
   if (audited.length > 0) parts.push(`the host firewall would deny ${audited.join(' and ')}`);
   if (row.suppressed > 0) parts.push(`${row.suppressed} like it not reported`);
   return parts.join('; ');
+}
+
+function closerText(row: FlowRow): string {
+  if (row.closedBy === ClosedBy.CLOSED_BY_NOBODY) return '';
+  return row.closedBy === ClosedBy.CLOSED_BY_ORIGINATOR ? ' by the client' : ' by the server';
+}
+
+/** `DNS Query www.example.com. AAAA`, `DNS Answer "192.0.2.1" TTL: 30 (Query …)`. */
+function dnsText(dns: FlowDns): string {
+  const asked = `${dns.query} ${dns.types.join(',')}`;
+  if (!dns.response) return `DNS Query ${asked}`;
+  const took = dns.latencyNs > 0 ? ` after ${(dns.latencyNs / 1e6).toFixed(1)} ms` : '';
+  if (dns.rcode !== 0) return `DNS Answer RCode: ${rcodeText(dns.rcode)}${took} (Query ${asked})`;
+  const what = [
+    ...(dns.cnames.length > 0 ? [`CNAMEs: "${dns.cnames.join(',')}"`] : []),
+    ...(dns.addresses.length > 0 ? [`"${dns.addresses.join(',')}"`] : []),
+  ];
+  return `DNS Answer ${what.length > 0 ? what.join(' ') : 'without records'} TTL: ${dns.ttl}${took} (Query ${asked})`;
 }
 
 /** The directions in which policies in dry run would have denied. */

@@ -9,6 +9,8 @@ export interface ReadEventsOptions {
   /** After each look that found something, and about once a second otherwise. */
   readonly onRead: (records: number) => void;
   readonly onError: (error: unknown) => void;
+  /** Before each look. */
+  readonly before?: () => void;
   readonly busyMs?: number;
   readonly idleMs?: number;
 }
@@ -27,6 +29,7 @@ export function readEvents(options: ReadEventsOptions): () => void {
   function look(): void {
     let count = 0;
     try {
+      options.before?.();
       count = readRing(ring, onRecord, budget);
     } catch (error) {
       onError(error);

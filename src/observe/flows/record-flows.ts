@@ -1,10 +1,20 @@
 // From one event of the datapath to flows: one for each end of a new connection that is a pod of this node, one at the
 // near end of everything else.
 import { reservedIdentities } from '../../core/identity.ts';
-import { DropReason, EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
+import {
+  DNS_EVENT_SIZE,
+  DropReason,
+  EVENT_SIZE,
+  EventFlags,
+  EventOffset,
+  EventType,
+} from '../../kernel/datapath.gen.ts';
+import type { ProcessRow } from '../processes/process-row.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
 import { FlowDirection, type FlowEnd, type FlowRules, type FlowService } from './flow-row.ts';
+import type { FlowSocket, FlowSockets } from './flow-sockets.ts';
+import { createDnsRecorder, type DnsMemory } from './record-dns.ts';
 import type { WallClock } from './wall-clock.ts';
 
 /** What is needed to make flows. */
@@ -14,6 +24,14 @@ export interface RecordOptions {
   readonly clock: WallClock;
   readonly cookie: (cookie: number) => FlowRules | undefined;
   readonly services?: FlowServices;
+  readonly processes?: FlowProcesses;
+  readonly sockets?: FlowSockets;
+  readonly dns?: DnsMemory;
+}
+
+/** Finds processes. */
+export interface FlowProcesses {
+  find(startNs: number, pid: number, exec: number, uid: number): ProcessRow | undefined;
 }
 
 /** Finds the Service that a connection was made to. */
@@ -41,14 +59,28 @@ export interface FlowRecorder {
 }
 
 /** Makes the recorder. */
-export function createFlowRecorder({ ring, ends, clock, cookie, services }: RecordOptions): FlowRecorder {
+export function createFlowRecorder(options: RecordOptions): FlowRecorder {
+  const { ring, ends, clock, cookie, services, processes, sockets } = options;
   let words: Int32Array = new Int32Array(0);
   let wordsOf: ArrayBufferLike | undefined;
   let wordsFrom = 0;
   let events = 0;
   let malformed = 0;
   // One object for all rows: the ring copies out of it.
-  const row = { direction: 0, swapped: false } as NewRow;
+  const row = { direction: 0, swapped: false, names: noNames } as unknown as NewRow;
+  const dns = createDnsRecorder(options);
+
+  /** The process that the event names, or that has the socket now: its owner may have become known a moment later. */
+  function processAt(
+    word: (field: number) => number,
+    at: number,
+    socket: FlowSocket | undefined,
+  ): ProcessRow | undefined {
+    if (processes === undefined) return undefined;
+    const pid = word(at + 8);
+    if (pid !== 0) return processes.find(word(at) + word(at + 4) * 2 ** 32, pid, word(at + 12), word(at + 16));
+    return socket && processes.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+  }
 
   return {
     get events() {
@@ -58,6 +90,11 @@ export function createFlowRecorder({ ring, ends, clock, cookie, services }: Reco
       return malformed;
     },
     record(view, offset, lenBytes) {
+      if (lenBytes === DNS_EVENT_SIZE) {
+        events++;
+        if (!dns.record(view, offset)) malformed++;
+        return;
+      }
       if (lenBytes !== EVENT_SIZE) {
         malformed++;
         return;
@@ -96,6 +133,31 @@ export function createFlowRecorder({ ring, ends, clock, cookie, services }: Reco
       const [egressCookie, ingressCookie] = [word(EventOffset.cookie), word(EventOffset.cookie + 4)];
       row.egressRules = egressCookie === 0 ? undefined : cookie(egressCookie);
       row.ingressRules = ingressCookie === 0 ? undefined : cookie(ingressCookie);
+      const protocol = view.getUint8(offset + EventOffset.protocol);
+      let ended: FlowSocket | undefined;
+      row.originatorProcess = undefined;
+      row.responderProcess = undefined;
+      if (protocol === TCP || protocol === UDP) {
+        const whoAt = EventOffset.who;
+        // Looking a socket up costs a system call: only where the kernel did not know yet, or when there is more to learn.
+        const isEnd = type === EventType.EVENT_END;
+        if (sockets !== undefined && type !== EventType.EVENT_ACTIVE) {
+          const lookFor = (end: FlowEnd, side: 0 | 1) =>
+            end.ifindex >= 0 &&
+            ((isEnd && protocol === TCP) || (protocol === UDP && word(whoAt + side * processBytes + 8) === 0))
+              ? sockets.find(view, offset, end.ifindex, side)
+              : undefined;
+          const [near, far] = [lookFor(row.originator, 0), lookFor(row.responder, 1)];
+          ended = isEnd && protocol === TCP ? (near ?? far) : undefined;
+          row.originatorProcess = processAt(word, whoAt, near);
+          row.responderProcess = processAt(word, whoAt + processBytes, far);
+        } else {
+          row.originatorProcess = processAt(word, whoAt, undefined);
+          row.responderProcess = processAt(word, whoAt + processBytes, undefined);
+        }
+      }
+      row.details = ended?.measured ? { tcp: ended.tcp } : undefined;
+      row.names = options.dns?.names(row.originator.endpointId, row.responder.address) ?? noNames;
       // A denial is of a connection, so it is shown the way the connection goes. Other drops are of a packet.
       row.swapped =
         drop &&
@@ -123,6 +185,12 @@ export function createFlowRecorder({ ring, ends, clock, cookie, services }: Reco
     },
   };
 }
+
+const TCP = 6;
+const UDP = 17;
+/** Of struct process_ref. */
+const processBytes = 24;
+const noNames: readonly string[] = [];
 
 function serviceOf(
   services: FlowServices,

@@ -5,6 +5,7 @@ import { createDatapathWriter, type DatapathWriter } from '../../connect/datapat
 import { kernelEndpoint } from '../../connect/datapath/kernel-endpoint.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
 import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
+import { writePodNetworks } from '../../connect/datapath/pod-networks.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
 import { createEndpointStore } from '../../connect/endpoints/endpoint-store.ts';
@@ -23,6 +24,7 @@ import { createTable, type ReadTable } from '../../core/table.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
+import type { ProcessPrograms } from '../../observe/processes/process-programs.ts';
 import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
@@ -58,6 +60,7 @@ export interface Agent {
   readonly reconcilers: readonly Reconciler[];
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
+  readonly processes: ProcessPrograms | undefined;
   readonly services: AgentServices;
   /** Undefined when this node is not to announce. */
   readonly announcing: Announcing | undefined;
@@ -160,7 +163,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   const reconcilers: Reconciler[] = [];
 
   // The API server has been asked: its answers come while the kernel verifies.
-  const { datapath, hooks } = await node.loading;
+  const { datapath, hooks, processes } = await node.loading;
   for (const { map, why } of datapath.replaced)
     log.warn('a map of an earlier version was replaced by an empty one', { map, why });
   datapath.attachNode(devices.netIfindex);
@@ -238,6 +241,11 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   for (const row of restored.gone)
     log.info('a pod went while the agent was away', { pod: `${row.namespace}/${row.pod}` });
   // Only now: the node's block may be known already, and pods that are there have their addresses of it.
+  const stopNaming = writePodNetworks({
+    endpoints,
+    map: hooks.map('netns_pods'),
+    onError: (message, error) => log.warn(message, { error: errorText(error) }),
+  });
   const pools = createNodePools({
     thisNode: settings.nodeName,
     nodes: sources.nodes,
@@ -450,6 +458,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     reconcilers,
     compiler,
     datapath,
+    processes,
     services,
     announcing,
     writerStatus: writer.status,
@@ -482,6 +491,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     },
     async stop() {
       for (const timer of timers) clearInterval(timer);
+      stopNaming();
       network.close();
       await announcing?.stop();
       stopReporting();
@@ -494,6 +504,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
       client.close();
       interfaces.close();
       xdp.close();
+      processes?.close();
       datapath.close();
       netlink.close();
       node.lock.close();

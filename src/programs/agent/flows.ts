@@ -3,16 +3,19 @@ import { join } from 'node:path';
 import { errorText } from '../../core/errors.ts';
 import { u32Codec } from '../../kernel/codec.ts';
 import { createFlowObserver, type FlowCounters, type FlowObserver } from '../../observe/flows/flow-observer.ts';
+import { createFlowSockets } from '../../observe/flows/flow-sockets.ts';
 import { version } from '../cli/version.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
 import { createFlowServices } from './flow-services.ts';
 import { createStateFile } from './node-state.ts';
+import type { AgentProcesses } from './processes.ts';
 import { socketNames } from './settings.ts';
 
 /** The agent's flows and their server. */
 export interface AgentFlows {
   readonly status: FlowObserver['status'];
+  readonly talks: FlowObserver['talks'];
   close(): Promise<void>;
 }
 
@@ -20,7 +23,7 @@ export interface AgentFlows {
 const rulesWaitMs = 10_000;
 
 /** Starts reading events and serves flows on the agent's socket. */
-export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
+export async function startFlows(agent: Agent, processes: AgentProcesses | undefined, log: Log): Promise<AgentFlows> {
   const { settings, datapath, sources } = agent;
   const counters = datapath.map('counters');
   const file = createStateFile(join(settings.stateDir, 'flow-counters.json'), checkCounters, (path, reason) =>
@@ -45,6 +48,8 @@ export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
       frontends: agent.services.frontends,
       sockets: agent.services.hooks.map('socket_services'),
     }),
+    ...(processes && { processes: { find: processes.table.find, read: processes.read } }),
+    sockets: createFlowSockets(agent.services.hooks.map('socket_owners')),
     endpoints: agent.endpoints,
     policies: agent.policies.objects,
     nodes: sources.nodes,
@@ -62,6 +67,7 @@ export async function startFlows(agent: Agent, log: Log): Promise<AgentFlows> {
   if (server !== undefined) log.info('flows are served', { socket, capacity: settings.flowCapacity });
   return {
     status: observer.status,
+    talks: observer.talks,
     async close() {
       await server?.close();
       observer.close();

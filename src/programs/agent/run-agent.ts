@@ -22,12 +22,21 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   ]);
   const agent = await startAgent(settings, node, log);
   const flows = agent.sync.whenSynced(flowsWaitMs).then(async () => {
-    const { startFlows } = await import('./flows.ts');
-    return startFlows(agent, log);
+    const [{ startFlows }, { startProcesses }] = await Promise.all([import('./flows.ts'), import('./processes.ts')]);
+    const processes = startProcesses(agent, log);
+    return { processes, ...(await startFlows(agent, processes, log)) };
   });
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),
-    routes: { ...apiRoutes(agent), '/v1/flow-status': async () => (await flows).status() },
+    routes: {
+      ...apiRoutes(agent),
+      '/v1/flow-status': async () => (await flows).status(),
+      '/v1/processes': async () => {
+        const { processes, talks } = await flows;
+        const { processesView } = await import('./processes-view.ts');
+        return processesView(processes, talks());
+      },
+    },
     actions: apiActions(agent),
     cni: agent.handleCni,
     log,
@@ -38,6 +47,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   log.info('agent stops; the datapath goes on', { signal });
   await api.close();
   await (await flows).close();
+  (await flows).processes?.close();
   await agent.stop();
   process.exit(0);
 }

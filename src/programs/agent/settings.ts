@@ -22,6 +22,10 @@ export interface AgentSettings {
   readonly dropReportsPerSecond: number;
   /** Flows kept in memory. */
   readonly flowCapacity: number;
+  /** What of a process's arguments flows carry: those that look like secrets replaced, all, or none. */
+  readonly processArguments: 'redacted' | 'all' | 'off';
+  /** Regular expressions: what they match in arguments, or their first group of it, is replaced too. */
+  readonly redactArguments: readonly string[];
   /** How packets from outside reach backends on other nodes: translated here both ways (snat), answered by the backend's
    * node (dsr), or dsr for TCP and snat for the rest (hybrid). */
   readonly lbMode: 'snat' | 'dsr' | 'hybrid';

@@ -4,6 +4,7 @@ import { admitRemote, type RemoteAdmission } from '../../connect/addresses/admit
 import { identityKey } from '../../core/identity.ts';
 import { canonicalIp } from '../../core/ip.ts';
 import type {
+  ContainerRow,
   HostPort,
   IdentityRow,
   NamedPort,
@@ -12,16 +13,18 @@ import type {
   PodRow,
   RemoteEndpointRow,
 } from '../../core/rows.ts';
-import { createTable, type ReadTable } from '../../core/table.ts';
+import { createTable, type ReadTable, type Table } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources } from '../../kube/resource.ts';
-import { type Watch, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
+import { type Watch, type WatchHandler, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirEndpointSlice, type WeirIdentity, type WeirNode, weirResources } from '../../kube/weir/schemas.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 
 /** Tables that follow the API, and how the following goes. */
 export interface AgentSources {
   readonly pods: ReadTable<PodRow>;
+  /** Containers of this node, those of pods on its own network too. */
+  readonly containers: ReadTable<ContainerRow, 'pod' | 'uid'>;
   readonly namespaces: ReadTable<NamespaceRow>;
   readonly nodes: ReadTable<NodeRow>;
   readonly identities: ReadTable<IdentityRow, 'key'>;
@@ -54,7 +57,19 @@ interface PodObject extends KubeObject {
       ports?: readonly ContainerPort[];
     }[];
   };
-  readonly status?: { readonly podIPs?: readonly { ip: string }[]; readonly phase?: string };
+  readonly status?: {
+    readonly podIPs?: readonly { ip: string }[];
+    readonly phase?: string;
+    readonly containerStatuses?: readonly ContainerStatus[];
+    readonly initContainerStatuses?: readonly ContainerStatus[];
+    readonly ephemeralContainerStatuses?: readonly ContainerStatus[];
+  };
+}
+
+interface ContainerStatus {
+  readonly name: string;
+  readonly image?: string;
+  readonly containerID?: string;
 }
 
 interface EndpointSliceObject extends KubeObject {
@@ -73,6 +88,11 @@ export function followSources(options: {
 }): AgentSources {
   const { client, node, onState } = options;
   const pods = createTable<PodRow>({ name: 'pods', key: (row) => row.key });
+  const containers = createTable<ContainerRow, 'pod' | 'uid'>({
+    name: 'containers',
+    key: (row) => row.id,
+    indexes: { pod: (row) => `${row.namespace}/${row.pod}`, uid: (row) => row.podUid },
+  });
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
   const nodes = createTable<NodeRow>({ name: 'nodes', key: (row) => row.name });
   const identities = createTable<IdentityRow, 'key'>({
@@ -87,10 +107,14 @@ export function followSources(options: {
   const stopTelling = tellRefused(admission.refused, nodes, options.onRefused);
 
   const watches: Watch[] = [
-    watchIntoTable<PodObject, PodRow>(client, kubernetesResources.pods, pods, podRow, {
-      fieldSelector: `spec.nodeName=${node}`,
-      onState,
-    }),
+    watchIntoTable<PodObject, PodRow>(
+      client,
+      kubernetesResources.pods,
+      pods,
+      podRow,
+      { fieldSelector: `spec.nodeName=${node}`, onState },
+      containersInto(containers),
+    ),
     watchIntoTable<KubeObject, NamespaceRow>(client, kubernetesResources.namespaces, namespaces, namespaceRow, {
       onState,
     }),
@@ -101,6 +125,7 @@ export function followSources(options: {
   ];
   return {
     pods,
+    containers,
     namespaces,
     nodes,
     identities,
@@ -232,6 +257,40 @@ function watchApiServers(
       },
     },
     { namespace: 'default', labelSelector: 'kubernetes.io/service-name=kubernetes', onState },
+  );
+}
+
+/** A pod is many rows: containers that it had before stay until it goes, since their processes may still be told of. */
+function containersInto(table: Table<ContainerRow, 'pod' | 'uid'>): WatchHandler<PodObject> {
+  return {
+    list: (pods) => table.replaceAll(pods.flatMap(containerRows)),
+    upsert(pod) {
+      for (const row of containerRows(pod)) table.upsert(row);
+    },
+    delete({ metadata }) {
+      for (const row of table.by('pod', `${metadata.namespace}/${metadata.name}`)) table.delete(row.id);
+    },
+  };
+}
+
+function containerRows({ metadata, status = {} }: PodObject): ContainerRow[] {
+  return [
+    ...(status.initContainerStatuses ?? []),
+    ...(status.containerStatuses ?? []),
+    ...(status.ephemeralContainerStatuses ?? []),
+  ].flatMap(({ name, image = '', containerID }) =>
+    containerID === undefined
+      ? []
+      : [
+          {
+            id: containerID.replace(/^.*:\/\//, ''),
+            name,
+            image,
+            podUid: metadata.annotations?.['kubernetes.io/config.mirror'] ?? metadata.uid ?? '',
+            namespace: metadata.namespace ?? 'default',
+            pod: metadata.name,
+          },
+        ],
   );
 }
 

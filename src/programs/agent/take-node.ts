@@ -16,6 +16,11 @@ import { HostFirewall } from '../../kernel/datapath.gen.ts';
 import { type FolderLock, lockFolder } from '../../kernel/folder-lock.ts';
 import { mount } from '../../kernel/libc.ts';
 import { type Netlink, openNetlink } from '../../kernel/netlink.ts';
+import {
+  createProcessPrograms,
+  type ProcessPrograms,
+  processObject,
+} from '../../observe/processes/process-programs.ts';
 import type { Log } from '../log.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { deviceMtu } from './traffic-devices.ts';
@@ -28,7 +33,12 @@ export interface TakenNode {
   readonly mtu: number;
   readonly devices: NodeDevices;
   readonly options: DatapathOptions;
-  readonly loading: Promise<{ readonly datapath: Datapath; readonly hooks: SocketHooks }>;
+  readonly loading: Promise<{
+    readonly datapath: Datapath;
+    readonly hooks: SocketHooks;
+    /** Undefined where the kernel refuses them: flows then say nothing of processes. */
+    readonly processes: ProcessPrograms | undefined;
+  }>;
 }
 
 const hostFirewallModes = {
@@ -67,17 +77,32 @@ export async function takeNode(settings: AgentSettings, log: Log): Promise<Taken
     maxEntries: settings.mapEntries,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
   };
-  const loading = load(options);
+  const loading = load(options, log);
   loading.catch(() => {}); // it is waited for later
   return { startedAtMs, lock, netlink, mtu, devices, options, loading };
 }
 
-async function load(options: DatapathOptions): Promise<Awaited<TakenNode['loading']>> {
+async function load(options: DatapathOptions, log: Log): Promise<Awaited<TakenNode['loading']>> {
   try {
-    const [hooks, ...datapath] = await Promise.all(
-      loadObjects([socketHooksObject(options), ...datapathObjects(options)]),
+    // Nobody waits for the last one, which the rest can do without.
+    const all = loadObjects([
+      socketHooksObject(options),
+      ...datapathObjects(options),
+      processObject({ objects: options.objects, pinDir: options.pinDir }),
+    ]);
+    const processes = all.pop()!.then(
+      (object) => createProcessPrograms(options.pinDir, object),
+      (error) => {
+        log.error('processes will not be known', { error: errorText(error) });
+        return undefined;
+      },
     );
-    return { datapath: createDatapath(options, datapath), hooks: createSocketHooks(options.pinDir, hooks!) };
+    const [hooks, ...datapath] = await Promise.all(all);
+    return {
+      datapath: createDatapath(options, datapath),
+      hooks: createSocketHooks(options.pinDir, hooks!),
+      processes: await processes,
+    };
   } catch (error) {
     throw await explained(error);
   }

@@ -31,6 +31,15 @@ function mapEntries(text: string, before: Record<string, number> = {}): Record<s
   return { ...before, [name]: value, ...Object.fromEntries(counts) };
 }
 
+function regularExpressions(text: string, before: readonly string[] = []): readonly string[] {
+  try {
+    new RegExp(text, 'g');
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return [...before, text];
+}
+
 /** The command and its options. */
 export function agentCommand(): Command {
   return new Command('agent')
@@ -115,6 +124,19 @@ export function agentCommand(): Command {
         .choices(['off', 'audit', 'enforce'])
         .default('audit'),
     )
+    .addOption(
+      new Option(
+        '--process-arguments <what>',
+        'arguments of processes in flows: without what looks like a secret, all, or none',
+      )
+        .choices(['redacted', 'all', 'off'])
+        .default('redacted'),
+    )
+    .option(
+      '--redact-arguments <expression>',
+      'what this matches in arguments is replaced, or its first group (repeat)',
+      regularExpressions,
+    )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
     .option(
       '--map-entries <name=count>',
@@ -157,6 +179,8 @@ Examples:
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
         announce: options.announce,
+        processArguments: options.processArguments,
+        redactArguments: options.redactArguments ?? [],
         flowCapacity: options.flows,
         mapEntries: { ...mapSizes(totalmem()), ...options.mapEntries },
         logLevel: options.logLevel,

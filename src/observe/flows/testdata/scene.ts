@@ -61,6 +61,8 @@ export function addressBytes(text: string): Uint8Array {
   return Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...parsed.value.bytes]);
 }
 
+const nobody = { startNs: 0n, pid: 0, exec: 0, uid: 0 };
+
 /** An event with what every event has; `from` and `to` are addresses in text. */
 export function makeEvent(given: Partial<Event> & { from: string; to: string }): Event {
   const { from, to, ...rest } = given;
@@ -76,6 +78,7 @@ export function makeEvent(given: Partial<Event> & { from: string; to: string }):
     ifindex: 101,
     suppressed: 0,
     service: 0,
+    who: [nobody, nobody],
     sport: 43210,
     dport: 5432,
     type: EventType.EVENT_NEW,

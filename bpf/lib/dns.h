@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copies messages of DNS that were let through to the agent, which reads them: what name was asked for, and what came. */
+#pragma once
+
+#include <linux/in.h>
+
+#include "addr.h"
+#include "datapath_maps.h"
+#include "events.h"
+#include "packet.h"
+
+#define PORT_DNS bpf_htons(53)
+#define UDP_HEADER 8
+
+static __always_inline int is_dns(const struct packet *p)
+{
+	return p->protocol == IPPROTO_UDP && (p->dport == PORT_DNS || p->sport == PORT_DNS);
+}
+
+/* The packet may be translated already, p not: what is told has the real ends, as flows do. */
+__noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
+{
+	struct dns_event *ev;
+	__u32 at, len, take;
+
+	if (!p || p->later_fragment)
+		return 0;
+	at = p->l4_off + UDP_HEADER;
+	if (skb->len <= at)
+		return 0;
+	len = skb->len - at;
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		count(COUNTER_DNS_LOST);
+		return 0;
+	}
+	take = len < DNS_PAYLOAD_MAX ? len : DNS_PAYLOAD_MAX;
+	asm volatile("" : "+r"(take)); /* the compiler knows the bounds, the verifier has to see them */
+	if (take < 1 || take > DNS_PAYLOAD_MAX || bpf_skb_load_bytes(skb, at, ev->payload, take)) {
+		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	ev->time_ns = bpf_ktime_get_ns();
+	addr_copy(ev->src, p->src);
+	addr_copy(ev->dst, p->dst);
+	ev->sport = p->sport;
+	ev->dport = p->dport;
+	ev->len = len;
+	ev->type = EVENT_DNS;
+	__builtin_memset(ev->pad, 0, sizeof(ev->pad));
+	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	return 0;
+}

@@ -1,0 +1,144 @@
+// The processes of the node for its flows: programs hung in, those that run already read, names of containers joined.
+import { uptime } from 'node:os';
+import { errorText } from '../../core/errors.ts';
+import type { ContainerRow } from '../../core/rows.ts';
+import type { ReadTable } from '../../core/table.ts';
+import { findCgroup2 } from '../../kernel/cgroups.ts';
+import { readProcess, workingDirectory } from '../../kernel/proc.ts';
+import { readRing } from '../../kernel/ring-buffer.ts';
+import { type ContainerGroup, createContainerGroups, parseContainerGroup } from '../../observe/processes/containers.ts';
+import type { ProcessContainer } from '../../observe/processes/process-row.ts';
+import { createProcessTable, type ProcessTable } from '../../observe/processes/process-table.ts';
+import { secretPatterns } from '../../observe/processes/redact.ts';
+import type { Log } from '../log.ts';
+import type { Agent } from './agent.ts';
+import type { AgentSettings } from './settings.ts';
+
+/** The node's processes. */
+export interface AgentProcesses {
+  readonly table: ProcessTable;
+  /** Takes what the kernel has told since: before the connections are read that it made. */
+  read(): void;
+  status(): { running: number; execs: number; exits: number; lost: number; unknown: number; malformed: number };
+  close(): void;
+}
+
+/** Programs whose names fill the table are forgotten a while after they ended. */
+const reconcileMs = 60_000;
+
+/** Undefined where the kernel has refused the programs. */
+export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefined {
+  const { processes: programs, settings, sources } = agent;
+  if (programs === undefined) return undefined;
+  const groups = createContainerGroups(findCgroup2());
+  const containers = nameContainers(sources.containers);
+  const known = (group: ContainerGroup | undefined) => group && containers.find(group);
+  let wallOffsetMs = Date.now() - uptime() * 1000;
+  const table = createProcessTable(
+    {
+      nodeName: settings.nodeName,
+      readProcess,
+      workingDirectory,
+      container: (cgroup) => known(groups.byId(cgroup)),
+      containerByPath: (path) => known(parseContainerGroup(path)),
+      redact: redactionOf(settings),
+      wallMs: (bootNs) => Math.round(wallOffsetMs + bootNs / 1e6),
+    },
+    read,
+  );
+  let lost = programs.lost();
+  let reading = false;
+
+  function read(): void {
+    if (reading) return;
+    reading = true;
+    try {
+      readRing(programs!.ring, table.record);
+    } finally {
+      reading = false;
+    }
+  }
+
+  const missing = programs.attach();
+  if (missing.length > 0)
+    log.info('this kernel does not say who works on accepted connections: they carry who listens', { missing });
+  table.list(programs.list());
+  programs.noteSockets();
+  const timer = setInterval(() => {
+    wallOffsetMs = Date.now() - uptime() * 1000;
+    const now = programs.lost();
+    if (now === lost) return;
+    log.warn('processes were not told of: the ring was full', { lost: now - lost });
+    lost = now;
+    try {
+      table.reconcile();
+    } catch (error) {
+      log.error('processes could not be looked at again', { error: errorText(error) });
+    }
+  }, reconcileMs);
+  return {
+    table,
+    read,
+    status: () => ({ running: table.running().length, lost: programs.lost(), ...table.counts }),
+    close() {
+      clearInterval(timer);
+      containers.close();
+    },
+  };
+}
+
+function redactionOf(settings: AgentSettings): readonly RegExp[] | undefined {
+  if (settings.processArguments === 'off') return undefined;
+  const own = settings.redactArguments.map((pattern) => new RegExp(pattern, 'g'));
+  return settings.processArguments === 'all' ? own : [...secretPatterns, ...own];
+}
+
+const maxContainers = 8_192;
+
+/** One object for each container; its name appears when the API server tells it. */
+function nameContainers(table: ReadTable<ContainerRow, 'uid'>): {
+  find(group: ContainerGroup): ProcessContainer;
+  close(): void;
+} {
+  const known = new Map<string, { -readonly [K in keyof ProcessContainer]: ProcessContainer[K] }>();
+
+  function fill(into: { -readonly [K in keyof ProcessContainer]: ProcessContainer[K] }, row: ContainerRow): void {
+    into.name = row.name;
+    into.image = row.image;
+    into.namespace = row.namespace;
+    into.pod = row.pod;
+  }
+
+  /** The container that only holds a pod's namespaces is none of the API's. */
+  function nameSandbox(one: Parameters<typeof fill>[0], podUid: string): void {
+    const other = table.by('uid', podUid)[0];
+    if (other === undefined) return;
+    one.namespace = other.namespace;
+    one.pod = other.pod;
+  }
+
+  const close = table.subscribe(({ changes }) => {
+    for (const { after } of changes) {
+      if (after === undefined) continue;
+      const one = known.get(after.id);
+      if (one !== undefined) fill(one, after);
+      for (const each of known.values())
+        if (each.pod === '' && each.podUid === after.podUid) nameSandbox(each, after.podUid);
+    }
+  });
+  return {
+    close,
+    find({ containerId, podUid }) {
+      let one = known.get(containerId);
+      if (one === undefined) {
+        one = { id: containerId, name: '', image: '', podUid, namespace: '', pod: '' };
+        const row = table.get(containerId);
+        if (row !== undefined) fill(one, row);
+        else nameSandbox(one, podUid);
+        known.set(containerId, one);
+        if (known.size > maxContainers) known.delete(known.keys().next().value!);
+      }
+      return one;
+    },
+  };
+}

@@ -1,0 +1,105 @@
+// `weir ps`: what runs in which pod, and whom it talks to.
+import type { Command } from 'commander';
+import type { ProcessesView, ProcessView } from '../agent/processes-view.ts';
+import { type QueryOptions, queryCommand } from './query-command.ts';
+
+type PsOptions = QueryOptions & { host?: boolean; talking?: boolean };
+
+/** The command. */
+export function psCommand(): Command {
+  return queryCommand('ps', 'Show what runs in which pod, and whom it talks to, as a tree.', [
+    'weir ps                      # all pods of all nodes',
+    'weir ps shop                 # pods of namespace shop',
+    'weir ps shop/web-0           # one pod',
+    'weir ps --host               # what runs beside the pods, and talks',
+    'weir ps -o json | jq ".[].processes[].binary"',
+  ])
+    .argument('[pod]', 'NAMESPACE, or NAMESPACE/POD; a beginning of the pod’s name will do')
+    .option('--host', 'processes of the nodes themselves, too')
+    .option('--talking', 'only processes that talk to somebody')
+    .action(listProcesses);
+}
+
+async function listProcesses(wanted: string | undefined, options: PsOptions): Promise<void> {
+  const { askNodes } = await import('./ask-nodes.ts');
+  const answers = await askNodes<ProcessesView>(options, '/v1/processes');
+  const selected = answers.map(({ node, value }) => ({
+    node,
+    known: value?.known ?? false,
+    processes: (value?.processes ?? []).filter(
+      (each) => isWanted(each, wanted, options.host ?? false) && (!options.talking || each.talks.length > 0),
+    ),
+  }));
+  if (options.output !== 'table') {
+    const { printValue } = await import('./output.ts');
+    await printValue(selected, options);
+    return;
+  }
+  const { terminalColumns } = await import('./output.ts');
+  const width = options.wide ? undefined : terminalColumns();
+  let lines = 0;
+  for (const { node, known, processes } of selected) {
+    if (!known) process.stderr.write(`weir: ${node} does not know its processes: see weir doctor there\n`);
+    for (const line of treeLines(node, processes)) {
+      process.stdout.write(`${width !== undefined && line.length > width ? `${line.slice(0, width - 1)}…` : line}\n`);
+      lines++;
+    }
+  }
+  if (lines === 0) process.stdout.write('No processes.\n');
+}
+
+function isWanted(row: ProcessView, wanted: string | undefined, host: boolean): boolean {
+  if (row.containerId === undefined) return host && wanted === undefined;
+  if (wanted === undefined) return true;
+  const [namespace, pod = ''] = wanted.split('/');
+  return row.namespace === namespace && (row.pod ?? '').startsWith(pod);
+}
+
+/** The lines of a node: pods, their containers, the processes in them below the one that made them. */
+export function treeLines(node: string, processes: readonly ProcessView[]): string[] {
+  const lines: string[] = [];
+  const place = (row: ProcessView) =>
+    row.containerId === undefined ? '' : `${row.namespace ?? '?'}/${row.pod ?? '?'}`;
+  const byPod = Map.groupBy(processes, place);
+  for (const pod of [...byPod.keys()].sort()) {
+    lines.push(pod === '' ? `${node}: beside the pods` : `${node}: ${printable(pod)}`);
+    const byContainer = Map.groupBy(byPod.get(pod)!, (row) => row.containerId ?? '');
+    for (const rows of byContainer.values()) {
+      const name = rows[0]!.containerId && (rows[0]!.container || `container ${rows[0]!.containerId.slice(0, 12)}`);
+      if (name !== undefined)
+        lines.push(`  ${printable(name)}${rows[0]!.image ? ` (${printable(rows[0]!.image)})` : ''}`);
+      lines.push(...processLines(rows));
+    }
+  }
+  return lines;
+}
+
+function processLines(rows: readonly ProcessView[]): string[] {
+  const here = new Set(rows.map((row) => row.execId));
+  const children = Map.groupBy(rows, (row) =>
+    row.parentExecId !== undefined && here.has(row.parentExecId) ? row.parentExecId : '',
+  );
+  const lines: string[] = [];
+  const walk = (id: string, depth: number) => {
+    for (const row of (children.get(id) ?? []).toSorted((a, b) => a.pid - b.pid)) {
+      const indent = '  '.repeat(depth + 2);
+      lines.push(`${indent}${String(row.pid).padEnd(7)} ${printable(`${row.binary} ${row.arguments}`.trim())}`);
+      for (const talk of row.talks)
+        lines.push(
+          `${indent}        ${talk.direction === 'outgoing' ? '→' : '←'} ${printable(talk.peer)}:${talk.port}` +
+            `${talk.verdict === 'dropped' ? '  dropped' : ''}`,
+        );
+      walk(row.execId, depth + 1);
+    }
+  };
+  walk('', 0);
+  return lines;
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: what must not reach a terminal is just those
+const controls = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Names and arguments come from strangers, and a terminal obeys control characters. */
+function printable(text: string): string {
+  return text.replace(controls, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
