@@ -9,6 +9,7 @@ type Value = string | number | readonly Value[] | { readonly [name: string]: Val
 
 const typeUrl = 'type.googleapis.com/google.protobuf.Struct';
 
+const textEncoder = new TextEncoder();
 /** Processes named on the way up. */
 const maxParents = 8;
 
@@ -59,7 +60,7 @@ function processValue(row: ProcessRow): { readonly [name: string]: Value | undef
     exec_id: row.execId,
     pid: row.pid,
     uid: row.uid,
-    binary: row.binary,
+    binary: row.binary || undefined,
     arguments: row.arguments || undefined,
     cwd: row.cwd || undefined,
     start_time: new Date(row.startMs).toISOString(),
@@ -95,7 +96,8 @@ function writeEntry(out: WireWriter, name: string, value: Value): void {
 
 function writeValue(out: WireWriter, field: number, value: Value): void {
   const message = out.open(field);
-  if (typeof value === 'string') out.text(3, value);
+  // A text without characters is one nevertheless: a value has to be something.
+  if (typeof value === 'string') out.bytes(3, textEncoder.encode(value));
   else if (typeof value === 'number') out.double(2, value);
   else if (Array.isArray(value)) {
     const list = out.open(6);
