@@ -54,6 +54,7 @@ async function observeNode(t: TestContext, bed: Bed, index: number) {
   const counters = datapath.map('counters');
   const observer = createFlowObserver({
     nodeName: node.name,
+    run: '0123456789abcdef',
     version: 'weir test',
     startedAtMs: Date.now(),
     capacity: 4096,

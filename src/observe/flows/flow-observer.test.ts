@@ -25,6 +25,7 @@ async function observed(t: TestContext, countersBefore?: FlowCounters, counters:
   const observer = createFlowObserver({
     ...scene.tables,
     nodeName: 'node1',
+    run: '0123456789abcdef',
     version: 'v',
     startedAtMs: Date.now(),
     capacity: 64,

@@ -1,5 +1,4 @@
 // The flows of one agent, put together: events in, ring, losses, what the agent did, and the server that hands them out.
-import { randomBytes } from 'node:crypto';
 import type { CookieRow, EndpointRow, NodeRow, PolicyObjectRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import { Counter, EventType } from '../../kernel/datapath.gen.ts';
@@ -9,7 +8,7 @@ import type { ProcessRow } from '../processes/process-row.ts';
 import { createAgentEvents } from './agent-events.ts';
 import { createFlowEnds, type EndTables } from './flow-ends.ts';
 import { createRevisedRules } from './flow-policies.ts';
-import { createFlowRing, type FlowRing } from './flow-ring.ts';
+import { createFlowRing, type FlowRing, type NewRow } from './flow-ring.ts';
 import type { FlowEnd } from './flow-row.ts';
 import type { FlowSockets } from './flow-sockets.ts';
 import { createLossLog, LossSource } from './loss-log.ts';
@@ -22,6 +21,8 @@ import { createWallClock } from './wall-clock.ts';
 export interface FlowObserverOptions extends EndTables {
   readonly nodeName: string;
   readonly version: string;
+  /** Of FlowContext. */
+  readonly run: string;
   readonly startedAtMs: number;
   readonly capacity: number;
   readonly events: RingBuffer;
@@ -32,6 +33,8 @@ export interface FlowObserverOptions extends EndTables {
   /** The node's processes; `read` takes what the kernel has told of them. */
   readonly processes?: FlowProcesses & { read(): void };
   readonly sockets?: FlowSockets;
+  /** Told of every row as it is added: the event at `words[from..]`, what is known about it, and its number. */
+  readonly onRow?: (words: Int32Array, from: number, row: NewRow, seq: number) => void;
   readonly endpoints: ReadTable<EndpointRow>;
   readonly policies: ReadTable<PolicyObjectRow>;
   readonly nodes: ReadTable<NodeRow>;
@@ -92,7 +95,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
   const clock = createWallClock();
   const ends = createFlowEnds(options);
   const rules = createRevisedRules(options.cookie, options.policies);
-  const ring = createFlowRing(capacity, rules.find);
+  const ring = createFlowRing(capacity, rules.find, options.onRow);
   const losses = createLossLog();
   const agentEvents = createAgentEvents(options);
   const messages = createDnsNames();
@@ -152,7 +155,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
         before: options.processes?.read,
       });
   });
-  const context = { nodeName: options.nodeName, version: options.version, run: randomBytes(8).toString('hex') };
+  const context = { nodeName: options.nodeName, version: options.version, run: options.run };
   return {
     serve: (address) =>
       serveFlows({

@@ -55,10 +55,14 @@ const durationAt = EventOffset.createdNs;
 const noNames: readonly string[] = [];
 if (EventOffset.icmpCode >= swappedAt) throw new Error('struct event has no room left for the ring’s own fields');
 
-/** Makes a ring. `resolveCookie` is asked again for rules that were not known when the row was added. */
+/**
+ * Makes a ring. `resolveCookie` is asked again for rules that were not known when the row was added; `onRow` is told of every
+ * row.
+ */
 export function createFlowRing(
   capacity: number,
   resolveCookie: (cookie: number) => FlowRules | undefined = () => undefined,
+  onRow?: (words: Int32Array, from: number, row: NewRow, seq: number) => void,
 ): FlowRing {
   const data = new Int32Array(capacity * words);
   const view = new DataView(data.buffer);
@@ -113,6 +117,7 @@ export function createFlowRing(
       if (row.details !== undefined) details.set(next, row.details);
       if (forged.size > 0) forged.delete(next - capacity);
       if (row.sourceAddress !== undefined) forged.set(next, row.sourceAddress);
+      onRow?.(from, at, row, next);
       next++;
     },
     get(seq) {

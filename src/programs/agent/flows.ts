@@ -8,6 +8,7 @@ import { version } from '../cli/version.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
 import { createFlowServices } from './flow-services.ts';
+import type { AgentMetrics } from './metrics.ts';
 import { createStateFile } from './node-state.ts';
 import type { AgentProcesses } from './processes.ts';
 import { socketNames } from './settings.ts';
@@ -23,7 +24,12 @@ export interface AgentFlows {
 const rulesWaitMs = 10_000;
 
 /** Starts reading events and serves flows on the agent's socket. */
-export async function startFlows(agent: Agent, processes: AgentProcesses | undefined, log: Log): Promise<AgentFlows> {
+export async function startFlows(
+  agent: Agent,
+  processes: AgentProcesses | undefined,
+  metrics: AgentMetrics,
+  log: Log,
+): Promise<AgentFlows> {
   const { settings, datapath, sources } = agent;
   const counters = datapath.map('counters');
   const file = createStateFile(join(settings.stateDir, 'flow-counters.json'), checkCounters, (path, reason) =>
@@ -32,6 +38,8 @@ export async function startFlows(agent: Agent, processes: AgentProcesses | undef
   const observer = createFlowObserver({
     nodeName: settings.nodeName,
     version: `weir v${version}`,
+    run: metrics.run,
+    onRow: metrics.onRow,
     startedAtMs: agent.startedAtMs,
     capacity: settings.flowCapacity,
     events: datapath.ring,

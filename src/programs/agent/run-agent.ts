@@ -1,6 +1,7 @@
 // Runs an agent until it is told to stop: the agent itself, its sockets, and signals.
 import { join } from 'node:path';
 import { createLog } from '../log.ts';
+import type { AgentMetrics } from './metrics.ts';
 import { type AgentSettings, socketNames } from './settings.ts';
 import { takeNode } from './take-node.ts';
 
@@ -22,10 +23,33 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   ]);
   const agent = await startAgent(settings, node, log);
   const flows = agent.sync.whenSynced(flowsWaitMs).then(async () => {
-    const [{ startFlows }, { startProcesses }] = await Promise.all([import('./flows.ts'), import('./processes.ts')]);
+    const [{ startFlows }, { startProcesses }, { startMetrics }] = await Promise.all([
+      import('./flows.ts'),
+      import('./processes.ts'),
+      import('./metrics.ts'),
+    ]);
     const processes = startProcesses(agent, log);
-    return { processes, ...(await startFlows(agent, processes, log)) };
+    const metrics = await startMetrics(agent, processes, log);
+    const started = await startFlows(agent, processes, metrics, log);
+    metrics.show(started.status);
+    return { ...started, processes, metrics };
   });
+  let onCni: AgentMetrics['onCni'] | undefined;
+  void flows.then(({ metrics }) => {
+    onCni = metrics.onCni;
+  });
+  const timed: typeof agent.handleCni = async (request) => {
+    const beganMs = performance.now();
+    const tell = (result: 'ok' | 'error') => onCni?.(request.command, result, (performance.now() - beganMs) / 1000);
+    try {
+      const answer = await agent.handleCni(request);
+      tell('ok');
+      return answer;
+    } catch (error) {
+      tell('error');
+      throw error;
+    }
+  };
   const api = await serveLocalApi({
     path: join(settings.runDir, socketNames.agent),
     routes: {
@@ -38,7 +62,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
       },
     },
     actions: apiActions(agent),
-    cni: agent.handleCni,
+    cni: timed,
     log,
   });
   const signal = await new Promise<string>((resolve) => {
@@ -48,6 +72,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   await api.close();
   await (await flows).close();
   (await flows).processes?.close();
+  await (await flows).metrics.close();
   await agent.stop();
   process.exit(0);
 }

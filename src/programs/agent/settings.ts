@@ -22,6 +22,12 @@ export interface AgentSettings {
   readonly dropReportsPerSecond: number;
   /** Flows kept in memory. */
   readonly flowCapacity: number;
+  /** Where metrics are served, such as `[::]:9965`; `off`: nowhere. */
+  readonly metricsListen: string;
+  /** Metrics of flows with their options. */
+  readonly metrics: readonly string[];
+  /** Rows of each of them. */
+  readonly metricsSeries: number;
   /** What of a process's arguments flows carry: those that look like secrets replaced, all, or none. */
   readonly processArguments: 'redacted' | 'all' | 'off';
   /** Regular expressions: what they match in arguments, or their first group of it, is replaced too. */

@@ -3,6 +3,8 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { defaultMetrics, parseMetric } from '../../observe/metrics/metric-options.ts';
+import { parseListen } from '../../observe/metrics/parse-listen.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 
@@ -29,6 +31,21 @@ function mapEntries(text: string, before: Record<string, number> = {}): Record<s
   // What is counted of backends lies sixteen to an element.
   const counts = name === 'backends' ? [['backend_counts', Math.ceil(value / 16)]] : [];
   return { ...before, [name]: value, ...Object.fromEntries(counts) };
+}
+
+function listen(text: string): string {
+  if (text !== 'off' && parseListen(text) === undefined)
+    throw new InvalidArgumentError('give HOST:PORT, such as [::]:9965, or off');
+  return text;
+}
+
+function flowMetrics(text: string, before: readonly string[] = []): readonly string[] {
+  try {
+    parseMetric(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return [...before, text];
 }
 
 function regularExpressions(text: string, before: readonly string[] = []): readonly string[] {
@@ -124,6 +141,18 @@ export function agentCommand(): Command {
         .choices(['off', 'audit', 'enforce'])
         .default('audit'),
     )
+    .option('--metrics-listen <address>', 'where metrics are served for Prometheus; off: nowhere', listen, '[::]:9965')
+    .option(
+      '--metric <name:options>',
+      'a metric of flows (repeat), such as "drop:labelsContext=source_namespace,source_workload"',
+      flowMetrics,
+    )
+    .option(
+      '--metrics-series <count>',
+      'rows of each metric of flows; what is refused is counted',
+      wholeNumber(1, 1_000_000),
+      10_000,
+    )
     .addOption(
       new Option(
         '--process-arguments <what>',
@@ -179,6 +208,9 @@ Examples:
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
         announce: options.announce,
+        metricsListen: options.metricsListen,
+        metrics: options.metric ?? defaultMetrics,
+        metricsSeries: options.metricsSeries,
         processArguments: options.processArguments,
         redactArguments: options.redactArguments ?? [],
         flowCapacity: options.flows,

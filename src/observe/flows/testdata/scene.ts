@@ -10,7 +10,7 @@ import { type Event, EventFlags, EventType, event } from '../../../kernel/datapa
 import { createFlowEncoder } from '../encode-flow.ts';
 import { createFlowEnds } from '../flow-ends.ts';
 import type { FlowContext } from '../flow-message.ts';
-import { createFlowRing } from '../flow-ring.ts';
+import { createFlowRing, type NewRow } from '../flow-ring.ts';
 import type { FlowRow } from '../flow-row.ts';
 import { createLossLog } from '../loss-log.ts';
 import { createFlowRecorder, type FlowServices } from '../record-flows.ts';
@@ -94,7 +94,11 @@ export function makeEvent(given: Partial<Event> & { from: string; to: string }):
 }
 
 /** Tables, ring and recorder over them. */
-export function createScene(capacity = 64, services?: FlowServices) {
+export function createScene(
+  capacity = 64,
+  services?: FlowServices,
+  onRow?: (words: Int32Array, from: number, row: NewRow, seq: number) => void,
+) {
   const tables = {
     addresses: createTable<AddressRow>({ name: 'addresses', key: (row) => row.address }),
     identities: createTable<IdentityRow>({ name: 'identities', key: (row) => row.id }),
@@ -118,7 +122,7 @@ export function createScene(capacity = 64, services?: FlowServices) {
   const cookie = (number: number) => cookies.get(number);
   const now = { ms: 1_000_000 };
   const ends = createFlowEnds(tables, () => now.ms);
-  const ring = createFlowRing(capacity, cookie);
+  const ring = createFlowRing(capacity, cookie, onRow);
   // Monotonic time 0 is 2026-01-01.
   const clock = createWallClock(
     () => 0,
