@@ -12,7 +12,7 @@ import { readPolicies } from '../../src/secure/policy/read-policies.ts';
 import { type Bed, createBed } from '../../test/bed/bed.ts';
 import { tcpPacket, udpPacket } from '../../test/bed/packet.ts';
 import { denyIngress } from './policy-lines.ts';
-import { connections, counter, fromPod, takeEvents } from './probe.ts';
+import { connections, counter, fromPod, fromWire, takeEvents } from './probe.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 
@@ -189,7 +189,7 @@ describe('policy that does not fit', { skip }, () => {
     for (const port of [22, 5_001, 5_059]) assert.equal(outcome('a', 'b', port), 'dropped', String(port));
     assert.equal(outcome('c', 'd', 22), 'sent on', 'others are untouched');
     bed.setPolicies([]);
-    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
     assert.equal(outcome('a', 'b', 22), 'sent on');
   });
 
@@ -217,7 +217,7 @@ describe('policy that does not fit', { skip }, () => {
     assert.equal(outcome('a', 'b', 22), 'dropped');
     assert.equal(outcome('c', 'd', 5_001), 'dropped');
     bed.setPolicies([late]);
-    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
     assert.deepEqual(
       [outcome('a', 'b', 22), outcome('a', 'b', 6_003), outcome('a', 'b', 80), outcome('c', 'd', 5_001)],
       ['dropped', 'dropped', 'sent on', 'sent on'],
@@ -237,7 +237,110 @@ describe('policy that does not fit', { skip }, () => {
       }
     }
     bed.setPolicies(policies.slice(0, 1));
-    assert.deepEqual(status(), { waiting: 0, closed: [] });
+    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
     assert.deepEqual([outcome('c', 'b', 22), outcome('d', 'c', 22)], ['sent on', 'sent on']);
+  });
+});
+
+describe('addresses that do not fit', { skip }, () => {
+  let bed: Bed;
+  before(async () => {
+    const names = ['a', 'b', 'c'];
+    // The six blocks that every node of the bed knows, and four of policies; two addresses of the first map are kept.
+    bed = await createBed({
+      pods: names.map((name) => ({ name, node: 0 })),
+      maxEntries: { ipcache_prefix: 10, ipcache: 32 },
+    });
+  });
+  after(() => bed?.close());
+
+  const outside = (number: number) => ({ ipv4: `198.51.${number}.7`, ipv6: `2001:db8:${number}::7` });
+  const blocksOf = (number: number) => [`198.51.${number}.0/24`, `2001:db8:${number}::/48`];
+  const policy = (name: string, to: string, spec: Record<string, unknown>) =>
+    readPolicies([
+      {
+        apiVersion: 'cilium.io/v2',
+        kind: 'CiliumNetworkPolicy',
+        metadata: { name, namespace: 'default' },
+        spec: { endpointSelector: { matchLabels: { app: to } }, ...spec },
+      },
+    ])[0]!;
+  const denies = (name: string, to: string, numbers: readonly number[]) =>
+    policy(name, to, {
+      enableDefaultDeny: { ingress: false },
+      ingressDeny: [{ fromCIDR: numbers.flatMap(blocksOf) }],
+    });
+  let sourcePort = 1_024;
+  const arriving = (number: number, to: string, destinationPort = 80) =>
+    [false, true].map((six) => {
+      const ends = { from: outside(number), to: bed.pod(to), six, sourcePort: sourcePort++, destinationPort };
+      return fromWire(bed, 0, tcpPacket({ ...ends, flags: ['SYN'] })).outcome;
+    });
+  const within = (from: string, to: string) => {
+    const [source, target] = [bed.pod(from), bed.pod(to)];
+    const ends = { from: source, to: target, sourceMac: podMac(source.ifindex), sourcePort: sourcePort++ };
+    return fromPod(bed, source, tcpPacket({ ...ends, destinationPort: 80, flags: ['SYN'] })).outcome;
+  };
+  const status = () => bed.nodes[0]!.writer!.policyStatus();
+  const both = (outcome: string) => [outcome, outcome];
+
+  test('a block that is denied and has no room is denied all the same, and costs its own policy only', () => {
+    bed.setPolicies([]);
+    assert.deepEqual(arriving(9, 'b'), both('sent on'));
+    bed.setPolicies([denies('fits', 'c', [1]), denies('big', 'b', [2, 3, 4])]);
+    assert.ok(status().unplaced > 0, 'the map of blocks was to be full');
+    for (const number of [2, 3, 4]) assert.deepEqual(arriving(number, 'b'), both('dropped'), String(number));
+    assert.deepEqual(arriving(9, 'b'), both('dropped'), 'what is around it is closed with it');
+    assert.deepEqual([arriving(1, 'c'), arriving(9, 'c')], [both('dropped'), both('sent on')]);
+    assert.equal(within('b', 'c'), 'sent on', 'others are untouched');
+    assert.match(bed.nodes[0]!.writer!.policyProblem()!, /rows of map ipcache_prefix cannot be written/);
+    bed.setPolicies([denies('big', 'b', [2])]);
+    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual([arriving(2, 'b'), arriving(9, 'b')], [both('dropped'), both('sent on')]);
+  });
+
+  test('an exception without room is not let in with the block around it', () => {
+    const numbers = [1, 2, 3, 4];
+    const allow = policy('holes', 'b', {
+      ingress: [
+        {
+          fromCIDRSet: [
+            { cidr: '198.51.0.0/16', except: numbers.map((number) => blocksOf(number)[0]!) },
+            { cidr: '2001:db8::/32', except: numbers.map((number) => blocksOf(number)[1]!) },
+          ],
+        },
+      ],
+    });
+    bed.setPolicies([allow]);
+    assert.ok(status().unplaced > 0);
+    assert.deepEqual(status().closed, [], 'the fallback denies anyway');
+    for (const number of numbers) assert.deepEqual(arriving(number, 'b'), both('dropped'), String(number));
+    bed.setPolicies([]);
+    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(arriving(1, 'b'), both('sent on'));
+  });
+
+  test('a pod elsewhere without room is denied what its labels deny; pods of this node have rows kept for them', async () => {
+    bed.setPolicies([
+      policy('no-far', 'b', {
+        enableDefaultDeny: { ingress: false },
+        ingressDeny: [{ fromEndpoints: [{ matchLabels: { tier: 'far' } }] }],
+      }),
+    ]);
+    const far = await Array.fromAsync({ length: 12 }, (_, i) =>
+      bed.addPod({ name: `far${i}`, node: 1, labels: { tier: 'far' } }),
+    );
+    const from = (pod: (typeof far)[number], to: string) =>
+      [false, true].map((six) => {
+        const ends = { from: pod, to: bed.pod(to), six, sourcePort: sourcePort++, destinationPort: 80 };
+        return fromWire(bed, 0, tcpPacket({ ...ends, flags: ['SYN'] })).outcome;
+      });
+    assert.ok(status().unplaced > 0, 'the map of addresses was to be full');
+    for (const pod of far) assert.deepEqual(from(pod, 'b'), both('dropped'), pod.name);
+    const near = await bed.addPod({ name: 'near', node: 0 });
+    assert.equal(within('near', 'c'), 'sent on');
+    assert.equal(within('c', near.name), 'sent on');
+    bed.setPolicies([]);
+    assert.deepEqual(from(far.at(-1)!, 'b'), both('sent on'));
   });
 });

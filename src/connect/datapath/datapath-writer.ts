@@ -7,7 +7,7 @@ import { datapathMaps } from '../../kernel/datapath.gen.ts';
 import type { MappedArray } from '../../kernel/mmap-array.ts';
 import { addressBytes, blockKey, epochSlot } from './address-keys.ts';
 import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-map.ts';
-import { createPolicyRows, type PolicyRows } from './policy-rows.ts';
+import { createPolicyRows, type PolicyRows, type StandIn } from './policy-rows.ts';
 
 /** What is to change, as the policy compiler says it. */
 export interface DatapathDelta {
@@ -44,21 +44,28 @@ export interface DatapathWriter {
   raiseAll(): void;
   retry(): boolean;
   status(): KernelMapStatus[];
-  /** Policy that did not fit. */
-  policyStatus(): ReturnType<PolicyRows['status']>;
+  /** Policy that did not fit; `unplaced` are addresses and blocks, which are judged by the block around them, or not at all. */
+  policyStatus(): ReturnType<PolicyRows['status']> & { readonly unplaced: number };
   /** What keeps policy from being in the kernel whole: an address without its class is judged as somebody else. */
   policyProblem(): string | undefined;
 }
 
+/** This part of the rows of addresses is for the node's own and its pods': those of others must not keep them out. */
+const reservedPart = 1 / 16;
+
 /** Takes the maps over as they are. */
 export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
-  const ipcache = createKernelMap(maps.ipcache);
+  const ipcache = createKernelMap(maps.ipcache, {
+    reserve: { rows: Math.floor(maps.ipcache.maxEntries * reservedPart), isFor: isOfThisNode },
+  });
   const prefixes = createKernelMap(maps.ipcachePrefix);
   const peers = createKernelMap(maps.policyPeer);
   const ports = createKernelMap(maps.policyPorts);
   const endpoints = createKernelMap(maps.endpoints);
   const all: readonly KernelMap[] = [ports, peers, ipcache, prefixes, endpoints];
   const policy = createPolicyRows(peers, ports);
+  /** The classes of addresses and blocks without room. */
+  const unplaced = new Map<string, number>();
   const { epochs } = maps;
   const wordsPerSlot = epochs.strideBytes / 4;
 
@@ -77,18 +84,42 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
       const entry = { class: number, identity, ifindex, flags };
       if (address.includes('/')) {
         const key = datapathMaps.ipcache_prefix.key.encode(blockKey(address));
-        prefixes.put(key, datapathMaps.ipcache_prefix.value.encode(entry), address);
+        place(address, number, prefixes.put(key, datapathMaps.ipcache_prefix.value.encode(entry), address));
       } else {
         const key = datapathMaps.ipcache.key.encode({ addr: addressBytes(address) });
-        addresses.push({ key, value: datapathMaps.ipcache.value.encode(entry), address });
+        addresses.push({ key, value: datapathMaps.ipcache.value.encode(entry), address, number });
       }
     }
     // Where classes have new numbers, one end with its old and one with its new number do not know each other.
     ipcache.replaceTogether(addresses);
-    for (const { key, value, address } of addresses) ipcache.put(key, value, address);
+    for (const { key, value, address, number } of addresses) place(address, number, ipcache.put(key, value, address));
+  }
+
+  function place(address: string, number: number, fits: boolean): void {
+    if (fits) unplaced.delete(address);
+    else unplaced.set(address, number);
+  }
+
+  /** The class by which the datapath judges an address, or what is in a block and in no narrower one. */
+  function judgedAs(address: string): number {
+    const key = address.includes('/') ? blockKey(address) : { prefixlen: 128, addr: addressBytes(address) };
+    const own = address.includes('/') ? undefined : ipcache.get(datapathMaps.ipcache.key.encode({ addr: key.addr }));
+    const found = own ?? prefixes.get(datapathMaps.ipcache_prefix.key.encode(key));
+    return found === undefined ? 0 : datapathMaps.ipcache_prefix.value.decode(found).class;
+  }
+
+  /** Lets policy know who is judged as somebody else; true when that closed or opened something. */
+  function standIn(again = false): boolean {
+    const pairs = new Map<string, StandIn>();
+    for (const [address, of] of unplaced) {
+      const as = judgedAs(address);
+      if (as !== of) pairs.set(`${of} ${as}`, { of, as });
+    }
+    return policy.standIn([...pairs.values()], again);
   }
 
   function removeAddress(address: string): void {
+    unplaced.delete(address);
     if (address.includes('/')) prefixes.remove(datapathMaps.ipcache_prefix.key.encode(blockKey(address)), address);
     else ipcache.remove(datapathMaps.ipcache.key.encode({ addr: addressBytes(address) }), address);
   }
@@ -98,10 +129,15 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     const before = failing();
     if (before === 0 && policy.status().waiting === 0) return false;
     for (const map of all) map.retry();
+    if (unplaced.size > 0) {
+      const failed = new Set([ipcache, prefixes].flatMap((map) => map.status().failing.map((each) => each.row)));
+      for (const address of unplaced.keys()) if (!failed.has(address)) unplaced.delete(address);
+    }
     const fits = policy.retry();
+    const moved = standIn();
     const left = failing();
     // What came late was announced before it was there.
-    if (left < before || fits) raiseAll();
+    if (left < before || fits || moved) raiseAll();
     return left > 0 || policy.status().waiting > 0;
   }
 
@@ -113,13 +149,15 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
       for (const address of delta.ipcache.delete) removeAddress(address);
       for (const row of delta.peers.close) policy.putPeer(row);
       for (const row of delta.peers.delete) policy.removePeer(row);
+      const moved = standIn();
       const changed = [...delta.ipcache.upsert.map((row) => row.address), ...delta.ipcache.delete];
       // A block that means something else concerns addresses that nobody can list.
-      if (changed.some((address) => address.includes('/'))) raiseAll();
+      if (moved || changed.some((address) => address.includes('/'))) raiseAll();
       else for (const address of [...changed, ...delta.subjects]) raise(addressBytes(address));
       for (const row of delta.ports.delete) policy.removePort(row);
       // Who waits gets the room that was made by this.
-      if (delta.ports.delete.length + delta.peers.delete.length > 0 && policy.status().waiting > 0) retry();
+      const gone = delta.ports.delete.length + delta.peers.delete.length + delta.ipcache.delete.length;
+      if (gone > 0 && policy.status().waiting + unplaced.size > 0) retry();
     },
     putEndpoint(row) {
       const none = new Uint8Array(16);
@@ -136,11 +174,13 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
     },
     prune() {
       for (const map of [prefixes, ipcache, endpoints, peers, ports]) map.prune();
+      retry();
+      standIn(true);
     },
     raiseAll,
     retry,
     status: () => all.map((map) => map.status()),
-    policyStatus: policy.status,
+    policyStatus: () => ({ ...policy.status(), unplaced: unplaced.size }),
     policyProblem() {
       const { waiting } = policy.status();
       const full = all.map((map) => map.status()).filter((map) => map.failing.length > 0);
@@ -149,4 +189,10 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
       return texts.length === 0 ? undefined : texts.join('; ');
     },
   };
+}
+
+/** Whether a row of an address is a pod's of this node or the node's own. */
+function isOfThisNode(value: Uint8Array): boolean {
+  const { ifindex, flags } = datapathMaps.ipcache.value.decode(value);
+  return ifindex !== 0 || flags !== 0;
 }

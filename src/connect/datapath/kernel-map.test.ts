@@ -56,7 +56,7 @@ test('what is there already is adopted: the same is not written, the changed is,
 
 test('a row that does not fit waits with its error, holds up nobody and is tried again', () => {
   const { map, fake } = fakeMap([], 2);
-  const kernel = createKernelMap(map, () => 77);
+  const kernel = createKernelMap(map, { nowMs: () => 77 });
   assert.equal(kernel.put(bytes(1), bytes(1), 'a'), true);
   assert.equal(kernel.put(bytes(2), bytes(1), 'b'), true);
   assert.equal(kernel.put(bytes(3), bytes(1), 'c'), false);

@@ -1,6 +1,7 @@
 // One map of the datapath as the agent writes it: at the start only what differs from what is there, afterwards row by
 // row. A row that the kernel refuses is kept with its error and tried again; the others are not held up by it.
 import type { BpfMap } from '../../kernel/bpf-map.ts';
+import { MapType } from '../../kernel/bpf-syscall.ts';
 import { isMapFull } from '../../kernel/kernel-error.ts';
 
 /** A row that could not be written. */
@@ -35,7 +36,7 @@ export interface KernelMap {
    * each of them afterwards: that counts them, and says what fails.
    */
   replaceTogether(rows: readonly { readonly key: Uint8Array; readonly value: Uint8Array }[]): void;
-  /** What is in the kernel now. */
+  /** What the kernel finds for a key now: of a prefix table, the longest prefix around it. */
   get(key: Uint8Array): Uint8Array | undefined;
   remove(key: Uint8Array, row: string): boolean;
   /** What failed for this key is no longer wanted: it is not tried again. */
@@ -53,12 +54,21 @@ function same(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
-/** Takes a map over. `ignore` leaves entries of other writers out of the pruning. */
-export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): KernelMap {
+/** Settings of a map. */
+export interface KernelMapOptions {
+  readonly nowMs?: () => number;
+  /** Rows that are kept free for values of this kind: others find the map full before it is. */
+  readonly reserve?: { readonly rows: number; readonly isFor: (value: Uint8Array) => boolean };
+}
+
+/** Takes a map over. */
+export function createKernelMap(map: BpfMap, { nowMs = Date.now, reserve }: KernelMapOptions = {}): KernelMap {
   /** What was there before us and has not been put yet; undefined once pruned. */
   let before: Map<string, Uint8Array> | undefined = new Map(
     map.entries().map(({ key, value }) => [keyText(key), value]),
   );
+  /** The keys of a prefix table, whose lookup finds what is around a key as well. */
+  const keys = map.type === MapType.lpmTrie ? new Set(before!.keys()) : undefined;
   const failing = new Map<
     string,
     { key: Uint8Array; value?: Uint8Array; row: string; error: string; attempts: number; sinceMs: number }
@@ -66,10 +76,18 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
   const adopted = { same: 0, changed: 0, added: 0, pruned: 0 };
   let rows = before.size;
 
-  function attempt(key: Uint8Array, value: Uint8Array | undefined, row: string): boolean {
+  const has = (key: Uint8Array): boolean => keys?.has(keyText(key)) ?? map.lookup(key) !== undefined;
+
+  /** Whether the rows that are left are kept for others. */
+  function isKept(value: Uint8Array): boolean {
+    return reserve !== undefined && rows >= map.maxEntries - reserve.rows && !reserve.isFor(value);
+  }
+
+  function attempt(key: Uint8Array, value: Uint8Array | undefined, row: string, was: boolean): boolean {
     const text = keyText(key);
     try {
       if (value === undefined) map.delete(key);
+      else if (!was && isKept(value)) throw new Error(`the map is full (${map.maxEntries - reserve!.rows} entries)`);
       else map.update(key, value);
       failing.delete(text);
       return true;
@@ -89,10 +107,13 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
 
   /** Writes or deletes, and counts what is there. */
   function write(key: Uint8Array, value: Uint8Array | undefined, row: string): boolean {
-    const was = map.lookup(key) !== undefined;
-    const ok = attempt(key, value, row);
-    if (ok && was !== (value !== undefined)) rows += was ? -1 : 1;
-    return ok;
+    const was = has(key);
+    const ok = attempt(key, value, row, was);
+    if (!ok || was === (value !== undefined)) return ok;
+    rows += was ? -1 : 1;
+    if (was) keys?.delete(keyText(key));
+    else keys?.add(keyText(key));
+    return true;
   }
 
   return {
@@ -106,7 +127,7 @@ export function createKernelMap(map: BpfMap, nowMs: () => number = Date.now): Ke
           return true;
         }
         adopted.changed++;
-      } else if (before !== undefined && map.lookup(key) === undefined) adopted.added++;
+      } else if (before !== undefined && !has(key)) adopted.added++;
       return write(key, value, row);
     },
     replaceTogether(all) {

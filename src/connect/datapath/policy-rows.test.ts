@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import type { PolicyPeerRow, PolicyPortRow } from '../../core/rows.ts';
 import type { KernelMap } from './kernel-map.ts';
 import { createPolicyRows } from './policy-rows.ts';
@@ -252,4 +253,101 @@ test('the fallback waits for its ruleset when nobody closes it any more', () => 
   ports.map.retry();
   policy.retry();
   assert.deepEqual([written(), policy.status()], [[6], { waiting: 0, closed: [] }]);
+});
+
+test('standIn() closes the fallback where a class without row is denied something, and opens it afterwards', () => {
+  const { policy, written } = setUp({ peers: 10, ports: 10 });
+  policy.putPort(port(2, true));
+  policy.putPort(port(3, false, 24, 22));
+  policy.putPeer(peer(0, 2));
+  policy.putPeer(peer(5, 3));
+  assert.equal(policy.standIn([{ of: 5, as: 9 }]), true);
+  assert.deepEqual([written(), policy.status().closed], [[0, 3], ['7/ingress']]);
+  assert.equal(policy.standIn([{ of: 5, as: 9 }]), false, 'that is no news');
+  policy.removePeer(peer(5, 3));
+  assert.deepEqual([written(), policy.status().closed], [[2], []], 'nothing tells the two apart any more');
+  policy.putPeer(peer(5, 3));
+  assert.deepEqual(written(), [0, 3]);
+  assert.equal(policy.standIn([]), true);
+  assert.deepEqual([written(), policy.status().closed], [[2, 3], []]);
+});
+
+test('whatever stands in for a class is allowed no more than the class, nor than itself, and gets all back afterwards', () => {
+  const ports = [80, 443];
+  const ruleset = fc.record({
+    all: fc.constantFrom(undefined, true, false),
+    80: fc.constantFrom(undefined, true, false),
+    443: fc.constantFrom(undefined, true, false),
+  });
+  type Ruleset = { all?: boolean; 80?: boolean; 443?: boolean };
+  const verdict = (rules: Ruleset | undefined, number: number): boolean | undefined =>
+    rules?.[number as 80 | 443] ?? rules?.all;
+  fc.assert(
+    fc.property(
+      fc.array(ruleset, { minLength: 3, maxLength: 5 }),
+      fc.array(fc.tuple(fc.nat(4), fc.nat(5)), { maxLength: 12 }),
+      fc.uniqueArray(fc.tuple(fc.integer({ min: 1, max: 2 }), fc.constantFrom(0, 3, 4)), { maxLength: 3 }),
+      fc.nat(12),
+      (rulesets, peers, pairs, when) => {
+        const { policy, peers: map } = setUp({ peers: 100, ports: 100 });
+        rulesets.forEach((rules, i) => {
+          const { all, ...single } = rules;
+          if (all !== undefined) policy.putPort(port(2 + i, all));
+          for (const [number, allow] of Object.entries(single))
+            if (allow !== undefined) policy.putPort(port(2 + i, allow, 24, Number(number)));
+        });
+        const wanted = new Map<number, number>([[0, 0]]);
+        policy.putPeer(peer(0, 2));
+        const standIns = pairs.map(([of, as]) => ({ of, as }));
+        const kernel = (number: number, portNumber: number): boolean => {
+          const rulesetOf = (key: number) => {
+            const value = map.held.get(keyOf(key));
+            const at = value && new DataView(value.buffer, value.byteOffset).getUint32(0, true);
+            return at === undefined || at === 0 ? undefined : rulesets[at - 2];
+          };
+          const own = number === 0 ? undefined : verdict(rulesetOf(number), portNumber);
+          return own ?? verdict(rulesetOf(0), portNumber) ?? false;
+        };
+        const keyOf = (number: number) => {
+          const key = new Uint8Array(12);
+          new DataView(key.buffer).setUint32(0, 7, true);
+          new DataView(key.buffer).setUint32(4, number, true);
+          new DataView(key.buffer).setUint32(8, 1, true);
+          return Buffer.from(key).toString('hex');
+        };
+        const due = (number: number, portNumber: number): boolean => {
+          const own = number === 0 ? undefined : wanted.get(number);
+          const rules = own === undefined ? undefined : rulesets[own];
+          return verdict(rules, portNumber) ?? verdict(rulesets[wanted.get(0)!], portNumber) ?? false;
+        };
+        const check = (told: boolean) => {
+          for (const number of ports) {
+            for (const class_ of [0, 1, 2, 3, 4]) {
+              if (kernel(class_, number)) assert.ok(due(class_, number), `class ${class_}, port ${number}`);
+            }
+            for (const { of, as } of told ? standIns : [])
+              if (kernel(as, number)) assert.ok(due(of, number), `${as} for ${of}, port ${number}`);
+          }
+        };
+        peers.forEach(([number, which], i) => {
+          if (i === when) policy.standIn(standIns);
+          if (which < rulesets.length) {
+            wanted.set(number, which);
+            policy.putPeer(peer(number, 2 + which));
+          } else if (number !== 0) {
+            wanted.delete(number);
+            policy.removePeer(peer(number, 0));
+          }
+          check(i >= when);
+        });
+        policy.standIn(standIns);
+        check(true);
+        policy.standIn([]);
+        assert.deepEqual(policy.status(), { waiting: 0, closed: [] });
+        for (const number of ports)
+          for (const class_ of [0, 1, 2, 3, 4]) assert.equal(kernel(class_, number), due(class_, number));
+      },
+    ),
+    { numRuns: 500 },
+  );
 });

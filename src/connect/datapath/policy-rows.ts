@@ -2,6 +2,8 @@
 // whole is pointed to by nobody; a peer whose ruleset denies something and that could not be given it closes its subject's
 // fallback, because there the fallback would let through what the ruleset does not. What was there before stays only if it
 // allows nothing that the new one does not; else the row, which is there and needs no room, is made to point to nothing.
+// Addresses without room are judged as the block around them: subjects whose policy tells the two apart take from the block
+// what those addresses may not have.
 import {
   type Direction,
   type PolicyPeerRow,
@@ -12,12 +14,23 @@ import {
 import { datapathMaps, Direction as KernelDirection } from '../../kernel/datapath.gen.ts';
 import type { KernelMap } from './kernel-map.ts';
 
+/** Addresses of one class have no row, and are judged as another class meanwhile: 0 where nothing is known around them. */
+export interface StandIn {
+  readonly of: number;
+  readonly as: number;
+}
+
 /** The rows of policy in the kernel. */
 export interface PolicyRows {
   putPort(row: PolicyPortRow): void;
   removePort(row: PolicyPortRow): void;
   putPeer(row: PolicyPeerRow): void;
   removePeer(row: Omit<PolicyPeerRow, 'ruleset'>): void;
+  /**
+   * Names all stand-ins there are. Where one is allowed more than whom it stands for, it is allowed what the fallback
+   * allows; and where that is too much, the fallback closes. `again` looks at those that are known, too. True when something changed.
+   */
+  standIn(all: readonly StandIn[], again?: boolean): boolean;
   /** Tries again what did not fit; call it after the maps themselves have tried. True when something fits now. */
   retry(): boolean;
   /** Peers that wait for room, and the directions of subjects that are closed for them. */
@@ -48,6 +61,16 @@ interface Waiting {
   readonly closes: boolean;
 }
 
+/** What a stand-in takes from a subject in one direction. */
+interface Taken {
+  /** The fallback is closed. */
+  readonly closes: boolean;
+  /** The stand-in's own row points to nothing. */
+  readonly narrows: boolean;
+}
+
+const nothingTaken: Taken = { closes: false, narrows: false };
+
 /** Takes the maps over. */
 export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows {
   const rulesets = new Map<number, RulesetRows>();
@@ -55,6 +78,14 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
   const fallbacks = new Map<string, PolicyPeerRow>();
   const waiting = new Map<string, Waiting>();
   const closed = new Map<string, number>();
+  const standIns = new Map<string, StandIn>();
+  /** The stand-ins that name a class, on either side. */
+  const standInsOf = new Map<number, Set<StandIn>>();
+  /** By subject, direction and stand-in. */
+  const taken = new Map<string, Taken>();
+  /** Peers that are allowed what the fallback allows, and for how many reasons; and their rows as they should be. */
+  const narrowed = new Map<string, number>();
+  const kept = new Map<string, PolicyPeerRow>();
 
   function rulesetOf(number: number): RulesetRows {
     let rows = rulesets.get(number);
@@ -67,6 +98,12 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
 
   /** Without the rows of its ruleset a peer row is not written at all. */
   function tryPeer(row: PolicyPeerRow): boolean {
+    if (narrowed.has(policyPeerKey(row))) {
+      kept.set(policyPeerKey(row), row);
+      if (peers.get(peerKey(row)) !== undefined) return pointToNothing(row);
+      peers.forget(peerKey(row));
+      return true;
+    }
     if (rulesetOf(row.ruleset).missing.size > 0) {
       // What was refused for this peer before is not its policy any more.
       peers.forget(peerKey(row));
@@ -79,8 +116,8 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
     return `${subject}/${direction}`;
   }
 
-  /** How many peers of a subject wait for a ruleset that denies something. */
-  function countClosing(row: PolicyPeerRow, by: 1 | -1): void {
+  /** How many peers of a subject wait for a ruleset that denies something, or have none and must not be judged by the fallback. */
+  function countClosing(row: { subject: number; direction: Direction }, by: 1 | -1): void {
     const key = subjectKey(row);
     const count = (closed.get(key) ?? 0) + by;
     if (count > 0) closed.set(key, count);
@@ -99,11 +136,70 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
   }
 
   /** Whether a ruleset lets nothing through that another one does not. Of one from an earlier run nothing is known. */
-  function isNarrower(number: number, than: RulesetRows): boolean {
+  function isNarrower(number: number, than: Pick<RulesetRows, 'denies' | 'allows'>): boolean {
     const rows = rulesets.get(number);
     if (rows === undefined) return false;
     if (rows.allows.size === 0) return rows.denies;
-    return !than.denies && [...rows.allows].every((ports) => than.allows.has(ports));
+    if (than.denies) return false;
+    return than.allows.has(everyPort) || [...rows.allows].every((ports) => than.allows.has(ports));
+  }
+
+  /** The ruleset that a peer should have by a row of its own. */
+  function wanted(row: Omit<PolicyPeerRow, 'ruleset'>): number | undefined {
+    if (row.peer === 0) return undefined;
+    const key = policyPeerKey(row);
+    return (waiting.get(key)?.row ?? kept.get(key))?.ruleset ?? rulesetInKernel(row);
+  }
+
+  /** What a stand-in must take from a subject. Of rulesets of an earlier run nothing is known: all of it. */
+  function takenBy({ of, as }: StandIn, subject: number, direction: Direction): Taken {
+    const due = wanted({ subject, direction, peer: of });
+    const has = wanted({ subject, direction, peer: as });
+    if (due === has) return nothingTaken;
+    const than = due === undefined ? saysNothing : (rulesets.get(due) ?? unknown);
+    const narrows = has !== undefined && !isNarrower(has, than);
+    const closes = than.denies || (narrows && (rulesets.get(has) ?? unknown).denies);
+    return { closes, narrows };
+  }
+
+  function review(standIn: StandIn, { subject, direction }: { subject: number; direction: Direction }): boolean {
+    const key = `${subjectKey({ subject, direction })} ${standInKey(standIn)}`;
+    const before = taken.get(key) ?? nothingTaken;
+    const lives = standIns.has(standInKey(standIn)) && fallbacks.has(subjectKey({ subject, direction }));
+    const now = lives ? takenBy(standIn, subject, direction) : nothingTaken;
+    if (before.closes === now.closes && before.narrows === now.narrows) return false;
+    if (now.closes || now.narrows) taken.set(key, now);
+    else taken.delete(key);
+    // The fallback closes before somebody is left to it, and opens when nobody is any more.
+    if (now.closes && !before.closes) countClosing({ subject, direction }, 1);
+    if (now.narrows !== before.narrows) countNarrowing({ subject, direction, peer: standIn.as }, now.narrows ? 1 : -1);
+    if (before.closes && !now.closes) countClosing({ subject, direction }, -1);
+    return true;
+  }
+
+  function countNarrowing(row: Omit<PolicyPeerRow, 'ruleset'>, by: 1 | -1): void {
+    const key = policyPeerKey(row);
+    const count = (narrowed.get(key) ?? 0) + by;
+    const ruleset = wanted(row);
+    if (count > 0) narrowed.set(key, count);
+    else {
+      narrowed.delete(key);
+      kept.delete(key);
+    }
+    if (ruleset !== undefined && (count === 0 || (count === 1 && by === 1))) putPeer({ ...row, ruleset });
+  }
+
+  /** A peer's row is another one now, or the fallback is: what stand-ins take from the subject may be, too. */
+  function reviewPeer({ subject, direction, peer }: Omit<PolicyPeerRow, 'ruleset'>): void {
+    if (standIns.size === 0) return;
+    const concerned = peer === 0 ? standIns.values() : (standInsOf.get(peer) ?? []);
+    for (const each of [...concerned]) review(each, { subject, direction });
+  }
+
+  function reviewAll(standIn: StandIn): boolean {
+    let changed = false;
+    for (const row of [...fallbacks.values()]) if (review(standIn, row)) changed = true;
+    return changed;
   }
 
   /** Takes from a peer that waits what its policy may no longer allow; answers with the ruleset that it keeps. */
@@ -130,7 +226,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
     rulesets.delete(row.ruleset);
   }
 
-  function rulesetInKernel(row: PolicyPeerRow): number | undefined {
+  function rulesetInKernel(row: Omit<PolicyPeerRow, 'ruleset'>): number | undefined {
     const value = peers.get(peerKey(row));
     return value && datapathMaps.policy_peer.value.decode(value).ruleset;
   }
@@ -169,14 +265,38 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
       if (rows.holders > 0) rows.leaving.set(policyPortKey(row), row);
       else remove(row);
     },
-    putPeer: (row) => void putPeer(row),
+    putPeer(row) {
+      putPeer(row);
+      reviewPeer(row);
+    },
     removePeer(row) {
       const key = policyPeerKey(row);
       if (row.peer === 0) fallbacks.delete(subjectKey(row));
+      kept.delete(key);
       peers.remove(peerKey(row), key);
       const before = waiting.get(key);
       waiting.delete(key);
       stopWaiting(before);
+      reviewPeer(row);
+    },
+    standIn(all, again = false) {
+      const now = new Map(all.map((each) => [standInKey(each), each]));
+      let changed = false;
+      for (const [key, each] of now) {
+        if (standIns.has(key) && !again) continue;
+        if (!standIns.has(key)) {
+          standIns.set(key, each);
+          for (const number of [each.of, each.as]) addTo(standInsOf, number, each);
+        }
+        if (reviewAll(standIns.get(key)!)) changed = true;
+      }
+      for (const [key, each] of [...standIns]) {
+        if (now.has(key)) continue;
+        standIns.delete(key);
+        for (const number of [each.of, each.as]) removeFrom(standInsOf, number, each);
+        if (reviewAll(each)) changed = true;
+      }
+      return changed;
     },
     retry() {
       if (waiting.size === 0) return false;
@@ -213,7 +333,7 @@ function portKey(row: PolicyPortRow): Uint8Array {
 }
 
 /** Protocol and ports of a row as one number. */
-function portsNumber(row: PolicyPortRow): number {
+function portsNumber(row: Pick<PolicyPortRow, 'protocol' | 'port' | 'prefixBits'>): number {
   return (row.protocol * 65_536 + row.port) * 64 + row.prefixBits;
 }
 
@@ -224,4 +344,24 @@ function portValue(row: PolicyPortRow): Uint8Array {
     allow: row.allow ? 1 : 0,
     stagedAllow: row.stagedAllow ? 1 : 0,
   });
+}
+
+const everyPort = portsNumber({ protocol: 0, port: 0, prefixBits: 0 });
+const saysNothing: Pick<RulesetRows, 'denies' | 'allows'> = { denies: false, allows: new Set() };
+/** What must be thought of a ruleset of which nothing is known: that it denies whatever another allows. */
+const unknown: Pick<RulesetRows, 'denies' | 'allows'> = { denies: true, allows: new Set() };
+
+function standInKey({ of, as }: StandIn): string {
+  return `${of} ${as}`;
+}
+
+function addTo<V>(map: Map<number, Set<V>>, key: number, value: V): void {
+  const set = map.get(key);
+  if (set === undefined) map.set(key, new Set([value]));
+  else set.add(value);
+}
+
+function removeFrom<V>(map: Map<number, Set<V>>, key: number, value: V): void {
+  const set = map.get(key);
+  if (set?.delete(value) && set.size === 0) map.delete(key);
 }

@@ -20,17 +20,17 @@ const unfinishedShown = 20;
 /** Everything that is wrong now, a line each. Cheap: no map is read for it. */
 function problemsOf(agent: Agent): string[] {
   const lost = [...agent.sources.watches(), ...agent.policies.watches()].filter((watch) => !watch.connected);
-  const { waiting, closed } = agent.policyRows();
+  const { waiting, closed, unplaced } = agent.policyRows();
   return [
     ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),
     ...agent
       .writerStatus()
       .filter((map) => map.failing.length > 0)
       .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
-    ...(waiting === 0
+    ...(waiting + unplaced === 0
       ? []
       : [
-          `there is no room for ${waiting} rows of policy: they are tried again` +
+          `there is no room for ${waiting} rows of policy and ${unplaced} addresses and blocks: they are tried again` +
             (closed.length === 0 ? '' : `, and ${closed.length} directions of pods are closed meanwhile`),
         ]),
     ...agent.reconcilers.flatMap((each) => {
