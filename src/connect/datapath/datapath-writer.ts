@@ -38,6 +38,8 @@ export interface DatapathWriter {
   apply(delta: DatapathDelta): void;
   putEndpoint(row: EndpointRow): void;
   removeEndpoint(row: EndpointRow): void;
+  /** Takes the maps over again: what is applied next is everything there is, and then prune. */
+  restart(): void;
   /** The first complete state has been applied: what an earlier run left and nobody wants any more goes. */
   prune(): void;
   /** Everything established is judged again at its next packet: routes or blocks changed. */
@@ -55,6 +57,24 @@ const reservedPart = 1 / 16;
 
 /** Takes the maps over as they are. */
 export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
+  let writing = takeOver(maps);
+  return {
+    apply: (delta) => writing.apply(delta),
+    putEndpoint: (row) => writing.putEndpoint(row),
+    removeEndpoint: (row) => writing.removeEndpoint(row),
+    restart() {
+      writing = takeOver(maps);
+    },
+    prune: () => writing.prune(),
+    raiseAll: () => writing.raiseAll(),
+    retry: () => writing.retry(),
+    status: () => writing.status(),
+    policyStatus: () => writing.policyStatus(),
+    policyProblem: () => writing.policyProblem(),
+  };
+}
+
+function takeOver(maps: DatapathMaps): Omit<DatapathWriter, 'restart'> {
   const ipcache = createKernelMap(maps.ipcache, {
     reserve: { rows: Math.floor(maps.ipcache.maxEntries * reservedPart), isFor: isOfThisNode },
   });

@@ -71,6 +71,7 @@ const weirNodeReportSchema = z.object({
     revision: z.int().min(0),
     /** Why not all of them are enforced. */
     problem: z.string().max(1024).optional(),
+    reason: z.enum(['NoRoom', 'Failed']).optional(),
   }),
 });
 

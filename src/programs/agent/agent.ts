@@ -370,7 +370,11 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     nodes: sources.nodes,
     objects: policies.objects,
     inStep: () => sync.synced && !sync.pending,
-    problem: writer.policyProblem,
+    problem() {
+      if (sync.error !== undefined) return { reason: 'Failed', message: `policy could not be compiled: ${sync.error}` };
+      const message = writer.policyProblem();
+      return message === undefined ? undefined : { reason: 'NoRoom', message };
+    },
     log,
   });
   let toldOfRoom = 0;

@@ -14,6 +14,7 @@ import type {
 } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
 import { createPolicyCompiler } from '../../secure/policy/compile.ts';
+import { readPolicies } from '../../secure/policy/read-policies.ts';
 import { createKernelSync } from './kernel-sync.ts';
 
 const endpoint = (id: number, more: Partial<EndpointRow> = {}): EndpointRow => ({
@@ -54,6 +55,7 @@ function setUp() {
     },
     putEndpoint: (row) => void log.push(`device ${row.ifindex}`),
     removeEndpoint: (row) => void log.push(`no device ${row.ifindex}`),
+    restart: () => void log.push('take over'),
     prune: () => void log.push('prune'),
     raiseAll: () => void log.push('raise all'),
     retry: () => false,
@@ -86,7 +88,7 @@ function setUp() {
     hostAddresses,
     apiServers,
   ];
-  return { endpoints, identities, sources, writer, log, errors, counts, sync };
+  return { endpoints, identities, policies, sources, writer, log, errors, counts, sync };
 }
 
 test('nothing is written before every source has been read once', () => {
@@ -190,4 +192,65 @@ test('what could not be applied is pending until it is, though the compiler does
   sync.settle();
   assert.equal(sync.pending, false);
   assert.ok(log.includes('address 10.0.0.1'));
+});
+
+/** A policy whose rules cannot be read so many times: the compiler fails when it has taken others already. */
+function failingPolicy(times: number): PolicyRow {
+  const [row] = readPolicies([
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name: 'p', namespace: 'shop' },
+      spec: { podSelector: {}, policyTypes: ['Ingress'] },
+    },
+  ]);
+  let left = times;
+  return Object.defineProperty({ ...row! }, 'ingress', {
+    get() {
+      if (left-- > 0) throw new Error('a bug');
+      return [];
+    },
+  });
+}
+
+test('when the compiler fails half way, everything is compiled again, and said until then', async () => {
+  const { endpoints, identities, policies, sources, log, errors, sync } = setUp();
+  for (const table of sources) table.markInitialized();
+  endpoints.upsert(endpoint(1));
+  identities.upsert({ id: 300, labels: ['k8s:app=web', 'k8s:io.kubernetes.pod.namespace=shop'] });
+  sync.settle();
+  log.length = 0;
+  policies.upsert(failingPolicy(2));
+  identities.upsert({ id: 301, labels: ['k8s:app=db', 'k8s:io.kubernetes.pod.namespace=shop'] });
+  endpoints.upsert(endpoint(2, { identity: 301 }));
+  for (let i = 1; i <= 2; i++) {
+    sync.settle();
+    assert.deepEqual([errors.length, sync.error, sync.pending], [i, 'a bug', true]);
+  }
+  log.length = 0;
+  sync.settle();
+  assert.deepEqual([errors.length, sync.error, sync.pending], [2, undefined, false]);
+  assert.equal(log[0], 'take over');
+  for (const address of ['10.0.0.1', '10.0.0.2']) assert.ok(log.includes(`address ${address}`), address);
+  assert.equal(log.filter((entry) => entry === 'peer ingress').length, 2, 'both are isolated');
+  assert.deepEqual(log.slice(-2), ['prune', 'raise all']);
+  log.length = 0;
+  endpoints.delete(1);
+  sync.settle();
+  assert.ok(!log.includes('take over'), 'what follows builds on it');
+  assert.ok(log.includes('no address 10.0.0.1'));
+});
+
+test('the first pass fails half way and is made again from the start', () => {
+  const { endpoints, identities, policies, sources, log, sync } = setUp();
+  for (const table of sources) table.markInitialized();
+  endpoints.upsert(endpoint(1));
+  identities.upsert({ id: 300, labels: ['k8s:app=web', 'k8s:io.kubernetes.pod.namespace=shop'] });
+  policies.upsert(failingPolicy(1));
+  sync.settle();
+  assert.deepEqual([sync.synced, sync.error], [false, 'a bug']);
+  assert.ok(!log.includes('prune'));
+  sync.settle();
+  assert.deepEqual([sync.synced, sync.error], [true, undefined]);
+  assert.ok(log.includes('take over') && log.includes('address 10.0.0.1') && log.includes('peer ingress'));
 });

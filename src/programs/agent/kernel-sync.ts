@@ -1,8 +1,10 @@
 // The agent's heart: brings the kernel in step with the tables. Tables of what is known → addresses → compiled policy →
 // maps, in one pass and in the one order in which no packet meets half of it. Nothing is written before every source
-// has been read once: until then the kernel goes on with what it has.
+// has been read once: until then the kernel goes on with what it has. A pass in which the compiler fails leaves it with half
+// of what changed: everything is compiled and compared with the kernel again, as after a start.
 import type { createAddressDerivation } from '../../connect/addresses/derive-addresses.ts';
 import type { DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
+import { errorText } from '../../core/errors.ts';
 import type { AddressRow, EndpointRow, IdentityRow, NamespaceRow, PolicyRow, PrefixRow } from '../../core/rows.ts';
 import type { ReadTable, Table } from '../../core/table.ts';
 import type { PolicyCompiler } from '../../secure/policy/compile.ts';
@@ -28,6 +30,8 @@ export interface KernelSync {
   readonly synced: boolean;
   /** A pass is due: a table has changed since the last one, or that one failed. */
   readonly pending: boolean;
+  /** Why the last pass failed; undefined when it did not. */
+  readonly error: string | undefined;
   whenSynced(timeoutMs: number): Promise<boolean>;
   /** How long the last passes took, in ms. */
   readonly lastMs: number;
@@ -47,10 +51,16 @@ function follow<R>(table: ReadTable<R>) {
     commit() {
       seen = looked;
     },
+    /** The next look finds everything. */
+    restart() {
+      seen = 0;
+    },
   };
 }
 
 const retryMs = 1_000;
+/** A pass that fails again and again is tried after twice as long each time, up to this. */
+const longestRetryMs = 60_000;
 
 /** Makes the pass. `onError` gets what should not happen; the next change tries again. */
 export function createKernelSync(options: {
@@ -82,7 +92,11 @@ export function createKernelSync(options: {
   let synced = false;
   let scheduled = false;
   let settling = false;
-  let failed = false;
+  let error: string | undefined;
+  let failures = 0;
+  /** The next pass builds on no earlier one; and whether there was any. */
+  let whole = true;
+  let begun = false;
   /** What the compiler said and could not be written: it does not say so twice. */
   let unapplied: PolicyDelta | undefined;
   let lastMs = 0;
@@ -100,6 +114,12 @@ export function createKernelSync(options: {
     try {
       options.addressDerivation.run();
       if (!tables.addresses.initialized || !sources.every((table) => table.initialized)) return;
+      if (whole && begun) {
+        compiler.restart();
+        writer.restart();
+        unapplied = undefined;
+        for (const each of Object.values(changes)) each.restart();
+      }
       const endpoints = changes.endpoints.take();
       const kept = new Map<number, EndpointRow>();
       for (const row of tables.endpoints.rows()) if (row.ifindex !== 0) kept.set(row.ifindex, row);
@@ -114,6 +134,9 @@ export function createKernelSync(options: {
         writer.apply(unapplied);
         unapplied = undefined; // Also when the compiler fails: old rows must not come after newer ones.
       }
+      const everything = whole;
+      whole = true; // Unless it succeeds.
+      begun = true;
       unapplied = compiler.update({
         identities: changes.identities.take(),
         namespaces: changes.namespaces.take(),
@@ -121,6 +144,7 @@ export function createKernelSync(options: {
         prefixes: changes.prefixes.take(),
         addresses: changes.addresses.take(),
       });
+      whole = everything;
       writer.apply(unapplied);
       unapplied = undefined;
       if (endpoints.changes.length > 0 || endpoints.resync) {
@@ -131,22 +155,24 @@ export function createKernelSync(options: {
         }
       }
       for (const each of Object.values(changes)) each.commit();
-      if (!synced) {
+      if (whole) {
         writer.prune();
         writer.raiseAll(); // What an agent before us did not live to announce.
         synced = true;
+        whole = false;
         for (const wake of waiting) wake();
         waiting.clear();
       }
-      failed = false;
+      error = undefined;
+      failures = 0;
       passes++;
       lastMs = performance.now() - started;
       options.onApplied();
-    } catch (error) {
-      failed = true;
-      options.onError(error);
+    } catch (thrown) {
+      error = errorText(thrown);
+      options.onError(thrown);
       // Nothing was taken as done: the same changes are applied again.
-      setTimeout(schedule, retryMs).unref();
+      setTimeout(schedule, Math.min(longestRetryMs, retryMs * 2 ** failures++)).unref();
     } finally {
       settling = false;
     }
@@ -165,7 +191,10 @@ export function createKernelSync(options: {
       return synced;
     },
     get pending() {
-      return scheduled || failed;
+      return scheduled || error !== undefined;
+    },
+    get error() {
+      return error;
     },
     whenSynced(timeoutMs) {
       if (synced) return Promise.resolve(true);

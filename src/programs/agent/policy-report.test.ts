@@ -5,7 +5,7 @@ import { createTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { WeirNodeReport } from '../../kube/weir/schemas.ts';
 import type { Log } from '../log.ts';
-import { reportPolicies } from './policy-report.ts';
+import { type PolicyProblem, reportPolicies } from './policy-report.ts';
 
 const policy = (generation: number): PolicyObjectRow => ({
   key: 'NetworkPolicy/shop/p',
@@ -23,7 +23,7 @@ const policy = (generation: number): PolicyObjectRow => ({
 function setUp(t: TestContext, size: number) {
   t.mock.timers.enable({ apis: ['setInterval', 'Date'] });
   const objects = createTable<PolicyObjectRow>({ name: 'objects', key: (row) => row.key });
-  const state = { inStep: true, refused: false, problem: undefined as string | undefined };
+  const state = { inStep: true, refused: false, problem: undefined as PolicyProblem | undefined };
   const reports: WeirNodeReport['policies'][] = [];
   const warnings: string[] = [];
   const client = {
@@ -63,11 +63,28 @@ test('a node tells of its policies within two seconds, once, and only of what is
   state.inStep = true;
   await pass(2);
   assert.equal(reports.length, 2);
-  state.problem = 'no room';
+  state.problem = { reason: 'NoRoom', message: 'no room' };
   await pass(2);
-  assert.equal(reports[2]!.problem, 'no room');
+  assert.deepEqual([reports[2]!.problem, reports[2]!.reason], ['no room', 'NoRoom']);
   await pass(20);
   assert.equal(reports.length, 3);
+});
+
+test('a node that cannot get in step says why, with the policies that it had', async (t) => {
+  const { objects, state, reports, pass } = setUp(t, 3);
+  state.inStep = false;
+  state.problem = { reason: 'Failed', message: 'a bug' };
+  await pass(10);
+  assert.equal(reports.length, 0, 'before it ever was, what an agent before it told stands');
+  state.inStep = true;
+  state.problem = undefined;
+  await pass(2);
+  state.inStep = false;
+  state.problem = { reason: 'Failed', message: 'x'.repeat(2_000) };
+  objects.upsert(policy(1));
+  await pass(2);
+  assert.equal(reports[1]!.digest, reports[0]!.digest);
+  assert.deepEqual([reports[1]!.problem!.length, reports[1]!.reason], [1_024, 'Failed']);
 });
 
 test('in a large cluster a node that has much to tell does not write more often than it may', async (t) => {

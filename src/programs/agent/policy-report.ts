@@ -15,6 +15,14 @@ const reportsPerSecond = 100;
 /** A report that fails is written again after this long, in case nothing changes meanwhile. */
 const retryMs = 10_000;
 
+/** Why a node does not enforce all of its policies. */
+export interface PolicyProblem {
+  readonly reason: 'NoRoom' | 'Failed';
+  readonly message: string;
+}
+
+const maxMessage = 1_024;
+
 /** Starts telling; the answer ends it. */
 export function reportPolicies(options: {
   readonly client: KubeClient;
@@ -23,13 +31,14 @@ export function reportPolicies(options: {
   readonly objects: ReadTable<PolicyObjectRow>;
   /** Whether all that tables hold is in the kernel. */
   readonly inStep: () => boolean;
-  /** What keeps this node from enforcing its policies. */
-  readonly problem: () => string | undefined;
+  /** What keeps this node from enforcing its policies. Told also while the kernel is not in step. */
+  readonly problem: () => PolicyProblem | undefined;
   readonly log: Log;
 }): () => void {
   const { client, node, nodes, objects, log } = options;
   let digest = createPolicyDigest();
   let seen = 0;
+  let everInStep = false;
   let told = '';
   let writing = false;
   let waitUntilMs = 0;
@@ -38,13 +47,17 @@ export function reportPolicies(options: {
   let failure = '';
 
   async function look(): Promise<void> {
-    if (writing || !options.inStep()) return;
-    const set = objects.changesSince(seen);
-    if (set.resync) digest = createPolicyDigest();
-    for (const { key, after } of set.changes) digest.set(String(key), after);
-    seen = set.revision;
+    if (writing) return;
+    if (options.inStep()) {
+      everInStep = true;
+      const set = objects.changesSince(seen);
+      if (set.resync) digest = createPolicyDigest();
+      for (const { key, after } of set.changes) digest.set(String(key), after);
+      seen = set.revision;
+    }
+    if (!everInStep) return;
     const problem = options.problem();
-    const now = `${digest.text} ${problem ?? ''}`;
+    const now = `${digest.text} ${problem?.message ?? ''}`;
     if (now === told) {
       dueMs = undefined;
       return;
@@ -58,7 +71,11 @@ export function reportPolicies(options: {
         apiVersion: 'weir.dev/v1alpha1',
         kind: 'WeirNodeReport',
         metadata: { name: node },
-        policies: { digest: digest.text, revision: seen, ...(problem !== undefined && { problem }) },
+        policies: {
+          digest: digest.text,
+          revision: seen,
+          ...(problem !== undefined && { problem: problem.message.slice(0, maxMessage), reason: problem.reason }),
+        },
       });
       told = now;
       failure = '';

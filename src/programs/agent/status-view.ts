@@ -38,6 +38,9 @@ function problemsOf(agent: Agent): string[] {
       if (error === 0) return [];
       return [`${error} ${each.name} cannot be written: ${each.unfinished().find((row) => row.error)?.error ?? ''}`];
     }),
+    ...(agent.sync.error === undefined
+      ? []
+      : [`policy and addresses are not brought up to date, and all of it is tried again: ${agent.sync.error}`]),
     ...(agent.sync.synced ? [] : ['the first complete state has not been read yet']),
     ...agent.pools.pools().flatMap((pool) => {
       const usage = pool.usage();

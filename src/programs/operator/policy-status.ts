@@ -32,6 +32,7 @@ interface ReportRow {
   readonly digest: string;
   readonly revision: number;
   readonly problem?: string;
+  readonly reason?: string;
 }
 
 const kinds: readonly (Resource & { readonly status: boolean })[] = [
@@ -122,11 +123,11 @@ export function startPolicyStatus(
       const behind = steps.findIndex((at) => at >= changed);
       let list = lists.get(behind);
       if (list === undefined) {
-        list = all.map(({ node, report: { revision, problem }, at }) => ({
+        list = all.map(({ node, report: { revision, problem, reason }, at }) => ({
           node,
           reached: at >= changed,
           revision,
-          ...(problem !== undefined && { problem }),
+          ...(problem !== undefined && { problem, ...(reason !== undefined && { reason }) }),
         }));
         lists.set(behind, list);
       }

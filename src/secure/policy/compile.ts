@@ -56,6 +56,8 @@ export interface PolicyCompiler {
   cookie(number: number): CookieRow | undefined;
   classes(): IterableIterator<ClassRow>;
   export(): PolicyCompilerState;
+  /** Forgets all but the numbers, as after an update that threw: the next one must bring everything there is. */
+  restart(): void;
 }
 
 const defaultRestMs = 10 * 60_000;
@@ -69,6 +71,23 @@ interface Dirt {
 
 /** Makes a compiler that knows nothing yet. */
 export function createPolicyCompiler(options: PolicyCompilerOptions = {}): PolicyCompiler {
+  let compilation = createCompilation(options);
+  return {
+    update: (changes) => compilation.update(changes),
+    ports: () => compilation.ports(),
+    peers: () => compilation.peers(),
+    ipcache: () => compilation.ipcache(),
+    cookies: () => compilation.cookies(),
+    cookie: (number) => compilation.cookie(number),
+    classes: () => compilation.classes(),
+    export: () => compilation.export(),
+    restart() {
+      compilation = createCompilation({ ...options, state: compilation.export() });
+    },
+  };
+}
+
+function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler, 'restart'> {
   const { clock = systemClock, restMs = defaultRestMs, state, above } = options;
   const numbering = (kind: keyof PolicyCompilerState, first: number) =>
     createNumbering({ clock, restMs, first, state: state?.[kind] });

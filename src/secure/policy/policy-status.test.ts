@@ -37,6 +37,10 @@ test('policyConditions() names what is not understood, not enforced yet, staged,
     'Enforced False Pending',
     'a/Enforced False NoRoom',
   ]);
+  assert.equal(
+    said(fine, false, [{ ...reached('a'), problem: 'a bug', reason: 'Failed' }])[2],
+    'a/Enforced False Failed',
+  );
 });
 
 test('policyConditions() gives nodes no conditions of their own when there are many, and names some that lag', () => {

@@ -18,6 +18,8 @@ export interface NodeProgress {
   readonly revision?: number;
   /** What keeps it from enforcing all of its policies. */
   readonly problem?: string;
+  /** In one word; without one it has no room. */
+  readonly reason?: string;
 }
 
 /** With more nodes than this the condition of the cluster names those that lag, and nodes have none of their own. */
@@ -95,10 +97,10 @@ function lateOf(nodes: readonly NodeProgress[]): readonly string[] {
 
 const lateNodes = new WeakMap<readonly NodeProgress[], readonly string[]>();
 
-function nodeCondition({ node, reached, revision, problem }: NodeProgress): PolicyCondition {
+function nodeCondition({ node, reached, revision, problem, reason = 'NoRoom' }: NodeProgress): PolicyCondition {
   const type = nodeConditionType(node);
   const at = revision === undefined ? '' : ` at revision ${revision}`;
-  if (problem !== undefined) return { type, status: 'False', reason: 'NoRoom', message: cut(problem) };
+  if (problem !== undefined) return { type, status: 'False', reason, message: cut(problem) };
   return reached
     ? { type, status: 'True', reason: 'Enforced', message: `In the kernel${at}` }
     : { type, status: 'False', reason: 'Pending', message: 'The node has not said that it has it' };
