@@ -9,6 +9,6 @@ export interface PolicyServiceRow {
   readonly labels: LabelMap;
   /** The pods that serve it; undefined where somebody writes its endpoints by hand. */
   readonly selector?: LabelMap;
-  /** Of a Service without selector: its endpoints. */
+  /** Of a Service without selector, or with one that asks for labels that do not count: its endpoints. */
   readonly addresses: readonly string[];
 }

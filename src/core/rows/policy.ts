@@ -101,6 +101,8 @@ export interface PolicyRow<P = PolicyPeer> {
   readonly log?: string;
   /** Why a policy that is understood is closed all the same: it is over a limit with what it refers to. */
   readonly error?: string;
+  /** As of the object, with what it refers to. */
+  readonly remarks?: readonly string[];
 }
 
 /** `enforced` and `staged` are said by the object itself; `default` leaves it to its namespace and the cluster. */
@@ -123,6 +125,8 @@ export interface PolicyObjectRow {
   readonly error?: string;
   /** The places of rules that use what is not enforced yet. Such a rule allows and denies nothing. */
   readonly unenforced: readonly string[];
+  /** What is understood, and does less or more than it seems to: each begins with its place. */
+  readonly remarks?: readonly string[];
 }
 
 /** One spec of a policy object. */

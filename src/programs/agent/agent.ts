@@ -132,6 +132,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   const healthCheckPorts = createTable<{ port: number }>({ name: 'health-check-ports', key: (row) => row.port });
   healthCheckPorts.markInitialized();
   const badPolicies = new Map<string, string>();
+  const serviceSources = followServices(client, settings.nodeName, onState);
   const policies = followPolicies({
     client,
     nodeName: settings.nodeName,
@@ -142,6 +143,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     ...(settings.ignoredLabels && { ignoredLabels: settings.ignoredLabels }),
     namespaces: sources.namespaces,
     nodes: sources.nodes,
+    slices: serviceSources.slices,
     onState,
     onProblems(policy, problems) {
       const text = problems.join('; ');
@@ -158,7 +160,6 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     namespaces: sources.namespaces,
     onError: (error) => log.warn('the API server does not say which policies there are', { error: errorText(error) }),
   });
-  const serviceSources = followServices(client, settings.nodeName, onState);
   const { identities } = sources;
   const reconcilers: Reconciler[] = [];
 

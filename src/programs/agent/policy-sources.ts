@@ -1,5 +1,5 @@
 // Policies of all kinds and what they refer to, followed into one table of what is to be compiled.
-import { canonicalIp } from '../../core/ip.ts';
+import { labelCounts } from '../../core/identity.ts';
 import {
   type CidrGroupRow,
   type NamespaceRow,
@@ -8,6 +8,7 @@ import {
   type PolicyRow,
   type PolicyServiceRow,
   policyKey,
+  type ServiceSliceRow,
 } from '../../core/rows.ts';
 import { createTable, type ReadTable, type Table } from '../../core/table.ts';
 import { policyResources } from '../../kube/cilium/schemas.ts';
@@ -40,10 +41,6 @@ interface ServiceObject extends KubeObject {
   readonly spec?: { readonly selector?: Readonly<Record<string, string>> };
 }
 
-interface SliceObject extends KubeObject {
-  readonly endpoints?: readonly { readonly addresses?: readonly string[] }[];
-}
-
 /** The kinds of policies. */
 export const policyKinds: readonly Resource[] = [
   kubernetesResources.networkPolicies,
@@ -51,9 +48,6 @@ export const policyKinds: readonly Resource[] = [
   policyResources.clusterwideNetworkPolicies,
   policyResources.clusterNetworkPolicies,
 ];
-
-/** Slices that nobody makes from a selector: only those of services without one matter here. */
-const handWritten = 'endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io';
 
 /** Follows policies. `onProblems` is told of what is wrong with one, and with none when it is mended or gone. */
 export function followPolicies(options: {
@@ -64,6 +58,7 @@ export function followPolicies(options: {
   readonly ignoredLabels?: readonly string[];
   readonly namespaces: ReadTable<NamespaceRow>;
   readonly nodes: ReadTable<NodeRow>;
+  readonly slices: ReadTable<ServiceSliceRow, 'service'>;
   readonly onState: (state: WatchState) => void;
   readonly onProblems: (policy: string, problems: readonly string[]) => void;
 }): PolicySources {
@@ -141,6 +136,7 @@ export function followPolicies(options: {
 
   // Few clusters have policies that name services: the others need not hold them all.
   let followsServices = false;
+  const stops: (() => void)[] = [];
   function followServicesWhenNeeded(): void {
     if ([...objects.rows()].some((row) => referencesOf(row).has('services'))) startFollowingServices();
     else services.markInitialized();
@@ -153,12 +149,22 @@ export function followPolicies(options: {
       knowsServices = true;
       put([...held.values()]);
     };
-    watches.push(...followServices(client, services, onState, onListed));
+    const { watch: following, stop } = followServices({
+      client,
+      slices: options.slices,
+      ignoredLabels: options.ignoredLabels,
+      table: services,
+      onState,
+      onListed,
+    });
+    watches.push(following);
+    stops.push(stop);
   }
   const derivation = resolvePolicies({ objects, namespaces, nodes, cidrGroups, services }, policies, {
     nodeName,
     clusterStaged,
     ...(options.essential && { essential: options.essential }),
+    ...(options.ignoredLabels && { ignoredLabels: options.ignoredLabels }),
   });
   return {
     objects,
@@ -170,6 +176,7 @@ export function followPolicies(options: {
     watches: () => watches.map((each) => each.state()),
     stop() {
       derivation.stop();
+      for (const stop of stops) stop();
       for (const each of watches) each.stop();
     },
   };
@@ -180,86 +187,67 @@ function versioned(object: KubeObject, row: PolicyObjectRow | undefined): [Polic
   return [[row, { key: row.key, resourceVersion: object.metadata.resourceVersion ?? '' }]];
 }
 
-/** Services, and the addresses of those whose endpoints somebody writes by hand. */
-function followServices(
-  client: KubeClient,
-  table: Table<PolicyServiceRow>,
-  onState: (state: WatchState) => void,
-  onListed: () => void,
-): Watch[] {
+/** Services, and the endpoints of those whose pods identities do not tell: without a selector, or by labels that do not count. */
+function followServices(options: {
+  readonly client: KubeClient;
+  readonly slices: ReadTable<ServiceSliceRow, 'service'>;
+  readonly ignoredLabels: readonly string[] | undefined;
+  readonly table: Table<PolicyServiceRow>;
+  readonly onState: (state: WatchState) => void;
+  readonly onListed: () => void;
+}): { watch: Watch; stop: () => void } {
+  const { slices, table } = options;
   const objects = new Map<string, ServiceObject>();
-  const slices = new Map<string, { service: string; addresses: readonly string[] }>();
-  const listed = new Set<string>();
+  let listed = false;
   const nameOf = ({ metadata }: KubeObject): string => `${metadata.namespace}/${metadata.name}`;
   const rowOf = (key: string, object: ServiceObject): PolicyServiceRow => {
     const { name, namespace = '', labels = {} } = object.metadata;
-    const selector = object.spec?.selector;
-    if (selector !== undefined && Object.keys(selector).length > 0) {
-      return { key, namespace, name, labels, selector, addresses: [] };
+    const selector = Object.keys(object.spec?.selector ?? {}).length > 0 ? object.spec!.selector! : undefined;
+    const row = { key, namespace, name, labels, ...(selector && { selector }) };
+    if (selector && Object.keys(selector).every((each) => labelCounts(each, options.ignoredLabels))) {
+      return { ...row, addresses: [] };
     }
-    const own = [...slices.values()].filter((slice) => slice.service === key);
-    return { key, namespace, name, labels, addresses: [...new Set(own.flatMap((slice) => slice.addresses))].sort() };
+    const addresses = slices.by('service', key).flatMap((slice) => slice.addresses);
+    return { ...row, addresses: [...new Set(addresses)].sort() };
   };
   const write = (keys: Iterable<string>): void => {
+    const complete = listed && slices.initialized;
     table.batch(() => {
       for (const key of keys) {
         const object = objects.get(key);
         if (object === undefined) table.delete(key);
         else table.upsert(rowOf(key, object));
       }
-      if (listed.size === 2) table.markInitialized();
+      if (complete) table.markInitialized();
     });
-    if (listed.size === 2) onListed();
+    if (complete) options.onListed();
   };
-  const putSlice = (slice: SliceObject): string => {
-    const service = `${slice.metadata.namespace}/${slice.metadata.labels?.['kubernetes.io/service-name'] ?? ''}`;
-    const addresses = (slice.endpoints ?? []).flatMap((each) => each.addresses ?? []);
-    slices.set(nameOf(slice), { service, addresses: addresses.flatMap((each) => canonicalIp(each) ?? []) });
-    return service;
-  };
-  return [
-    watch<ServiceObject>(
-      client,
-      kubernetesResources.services,
-      {
-        list(items) {
-          const before = [...objects.keys()];
-          objects.clear();
-          for (const item of items) objects.set(nameOf(item), item);
-          listed.add('services');
-          write([...before, ...objects.keys()]);
-        },
-        upsert(item) {
-          objects.set(nameOf(item), item);
-          write([nameOf(item)]);
-        },
-        delete(item) {
-          objects.delete(nameOf(item));
-          write([nameOf(item)]);
-        },
+  const stop = slices.subscribe(({ changes, resync }) => {
+    if (resync) write(objects.keys());
+    else
+      write(new Set(changes.flatMap(({ before, after }) => [before, after]).flatMap((slice) => slice?.service ?? [])));
+  });
+  const following = watch<ServiceObject>(
+    options.client,
+    kubernetesResources.services,
+    {
+      list(items) {
+        const before = [...objects.keys()];
+        objects.clear();
+        for (const item of items) objects.set(nameOf(item), item);
+        listed = true;
+        write([...before, ...objects.keys()]);
       },
-      { onState },
-    ),
-    watch<SliceObject>(
-      client,
-      kubernetesResources.endpointSlices,
-      {
-        list(items) {
-          const before = [...slices.values()].map((slice) => slice.service);
-          slices.clear();
-          listed.add('slices');
-          write([...before, ...items.map(putSlice)]);
-        },
-        upsert(item) {
-          write([putSlice(item)]);
-        },
-        delete(item) {
-          const service = slices.get(nameOf(item))?.service;
-          slices.delete(nameOf(item));
-          if (service !== undefined) write([service]);
-        },
+      upsert(item) {
+        objects.set(nameOf(item), item);
+        write([nameOf(item)]);
       },
-      { labelSelector: handWritten, onState },
-    ),
-  ];
+      delete(item) {
+        objects.delete(nameOf(item));
+        write([nameOf(item)]);
+      },
+    },
+    { onState: options.onState },
+  );
+  return { watch: following, stop };
 }

@@ -54,6 +54,7 @@ export function policiesOf(agent: Agent) {
     return {
       ...rest,
       ...(error !== undefined && { error }),
+      remarks: [...new Set([...(object.remarks ?? []), ...rows.flatMap((row) => row.remarks ?? [])])],
       tier: written[0]?.tier ?? 'normal',
       priority: written[0]?.priority ?? 0,
       staged: rows.some((row) => row.staged),

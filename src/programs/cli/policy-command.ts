@@ -1,6 +1,7 @@
 // `weir policy`: the policies that are enforced, whom they select, and those that cannot be understood.
 import { type Command, Option } from 'commander';
 import { type PolicyKind, policyName } from '../../core/rows.ts';
+import { unenforcedText } from '../../secure/policy/policy-status.ts';
 import type { PolicyView } from '../agent/policy-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
 import { addFormat, type Column, printRows } from './output.ts';
@@ -247,10 +248,15 @@ async function listPolicies(options: QueryOptions & { namespace?: string; invali
   }
   for (const row of rows) {
     if (row.unenforced.length === 0) continue;
-    process.stdout.write(
-      `\n${row.kind} ${policyName(row)} uses what is not enforced yet; these rules isolate, and allow nothing:\n`,
-    );
+    process.stdout.write(`\n${row.kind} ${policyName(row)} is in part ${unenforcedText(row.kind)}:\n`);
     for (const place of row.unenforced) process.stdout.write(`  ${place}\n`);
+  }
+  for (const row of rows) {
+    if (row.remarks.length === 0) continue;
+    process.stdout.write(
+      `\n${row.kind} ${policyName(row)} is understood, and may do something else than it seems to:\n`,
+    );
+    for (const remark of row.remarks) process.stdout.write(`  ${remark}\n`);
   }
 }
 

@@ -17,7 +17,7 @@ import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
 import { overNamespaceLimit } from '../../secure/policy/policy-limits.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
-import { type NodeProgress, policyConditions } from '../../secure/policy/policy-status.ts';
+import { type NodeProgress, policyConditions, unenforcedText } from '../../secure/policy/policy-status.ts';
 import { emptyContext, referencesOf, resolvePolicy } from '../../secure/policy/resolve-policy.ts';
 import type { Log } from '../log.ts';
 import type { OperatorNode } from './node-blocks.ts';
@@ -199,7 +199,7 @@ export function startPolicyStatus(
       row.error !== undefined
         ? `Not understood: ${row.error}. It isolates whom it selects, and allows nothing`
         : row.unenforced.length > 0
-          ? `Not enforced yet, so these rules isolate and allow nothing: ${row.unenforced.join(', ')}`
+          ? `In part ${unenforcedText(row.kind)}: ${row.unenforced.join(', ')}`
           : '';
     if (text === (told.get(key) ?? '')) return;
     told.set(key, text);

@@ -30,6 +30,8 @@ export interface CiliumSelectors {
 const reservedPrefix = 'reserved:';
 /** A label of a source that no pod of Kubernetes has. */
 const foreign = /^(?!k8s:|any:|reserved:)[a-z0-9.-]+:/;
+const isOdd = (key: string): boolean => key.startsWith(reservedPrefix) || foreign.test(key);
+const initLabel = `${reservedPrefix}init`;
 
 /** Makes the reader. `namespace` is the policy's, empty for clusterwide ones. */
 export function createCiliumSelectors(
@@ -46,8 +48,14 @@ export function createCiliumSelectors(
 
   return {
     pods(given, path) {
-      const selector = withoutReserved(read(given, path));
-      if (selector === undefined) return nobody;
+      const asked = read(given, path);
+      const selector = withoutReserved(asked);
+      if (selector === undefined) {
+        const odd = selectorKeys(asked).filter(isOdd).join(', ');
+        const why = odd === initLabel ? 'a pod whose labels are not known is closed' : 'no pod has such a label';
+        reader.remark(path, `asks for ${odd} and selects nobody: ${why}`);
+        return nobody;
+      }
       return selectorKeys(selector).length === 0 ? allPods : selector;
     },
     peers(given, path) {
@@ -140,8 +148,7 @@ function reservedOf(selector: LabelSelector): number[] {
 
 /** What a selector asks of pods, which have no reserved labels and none of foreign sources; undefined: more than they have. */
 function withoutReserved(selector: LabelSelector): LabelSelector | undefined {
-  const odd = (key: string): boolean => key.startsWith(reservedPrefix) || foreign.test(key);
-  const asked = selector.matchExpressions.filter(({ key }) => odd(key));
+  const asked = selector.matchExpressions.filter(({ key }) => isOdd(key));
   if (asked.some(({ operator }) => operator === 'In' || operator === 'Exists')) return undefined;
-  return { ...selector, matchExpressions: selector.matchExpressions.filter(({ key }) => !odd(key)) };
+  return { ...selector, matchExpressions: selector.matchExpressions.filter(({ key }) => !isOdd(key)) };
 }

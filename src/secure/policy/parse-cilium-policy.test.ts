@@ -345,3 +345,24 @@ function mutate(object: object, at: number, value: unknown): void {
   const [target, key] = places[at % Math.max(1, places.length)] ?? [{}, 'x'];
   target[key] = value;
 }
+
+test('parseCiliumPolicy() remarks on entries without ports and on subjects that nobody is, and takes them as they are', () => {
+  const read = (object: object) => {
+    const { row, problems } = parseCiliumPolicy(object);
+    assert.deepEqual(problems, []);
+    return row!;
+  };
+  const denies = read(policy({ ingressDeny: [{ fromEntities: ['world'], toPorts: [{ ports: [] }] }] }));
+  assert.deepEqual(denies.specs[0]!.ingress[0]!.ports, []);
+  assert.deepEqual(denies.remarks, [
+    'spec.ingressDeny[0].toPorts[0] names no ports, so that it denies nothing: to mean all ports leave toPorts out',
+  ]);
+  assert.match(read(policy({ egress: [{ toPorts: [{}] }] })).remarks!.join(), /^spec\.egress\[0\].* allows nothing/);
+  const init = clusterwide({ endpointSelector: { matchLabels: { 'reserved:init': '' } }, egress: [{}] });
+  assert.deepEqual(read(init).remarks, [
+    'spec.endpointSelector asks for reserved:init and selects nobody: a pod whose labels are not known is closed',
+  ]);
+  const foreign = policy({ endpointSelector: { matchLabels: { 'container:a': 'b' } }, egress: [{}] });
+  assert.match(read(foreign).remarks!.join(), /selects nobody: no pod has such a label/);
+  assert.equal(read(policy({ egress: [{ toEntities: ['world'] }] })).remarks, undefined);
+});

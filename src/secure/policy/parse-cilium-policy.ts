@@ -62,6 +62,7 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
       enforcement,
       specs: broken ? specs.map((spec, i) => closed(spec, givenSpecs[i]![0])) : specs,
       unenforced: broken ? [] : unenforced,
+      ...(!broken && reader.remarks.length > 0 && { remarks: reader.remarks }),
       ...(broken && { error: problemText(problems) }),
     },
     problems,

@@ -242,6 +242,11 @@ function portsOf(
     for (const name of denies ? [] : layer7) if (speaks(fields[name])) unenforced.push(`${at}.${name}`);
     checkLayer7(reader, fields, at, from);
     const list = reader.list(fields.ports, `${at}.ports`);
+    if (list.length === 0) {
+      // The description of the field leaves this open. What Cilium makes of it is no port at all, not all of them.
+      const remedy = 'to mean all ports leave toPorts out';
+      reader.remark(at, `names no ports, so that it ${denies ? 'denies' : 'allows'} nothing: ${remedy}`);
+    }
     if (!denies && list.length > maxPorts)
       reader.bad(`${at}.ports`, `has ${list.length} ports; ${maxPorts} are allowed`);
     return list.flatMap((port, j) => portOf(reader, port, `${at}.ports[${j}]`));

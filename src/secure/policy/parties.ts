@@ -88,7 +88,8 @@ function serviceEnds(model: PolicyModel, services: readonly PolicyServiceRow[], 
   }
   const { selector, addresses } = service;
   const rows = model.addresses.filter((row) => {
-    if (selector === undefined) return addresses.includes(row.address);
+    // Pods that a selector tells apart by labels that identities do not have are known by their addresses.
+    if (selector === undefined || addresses.length > 0) return addresses.includes(row.address);
     if (row.kind !== 'pod' || row.namespace !== namespace) return false;
     const labels = model.identities.find(({ id }) => id === row.identity)?.labels;
     const pod = labels && podOfIdentity(labels);

@@ -45,6 +45,9 @@ export type Fields = Readonly<Record<string, unknown>>;
 export interface PolicyReader {
   readonly problems: string[];
   bad(path: string, text: string): void;
+  /** What is no mistake, and means something else than one would think. */
+  readonly remarks: string[];
+  remark(path: string, text: string): void;
   /** An object; with `fields`, others are problems. What is no object reads as an empty one. */
   object(given: unknown, path: string, fields?: readonly string[]): Fields;
   /** A list; what is absent reads as an empty one. */
@@ -75,6 +78,7 @@ export function problemText(problems: readonly string[]): string {
 /** Makes a reader. `ignoredLabels` are the label keys that identities leave out, which selectors cannot use. */
 export function createPolicyReader(kind: PolicyKind, ignoredLabels = ignoredLabelKeys): PolicyReader {
   const problems: string[] = [];
+  const remarks: string[] = [];
   const bad = (path: string, text: string): void => void problems.push(path === '' ? text : `${path} ${text}`);
 
   function object(given: unknown, path: string, fields?: readonly string[]): Fields {
@@ -117,6 +121,8 @@ export function createPolicyReader(kind: PolicyKind, ignoredLabels = ignoredLabe
   return {
     problems,
     bad,
+    remarks,
+    remark: (path, text) => void remarks.push(`${path} ${text}`),
     object,
     list(given, path) {
       if (!present(given)) return [];

@@ -43,6 +43,18 @@ test('policyConditions() names what is not understood, not enforced yet, staged,
   );
 });
 
+test('policyConditions() says what a policy does beside what it seems to do, and what a kind makes of what is not enforced', () => {
+  const remarks = ['spec.ingressDeny[0].toPorts[0] names no ports, so that it denies nothing'];
+  const [valid, cluster] = policyConditions({ ...fine, remarks }, false, [reached('a')]);
+  assert.deepEqual([valid!.status, valid!.reason, cluster!.status], ['True', 'WithRemarks', 'True']);
+  assert.match(valid!.message, /understood; spec\.ingressDeny\[0\]\.toPorts\[0\] names no ports/);
+  const unenforced = ['spec.egress[0].to[0].domainNames'];
+  const part = policyConditions({ unenforced, kind: 'ClusterNetworkPolicy' }, false, [reached('a')])[1]!;
+  assert.equal(part.reason, 'InPart');
+  assert.match(part.message, /any other counts for nothing: spec\.egress\[0\]\.to\[0\]\.domainNames/);
+  assert.doesNotMatch(part.message, /isolate/);
+});
+
 test('policyConditions() gives nodes no conditions of their own when there are many, and names some that lag', () => {
   const nodes = Array.from({ length: 40 }, (_, i) => late(`n${i}`));
   const conditions = policyConditions(fine, false, nodes);

@@ -32,16 +32,27 @@ function nodeConditionType(node: string): string {
   return `${node}/Enforced`;
 }
 
+/** What is said of rules that use what is not enforced yet, before their places. */
+export function unenforcedText(kind: PolicyObjectRow['kind'] | undefined): string {
+  return kind === 'ClusterNetworkPolicy'
+    ? 'not enforced yet; a rule that denies keeps its other peers, any other counts for nothing'
+    : 'not enforced yet; these rules isolate, and allow nothing';
+}
+
+/** What a status is made of. */
+type Judged = Pick<PolicyObjectRow, 'error' | 'unenforced'> & Partial<Pick<PolicyObjectRow, 'kind' | 'remarks'>>;
+
 /** The conditions of a policy, in order. */
-export function policyConditions(
-  policy: Pick<PolicyObjectRow, 'error' | 'unenforced'>,
-  staged: boolean,
-  nodes: readonly NodeProgress[],
-): PolicyCondition[] {
-  const { error } = policy;
+export function policyConditions(policy: Judged, staged: boolean, nodes: readonly NodeProgress[]): PolicyCondition[] {
+  const { error, remarks = [] } = policy;
   const valid: PolicyCondition =
     error === undefined
-      ? { type: 'Valid', status: 'True', reason: 'Understood', message: 'The policy is understood' }
+      ? {
+          type: 'Valid',
+          status: 'True',
+          reason: remarks.length === 0 ? 'Understood' : 'WithRemarks',
+          message: cut(['The policy is understood', ...remarks].join('; ')),
+        }
       : {
           type: 'Valid',
           status: 'False',
@@ -53,7 +64,7 @@ export function policyConditions(
 }
 
 function clusterCondition(
-  { error, unenforced }: Pick<PolicyObjectRow, 'error' | 'unenforced'>,
+  { error, unenforced, kind }: Judged,
   staged: boolean,
   nodes: readonly NodeProgress[],
 ): PolicyCondition {
@@ -73,9 +84,7 @@ function clusterCondition(
   if (staged) return { type, status: 'False', reason: 'Staged', message: `Reported only, ${on}${missing}` };
   if (unenforced.length > 0) {
     const places = unenforced.join(', ');
-    const message = cut(
-      `These rules are not enforced yet; they isolate, and allow nothing: ${places}. The others are, ${on}${missing}`,
-    );
+    const message = cut(`In part ${unenforcedText(kind)}: ${places}. The others are, ${on}${missing}`);
     return { type, status: 'False', reason: 'InPart', message };
   }
   if (nodes.length === 0)

@@ -30,6 +30,7 @@ export interface PolicyResolutionOptions {
   readonly nodeName: string;
   /** Policies are staged unless they or their namespace say otherwise. */
   readonly clusterStaged: boolean;
+  readonly ignoredLabels?: readonly string[];
   /** Where the host firewall is on: where this node looks for the API server. What is essential stays open for it. */
   readonly essential?: EssentialSources;
 }
@@ -43,6 +44,7 @@ export interface EssentialSources {
 function contextOf(sources: PolicyObjectSources, options: PolicyResolutionOptions): PolicyContext {
   return {
     clusterStaged: options.clusterStaged,
+    ...(options.ignoredLabels && { ignoredLabels: options.ignoredLabels }),
     namespaceStaged: (name) => sources.namespaces.get(name)?.staged,
     get nodeLabels() {
       const node = sources.nodes.get(options.nodeName);

@@ -10,26 +10,41 @@ const services = [
     name: 'db-0',
     labels: {},
     selector: { app: 'db', 'statefulset.kubernetes.io/pod-name': 'db-0' },
-    addresses: [],
+    addresses: ['10.0.0.9', 'fd00::9'],
   },
 ];
 
-function keysAskedFor(rules: object): string[] {
+function resolvedRow(rules: object) {
   const { row } = parsePolicy({
     kind: 'CiliumNetworkPolicy',
     metadata: { namespace: 'shop', name: 'p', uid: 'u', resourceVersion: '1' },
     spec: { endpointSelector: {}, ...rules },
   })!;
-  const [resolved] = resolvePolicy(row!, { ...emptyContext, services: () => services });
-  const peer = resolved!.egress[0]!.peers![0]!;
-  assert.equal(peer.kind, 'endpoints');
-  return Object.keys(peer.kind === 'endpoints' ? peer.selector.matchLabels : {}).sort();
+  return resolvePolicy(row!, { ...emptyContext, services: () => services })[0]!;
 }
 
-test('a service that selects by labels that do not count means nobody where it is allowed, and all of them where it is denied', () => {
+test('a service that selects by labels that do not count means its endpoints where it is allowed', () => {
   const to = [{ toServices: [{ k8sService: { serviceName: 'db-0', namespace: 'data' } }] }];
-  assert.ok(keysAskedFor({ egress: to }).includes('statefulset.kubernetes.io/pod-name'));
-  assert.deepEqual(keysAskedFor({ egressDeny: to }), ['app', 'io.kubernetes.pod.namespace']);
+  const { egress, remarks } = resolvedRow({ egress: to });
+  assert.deepEqual(egress[0]!.peers, [
+    { kind: 'block', cidr: '10.0.0.9/32', except: [], reach: 'any' },
+    { kind: 'block', cidr: 'fd00::9/128', except: [], reach: 'any' },
+  ]);
+  assert.equal(remarks, undefined);
+});
+
+test('where it is denied, it means all pods with its other labels, and says so', () => {
+  const to = [{ toServices: [{ k8sServiceSelector: { selector: {}, namespace: 'data' } }] }];
+  const { egress, remarks } = resolvedRow({ egressDeny: to });
+  const [peer] = egress[0]!.peers!;
+  assert.deepEqual(Object.keys(peer!.kind === 'endpoints' ? peer!.selector.matchLabels : {}).sort(), [
+    'app',
+    'io.kubernetes.pod.namespace',
+  ]);
+  assert.match(
+    remarks!.join(),
+    /^spec\.egressDeny\[0\]\.toServices denies the service data\/db-0, which selects by statefulset\.kubernetes\.io\/pod-name/,
+  );
 });
 
 test('what a policy refers to is filled in only until the policy is over its limit', () => {

@@ -26,6 +26,8 @@ export interface PolicyContext {
   nodes(): Iterable<{ readonly labels?: LabelMap; readonly addresses: readonly string[] }>;
   cidrGroups(): Iterable<CidrGroupRow>;
   services(): Iterable<PolicyServiceRow>;
+  /** The label keys that identities leave out, where they are not the usual ones. */
+  readonly ignoredLabels?: readonly string[];
 }
 
 /** A context in which nothing is defined: for policies that refer to nothing. */
@@ -79,6 +81,7 @@ function closedRows(object: PolicyObjectRow, context: PolicyContext, error: stri
 function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
   const staged = isStaged(object, context);
   let filledIn = 0;
+  const remarks = remarksOf(object, context);
   return object.specs.flatMap(({ nodeSelector, ...spec }) => {
     if (nodeSelector !== undefined && !selectsThisNode(nodeSelector, context)) return [];
     const rules = (list: readonly PolicyRule<WrittenPeer>[]): PolicyRule[] =>
@@ -95,7 +98,43 @@ function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
         });
         return { ...rest, peers: resolved };
       });
-    return [{ ...spec, staged, ingress: rules(spec.ingress), egress: rules(spec.egress) }];
+    return [
+      {
+        ...spec,
+        staged,
+        ingress: rules(spec.ingress),
+        egress: rules(spec.egress),
+        ...(remarks.length > 0 && { remarks }),
+      },
+    ];
+  });
+}
+
+/** What rules mean beside what they say, by the services that they name. */
+function remarksOf({ specs }: PolicyObjectRow, context: PolicyContext): string[] {
+  const found = new Set<string>();
+  specs.forEach(({ ingress, egress }, i) => {
+    const spec = specs.length === 1 ? 'spec' : `specs[${i}]`;
+    for (const { list, index, action, peers } of [...ingress, ...egress]) {
+      if (action !== 'deny') continue;
+      for (const peer of peers ?? []) {
+        for (const { key, selector } of servicesOf(peer, context)) {
+          const odd = Object.keys(selector ?? {}).filter((each) => !labelCounts(each, context.ignoredLabels));
+          if (odd.length === 0) continue;
+          const text = `denies the service ${key}, which selects by ${odd.join(', ')}: the label is not part of identities, so that all pods with its other labels are denied`;
+          found.add(`${spec}.${list}[${index}].toServices ${text}`);
+        }
+      }
+    }
+  });
+  return [...found];
+}
+
+function servicesOf(peer: WrittenPeer, context: PolicyContext): PolicyServiceRow[] {
+  if (peer.kind !== 'service' && peer.kind !== 'services') return [];
+  return [...context.services()].filter(({ namespace, name, labels }) => {
+    if ((peer.namespace ?? namespace) !== namespace) return false;
+    return peer.kind === 'service' ? peer.name === name : selectorMatches(peer.selector, labels);
   });
 }
 
@@ -124,16 +163,8 @@ function resolvePeer(peer: WrittenPeer, context: PolicyContext, denies: boolean)
         .filter((node) => selectorMatches(peer.selector, node.labels ?? {}))
         .flatMap((node) => node.addresses.flatMap((address) => addressPeer(address, 'any')));
     case 'service':
-      return [...context.services()]
-        .filter(({ namespace, name }) => name === peer.name && (peer.namespace ?? namespace) === namespace)
-        .flatMap((service) => servicePeers(service, denies));
     case 'services':
-      return [...context.services()]
-        .filter(
-          ({ namespace, labels }) =>
-            (peer.namespace ?? namespace) === namespace && selectorMatches(peer.selector, labels),
-        )
-        .flatMap((service) => servicePeers(service, denies));
+      return servicesOf(peer, context).flatMap((service) => servicePeers(service, denies, context));
   }
 }
 
@@ -145,15 +176,21 @@ function groupPeers(groups: readonly CidrGroupRow[], except: readonly string[]):
 
 /**
  * A service with a selector stands for the pods it selects; one without, for the addresses that its endpoints have. By
- * labels that do not count pods cannot be told apart: a rule that denies means all of them then, one that allows nobody.
+ * labels that do not count pods cannot be told apart: a rule that allows means the endpoints then. One that denies means all
+ * pods with the other labels, because an endpoint is known only when its pod has run for a moment.
  */
-function servicePeers({ namespace, selector, addresses }: PolicyServiceRow, denies: boolean): PolicyPeer[] {
-  if (selector !== undefined) {
-    const asked = Object.entries(selector).filter(([key]) => !denies || labelCounts(key));
-    const matchLabels = Object.fromEntries(asked);
-    return [{ kind: 'endpoints', selector: inNamespace({ matchLabels, matchExpressions: [] }, namespace) }];
+function servicePeers(
+  { namespace, selector, addresses }: PolicyServiceRow,
+  denies: boolean,
+  { ignoredLabels }: PolicyContext,
+): PolicyPeer[] {
+  if (selector === undefined) return addresses.flatMap((address) => addressPeer(address, 'not-pods'));
+  const counting = Object.entries(selector).filter(([key]) => labelCounts(key, ignoredLabels));
+  if (!denies && counting.length < Object.keys(selector).length) {
+    return addresses.flatMap((address) => addressPeer(address, 'any'));
   }
-  return addresses.flatMap((address) => addressPeer(address, 'not-pods'));
+  const matchLabels = Object.fromEntries(counting);
+  return [{ kind: 'endpoints', selector: inNamespace({ matchLabels, matchExpressions: [] }, namespace) }];
 }
 
 function addressPeer(text: string, reach: 'any' | 'not-pods'): PolicyPeer[] {

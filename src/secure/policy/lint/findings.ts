@@ -38,6 +38,11 @@ export const findingKinds = {
     meaning: 'A rule uses what is not enforced yet: it isolates its direction, and allows and denies nothing.',
     hint: 'leave the field out, or expect the rule to do nothing',
   },
+  NOT_AS_IT_SEEMS: {
+    severity: 'warning',
+    meaning: 'A part of the policy is understood, and does something else than it seems to: mostly nothing.',
+    hint: 'write what is meant, or leave it out',
+  },
   SELECTS_NOBODY: {
     severity: 'warning',
     meaning: 'The policy selects none of the pods that are known.',

@@ -236,3 +236,24 @@ test('validatePolicies() survives thousands of broken files (WEIR_FUZZ says how 
     for (const { line, column } of findings) assert.ok(line >= 1 && column >= 1);
   }
 });
+
+test('validatePolicies() warns of what does something else than it seems to, at its place', () => {
+  const text = `
+kind: CiliumNetworkPolicy
+apiVersion: cilium.io/v2
+metadata: {name: db, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {'reserved:init': ''}}
+  ingressDeny:
+    - fromEntities: [world]
+      toPorts: [{}]
+`;
+  const found = validatePolicies([{ file: 'a.yaml', text }]).findings.filter(({ code }) => code === 'NOT_AS_IT_SEEMS');
+  assert.deepEqual(
+    found.map(({ line, message }) => [line, message.split(' ')[0]]),
+    [
+      [6, 'spec.endpointSelector'],
+      [9, 'spec.ingressDeny[0].toPorts[0]'],
+    ],
+  );
+});

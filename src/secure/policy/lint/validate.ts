@@ -52,11 +52,14 @@ function kindFinding(manifest: Manifest): Finding[] {
   return [findingAt(manifest, 'KIND_UNKNOWN', 'kind', `${kind} is no kind of policy`, `did you mean ${near}?`)];
 }
 
-function ownFindings({ manifest, problems, row }: OfflinePolicy): Finding[] {
+function ownFindings({ manifest, problems, row, rows }: OfflinePolicy): Finding[] {
   return [
     ...problems.map((problem) => findingAt(manifest, 'POLICY_INVALID', problem, problem)),
     ...(row?.unenforced ?? []).map((path) =>
       findingAt(manifest, 'NOT_ENFORCED_YET', path, `${path} is not enforced yet`),
+    ),
+    ...[...new Set([...(row?.remarks ?? []), ...rows.flatMap((each) => each.remarks ?? [])])].map((remark) =>
+      findingAt(manifest, 'NOT_AS_IT_SEEMS', remark, remark),
     ),
   ];
 }

@@ -1,6 +1,6 @@
 // What policy would see of a cluster that is known from manifests alone: its pods, namespaces, services and nodes, and the
 // policies among them, as one node sees them.
-import { reservedIdentities, reservedIdentityRows } from '../../../core/identity.ts';
+import { labelCounts, reservedIdentities, reservedIdentityRows } from '../../../core/identity.ts';
 import { canonicalIp } from '../../../core/ip.ts';
 import type { LabelMap } from '../../../core/labels.ts';
 import type {
@@ -167,8 +167,11 @@ function serviceRows(manifests: readonly Manifest[], defaultNamespace: string): 
     const labels = labelsOf(fields(value.metadata).labels);
     const selector = labelsOf(fields(value.spec).selector);
     const common = { key, namespace: inNamespace, name, labels };
-    if (Object.keys(selector).length > 0) return [{ ...common, selector, addresses: [] }];
-    return [{ ...common, addresses: [...new Set(written.get(key))].sort() }];
+    const addresses = [...new Set(written.get(key))].sort();
+    if (Object.keys(selector).length === 0) return [{ ...common, addresses }];
+    return [
+      { ...common, selector, addresses: Object.keys(selector).every((each) => labelCounts(each)) ? [] : addresses },
+    ];
   });
 }
 
