@@ -49,6 +49,7 @@ const operatorRules = [
   rule('policy.networking.k8s.io', ['clusternetworkpolicies/status'], ['patch']),
   rule('', ['nodes', 'pods', 'services'], read),
   rule('', ['services/status'], ['patch']),
+  rule('discovery.k8s.io', ['endpointslices'], read),
   rule('', ['events'], ['create']),
   rule('cilium.io', ['ciliumloadbalancerippools'], read),
   rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),

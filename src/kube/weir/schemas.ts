@@ -67,6 +67,15 @@ const weirNodeReportSchema = z.object({
   policies: z.object({
     /** Which set of policies is in the node's kernel: see src/secure/policy/policy-digest.ts. */
     digest: z.string().max(64),
+    /** The same of what policies refer to: who is staged by namespace and cluster, groups of blocks, services. */
+    refers: z
+      .object({
+        staging: z.string().max(64),
+        groups: z.string().max(64),
+        /** Absent while no policy names any. */
+        services: z.string().max(64).optional(),
+      })
+      .optional(),
     /** The agent's count of changes of policies. */
     revision: z.int().min(0),
     /** Why not all of them are enforced. */

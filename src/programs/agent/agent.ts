@@ -370,6 +370,10 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     node: settings.nodeName,
     nodes: sources.nodes,
     objects: policies.objects,
+    namespaces: sources.namespaces,
+    clusterStaged: settings.policyEnforcement === 'staged',
+    cidrGroups: policies.cidrGroups,
+    services: policies.services,
     inStep: () => sync.synced && !sync.pending,
     problem() {
       if (sync.error !== undefined) return { reason: 'Failed', message: `policy could not be compiled: ${sync.error}` };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { PolicyObjectRow } from '../../core/rows.ts';
+import type { CidrGroupRow, NamespaceRow, PolicyObjectRow, PolicyServiceRow } from '../../core/rows.ts';
 import { createTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { WeirNodeReport } from '../../kube/weir/schemas.ts';
@@ -23,6 +23,9 @@ const policy = (generation: number): PolicyObjectRow => ({
 function setUp(t: TestContext, size: number) {
   t.mock.timers.enable({ apis: ['setInterval', 'Date'] });
   const objects = createTable<PolicyObjectRow>({ name: 'objects', key: (row) => row.key });
+  const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
+  const cidrGroups = createTable<CidrGroupRow>({ name: 'groups', key: (row) => row.name });
+  const services = createTable<PolicyServiceRow>({ name: 'services', key: (row) => row.key });
   const state = { inStep: true, refused: false, problem: undefined as PolicyProblem | undefined };
   const reports: WeirNodeReport['policies'][] = [];
   const warnings: string[] = [];
@@ -37,6 +40,10 @@ function setUp(t: TestContext, size: number) {
     node: 'a',
     nodes: { size },
     objects,
+    namespaces,
+    clusterStaged: false,
+    cidrGroups,
+    services,
     inStep: () => state.inStep,
     problem: () => state.problem,
     log: { warn: (text: string) => void warnings.push(text) } as unknown as Log,
@@ -49,7 +56,7 @@ function setUp(t: TestContext, size: number) {
       await new Promise((resolve) => setImmediate(resolve));
     }
   };
-  return { objects, state, reports, warnings, pass };
+  return { objects, namespaces, cidrGroups, services, state, reports, warnings, pass };
 }
 
 test('a node tells of its policies within two seconds, once, and only of what is in the kernel', async (t) => {
@@ -85,6 +92,26 @@ test('a node that cannot get in step says why, with the policies that it had', a
   await pass(2);
   assert.equal(reports[1]!.digest, reports[0]!.digest);
   assert.deepEqual([reports[1]!.problem!.length, reports[1]!.reason], [1_024, 'Failed']);
+});
+
+test('a node tells of what policies refer to, each by itself', async (t) => {
+  const { namespaces, cidrGroups, services, reports, pass } = setUp(t, 3);
+  await pass(2);
+  namespaces.upsert({ name: 'shop', labels: {} });
+  await pass(3);
+  assert.equal(reports.length, 1, 'a namespace that says nothing of its policies is none to tell of');
+  namespaces.upsert({ name: 'shop', labels: {}, staged: true });
+  await pass(2);
+  cidrGroups.upsert({ name: 'feed', labels: {}, cidrs: ['192.0.2.0/24'], problems: [] });
+  await pass(2);
+  services.upsert({ key: 'a/s', namespace: 'a', name: 's', labels: {}, addresses: ['10.0.0.1'] });
+  await pass(2);
+  const changed = reports.map(({ digest, refers }) => [digest, refers!.staging, refers!.groups, refers!.services]);
+  assert.equal(changed.length, 4);
+  for (const [at, part] of [1, 2, 3].entries()) {
+    const differs = changed[at]!.map((text, i) => text !== changed[at + 1]![i]);
+    assert.deepEqual(differs, [false, part === 1, part === 2, part === 3]);
+  }
 });
 
 test('in a large cluster a node that has much to tell does not write more often than it may', async (t) => {

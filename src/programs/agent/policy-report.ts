@@ -1,12 +1,18 @@
-// Tells the cluster which policies this node enforces: in one object of its own, which the operator reads for the status of
+// Tells the cluster which policies this node enforces, and with what they refer to: in one object of its own, which the operator reads for the status of
 // policies. Written when the kernel is in step and something has changed. Every node has something to tell when a policy
 // changes, so that the more nodes there are, the longer each lets pass: the API server has a bounded number of writes.
 import { errorText } from '../../core/errors.ts';
-import type { PolicyObjectRow } from '../../core/rows.ts';
+import type { CidrGroupRow, NamespaceRow, PolicyObjectRow, PolicyServiceRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
-import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
+import {
+  createSetDigest,
+  groupContent,
+  policyContent,
+  serviceContent,
+  stagingContent,
+} from '../../secure/policy/policy-digest.ts';
 import type { Log } from '../log.ts';
 
 const lookIntervalMs = 1_000;
@@ -29,15 +35,25 @@ export function reportPolicies(options: {
   readonly node: string;
   readonly nodes: { readonly size: number };
   readonly objects: ReadTable<PolicyObjectRow>;
+  readonly namespaces: ReadTable<NamespaceRow>;
+  readonly clusterStaged: boolean;
+  readonly cidrGroups: ReadTable<CidrGroupRow>;
+  /** Not initialized, or empty, while no policy names services. */
+  readonly services: ReadTable<PolicyServiceRow>;
   /** Whether all that tables hold is in the kernel. */
   readonly inStep: () => boolean;
   /** What keeps this node from enforcing its policies. Told also while the kernel is not in step. */
   readonly problem: () => PolicyProblem | undefined;
   readonly log: Log;
 }): () => void {
-  const { client, node, nodes, objects, log } = options;
-  let digest = createPolicyDigest();
-  let seen = 0;
+  const { client, node, nodes, objects, services, log } = options;
+  const policies = digestOf(objects, policyContent);
+  const staging = digestOf(options.namespaces, (row) => stagingContent(row.staged), [
+    '',
+    stagingContent(options.clusterStaged)!,
+  ]);
+  const groups = digestOf(options.cidrGroups, groupContent);
+  const named = digestOf(services, serviceContent);
   let everInStep = false;
   let told = '';
   let writing = false;
@@ -50,14 +66,16 @@ export function reportPolicies(options: {
     if (writing) return;
     if (options.inStep()) {
       everInStep = true;
-      const set = objects.changesSince(seen);
-      if (set.resync) digest = createPolicyDigest();
-      for (const { key, after } of set.changes) digest.set(String(key), after);
-      seen = set.revision;
+      for (const each of [policies, staging, groups, named]) each.look();
     }
     if (!everInStep) return;
     const problem = options.problem();
-    const now = `${digest.text} ${problem?.message ?? ''}`;
+    const refers = {
+      staging: staging.text(),
+      groups: groups.text(),
+      ...(services.size > 0 && { services: named.text() }),
+    };
+    const now = `${policies.text()} ${Object.values(refers).join(' ')} ${problem?.message ?? ''}`;
     if (now === told) {
       dueMs = undefined;
       return;
@@ -72,8 +90,9 @@ export function reportPolicies(options: {
         kind: 'WeirNodeReport',
         metadata: { name: node },
         policies: {
-          digest: digest.text,
-          revision: seen,
+          digest: policies.text(),
+          refers,
+          revision: policies.revision(),
           ...(problem !== undefined && { problem: problem.message.slice(0, maxMessage), reason: problem.reason }),
         },
       });
@@ -94,6 +113,26 @@ export function reportPolicies(options: {
 
   const timer = setInterval(() => void look(), lookIntervalMs * (1 + Math.random()));
   return () => clearInterval(timer);
+}
+
+/** The digest of a table as it was at the last look; `always` is in it beside the rows. */
+function digestOf<R>(table: ReadTable<R>, content: (row: R) => string | undefined, always?: [string, string]) {
+  let digest = createSetDigest();
+  let seen = 0;
+  if (always !== undefined) digest.set(...always);
+  return {
+    look(): void {
+      const set = table.changesSince(seen);
+      if (set.resync) {
+        digest = createSetDigest();
+        if (always !== undefined) digest.set(...always);
+      }
+      for (const { key, after } of set.changes) digest.set(String(key), after && content(after));
+      seen = set.revision;
+    },
+    text: () => digest.text,
+    revision: () => seen,
+  };
 }
 
 /** The time in which all nodes may report once: nothing that a person sees up to a hundred nodes. */

@@ -1,5 +1,4 @@
 // Policies of all kinds and what they refer to, followed into one table of what is to be compiled.
-import { labelCounts } from '../../core/identity.ts';
 import {
   type CidrGroupRow,
   type NamespaceRow,
@@ -10,7 +9,7 @@ import {
   policyKey,
   type ServiceSliceRow,
 } from '../../core/rows.ts';
-import { createTable, type ReadTable, type Table } from '../../core/table.ts';
+import { createTable, type ReadTable } from '../../core/table.ts';
 import { policyResources } from '../../kube/cilium/schemas.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources, type Resource } from '../../kube/resource.ts';
@@ -19,6 +18,7 @@ import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
 import { type EssentialSources, resolvePolicies } from '../../secure/policy/resolve-policies.ts';
 import { referencesOf } from '../../secure/policy/resolve-policy.ts';
+import { followPolicyServices } from '../policy-services.ts';
 import type { SeenPolicy } from './policy-fence.ts';
 
 /** The tables of policy. */
@@ -35,10 +35,6 @@ export interface PolicySources {
   flush(): void;
   watches(): WatchState[];
   stop(): void;
-}
-
-interface ServiceObject extends KubeObject {
-  readonly spec?: { readonly selector?: Readonly<Record<string, string>> };
 }
 
 /** The kinds of policies. */
@@ -149,7 +145,7 @@ export function followPolicies(options: {
       knowsServices = true;
       put([...held.values()]);
     };
-    const { watch: following, stop } = followServices({
+    const { watch: following, stop } = followPolicyServices({
       client,
       slices: options.slices,
       ignoredLabels: options.ignoredLabels,
@@ -185,69 +181,4 @@ export function followPolicies(options: {
 function versioned(object: KubeObject, row: PolicyObjectRow | undefined): [PolicyObjectRow, SeenPolicy][] {
   if (row === undefined) return [];
   return [[row, { key: row.key, resourceVersion: object.metadata.resourceVersion ?? '' }]];
-}
-
-/** Services, and the endpoints of those whose pods identities do not tell: without a selector, or by labels that do not count. */
-function followServices(options: {
-  readonly client: KubeClient;
-  readonly slices: ReadTable<ServiceSliceRow, 'service'>;
-  readonly ignoredLabels: readonly string[] | undefined;
-  readonly table: Table<PolicyServiceRow>;
-  readonly onState: (state: WatchState) => void;
-  readonly onListed: () => void;
-}): { watch: Watch; stop: () => void } {
-  const { slices, table } = options;
-  const objects = new Map<string, ServiceObject>();
-  let listed = false;
-  const nameOf = ({ metadata }: KubeObject): string => `${metadata.namespace}/${metadata.name}`;
-  const rowOf = (key: string, object: ServiceObject): PolicyServiceRow => {
-    const { name, namespace = '', labels = {} } = object.metadata;
-    const selector = Object.keys(object.spec?.selector ?? {}).length > 0 ? object.spec!.selector! : undefined;
-    const row = { key, namespace, name, labels, ...(selector && { selector }) };
-    if (selector && Object.keys(selector).every((each) => labelCounts(each, options.ignoredLabels))) {
-      return { ...row, addresses: [] };
-    }
-    const addresses = slices.by('service', key).flatMap((slice) => slice.addresses);
-    return { ...row, addresses: [...new Set(addresses)].sort() };
-  };
-  const write = (keys: Iterable<string>): void => {
-    const complete = listed && slices.initialized;
-    table.batch(() => {
-      for (const key of keys) {
-        const object = objects.get(key);
-        if (object === undefined) table.delete(key);
-        else table.upsert(rowOf(key, object));
-      }
-      if (complete) table.markInitialized();
-    });
-    if (complete) options.onListed();
-  };
-  const stop = slices.subscribe(({ changes, resync }) => {
-    if (resync) write(objects.keys());
-    else
-      write(new Set(changes.flatMap(({ before, after }) => [before, after]).flatMap((slice) => slice?.service ?? [])));
-  });
-  const following = watch<ServiceObject>(
-    options.client,
-    kubernetesResources.services,
-    {
-      list(items) {
-        const before = [...objects.keys()];
-        objects.clear();
-        for (const item of items) objects.set(nameOf(item), item);
-        listed = true;
-        write([...before, ...objects.keys()]);
-      },
-      upsert(item) {
-        objects.set(nameOf(item), item);
-        write([nameOf(item)]);
-      },
-      delete(item) {
-        objects.delete(nameOf(item));
-        write([nameOf(item)]);
-      },
-    },
-    { onState: options.onState },
-  );
-  return { watch: following, stop };
 }

@@ -1,27 +1,44 @@
 // Writes the status of policies: whether each is understood, and on which nodes it is in force. Nodes tell by a digest which
-// set of policies they enforce; the operator remembers the sets that it has seen, and so knows how far each node is.
+// set of policies they enforce, and with what these refer to; the operator remembers the sets that it has seen, and so
+// knows how far each node is.
 import { hash } from 'node:crypto';
 import type { Condition } from '../../connect/load-balancers/parse-request.ts';
 import { withCondition } from '../../connect/load-balancers/status-conditions.ts';
+import { parseServiceSlice } from '../../connect/services/parse-service.ts';
 import { deepEqual } from '../../core/equal.ts';
 import { errorText } from '../../core/errors.ts';
-import { type CidrGroupRow, type NamespaceRow, type PolicyObjectRow, policyKey } from '../../core/rows.ts';
+import {
+  type CidrGroupRow,
+  type NamespaceRow,
+  type PolicyObjectRow,
+  type PolicyServiceRow,
+  policyKey,
+  type ServiceSliceRow,
+} from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
 import { policyResources } from '../../kube/cilium/schemas.ts';
 import { hasStatus, type KubeClient } from '../../kube/client.ts';
 import { type KubeObject, kubernetesResources, type Resource, resourcePath } from '../../kube/resource.ts';
-import { type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
+import { type Watch, type WatchState, watch, watchIntoTable } from '../../kube/watch.ts';
 import { type WeirNodeReport, weirResources } from '../../kube/weir/schemas.ts';
 import { parseCidrGroup } from '../../secure/policy/parse-cidr-group.ts';
 import { parsePolicy } from '../../secure/policy/parse-policy.ts';
-import { createPolicyDigest } from '../../secure/policy/policy-digest.ts';
+import {
+  createSetDigest,
+  groupContent,
+  policyContent,
+  serviceContent,
+  stagingContent,
+} from '../../secure/policy/policy-digest.ts';
 import { overNamespaceLimit } from '../../secure/policy/policy-limits.ts';
 import { enforcementAnnotation } from '../../secure/policy/policy-reader.ts';
 import { type NodeProgress, policyConditions, unenforcedText } from '../../secure/policy/policy-status.ts';
 import { emptyContext, referencesOf, resolvePolicy } from '../../secure/policy/resolve-policy.ts';
 import type { Log } from '../log.ts';
+import { followPolicyServices } from '../policy-services.ts';
 import type { OperatorNode } from './node-blocks.ts';
 import { serialize } from './serialize.ts';
+import { createSetHistory } from './set-history.ts';
 
 interface PolicyObject extends KubeObject {
   readonly status?: { readonly conditions?: readonly Condition[] };
@@ -30,6 +47,8 @@ interface PolicyObject extends KubeObject {
 interface ReportRow {
   readonly node: string;
   readonly digest: string;
+  /** Absent from agents that do not tell. */
+  readonly refers?: WeirNodeReport['policies']['refers'];
   readonly revision: number;
   readonly problem?: string;
   readonly reason?: string;
@@ -41,8 +60,10 @@ const kinds: readonly (Resource & { readonly status: boolean })[] = [
   policyResources.clusterwideNetworkPolicies,
   policyResources.clusterNetworkPolicies,
 ];
-/** Sets of policies that are remembered: a node further behind counts as not having reached any. */
-const setsRemembered = 4_096;
+/** What a node may be behind with, each told by a digest of its own: they change without knowing of each other. */
+const parts = ['policies', 'staging', 'groups', 'services'] as const;
+type Steps = Readonly<Record<(typeof parts)[number], number>>;
+const emptyDigest = createSetDigest().text;
 const settleMs = 500;
 const writesAtOnce = 16;
 
@@ -67,48 +88,118 @@ export function startPolicyStatus(
   const namespaces = createTable<NamespaceRow>({ name: 'namespaces', key: (row) => row.name });
   const cidrGroups = createTable<CidrGroupRow>({ name: 'cidr-groups', key: (row) => row.name });
   const reports = createTable<ReportRow>({ name: 'node-reports', key: (row) => row.node });
-  const digest = createPolicyDigest();
-  /** The number of each set that was seen, and when each policy became what it is. */
-  const sets = new Map<string, number>([[digest.text, 0]]);
-  const changedAt = new Map<string, number>();
+  const services = createTable<PolicyServiceRow>({ name: 'policy-services', key: (row) => row.key });
+  const history = {
+    policies: createSetHistory(),
+    staging: createSetHistory(),
+    groups: createSetHistory(),
+    services: createSetHistory(),
+  };
+  history.staging.set('', stagingContent(options.clusterStaged));
   const told = new Map<string, string>();
-  const reachedBy = new Map<string, number>();
-  let number = 0;
+  const reachedBy = new Map<string, Steps>();
   const listed = new Set<string>();
 
   function take(resource: (typeof kinds)[number], item: PolicyObject): void {
     const { row } = parsePolicy({ ...item, kind: resource.kind }, options.ignoredLabels)!;
     if (row === undefined) return;
     objects.set(row.key, { object: item, resource, row });
-    if (digest.set(row.key, row)) remember(row.key);
+    history.policies.set(row.key, policyContent(row));
+    if (referencesOf(row).has('services')) followServices();
   }
 
   function drop(key: string): void {
     objects.delete(key);
     told.delete(key);
-    if (digest.set(key, undefined)) remember(key);
-    changedAt.delete(key);
+    history.policies.set(key, undefined);
+    history.policies.forget(key);
   }
 
-  function remember(key: string): void {
-    changedAt.set(key, ++number);
-    sets.delete(digest.text);
-    sets.set(digest.text, number);
-    for (const oldest of sets.keys()) {
-      if (sets.size <= setsRemembered) break;
-      sets.delete(oldest);
+  /** Few clusters have policies that name services. */
+  let followsServices = false;
+  function followServices(): void {
+    if (followsServices) return;
+    followsServices = true;
+    const slices = createTable<ServiceSliceRow, 'service'>({
+      name: 'service-slices',
+      key: (row) => row.key,
+      indexes: { service: (row) => row.service },
+    });
+    watches.push(
+      watchIntoTable<KubeObject, ServiceSliceRow>(
+        client,
+        kubernetesResources.endpointSlices,
+        slices,
+        (object) => parseServiceSlice(object as Parameters<typeof parseServiceSlice>[0]),
+        { onState },
+      ),
+    );
+    const following = followPolicyServices({
+      client,
+      slices,
+      ignoredLabels: options.ignoredLabels,
+      table: services,
+      onState,
+      onListed: soon,
+    });
+    watches.push(following.watch);
+    stops.push(following.stop);
+  }
+
+  /** Takes what policies refer to. */
+  function track<R>(
+    table: ReadTable<R>,
+    to: ReturnType<typeof createSetHistory>,
+    content: (row: R) => string | undefined,
+  ): () => void {
+    return table.subscribe(({ changes }) => {
+      for (const { key, after } of changes) to.set(String(key), after && content(after));
+      soon();
+    });
+  }
+
+  /** The steps that a node must have taken to enforce a policy as it is now. */
+  function stepsFor(key: string): Steps {
+    const row = objects.get(key)?.row;
+    let [staging, groups, named] = [0, 0, 0];
+    if (row?.enforcement === 'default') {
+      staging = Math.max(history.staging.changedAt(''), history.staging.changedAt(row.namespace));
     }
+    for (const { ingress, egress } of row?.specs ?? []) {
+      for (const peer of [...ingress, ...egress].flatMap((rule) => rule.peers ?? [])) {
+        if (peer.kind === 'cidr-group') groups = Math.max(groups, history.groups.changedAt(peer.name));
+        else if (peer.kind === 'cidr-groups') groups = history.groups.now;
+        else if (peer.kind === 'service' && peer.namespace !== undefined)
+          named = Math.max(named, history.services.changedAt(`${peer.namespace}/${peer.name}`));
+        else if (peer.kind === 'service' || peer.kind === 'services') named = history.services.now;
+      }
+    }
+    return { policies: history.policies.changedAt(key), staging, groups, services: named };
+  }
+
+  /** How far a node has come by what it says. Agents that do not tell of a part are taken to have it. */
+  function stepsOf(report: ReportRow): Steps {
+    const { digest, refers } = report;
+    return {
+      policies: history.policies.positionOf(digest),
+      staging: refers === undefined ? history.staging.now : history.staging.positionOf(refers.staging),
+      groups: refers === undefined ? history.groups.now : history.groups.positionOf(refers.groups),
+      services:
+        refers === undefined ? history.services.now : history.services.positionOf(refers.services ?? emptyDigest),
+    };
   }
 
   /** How far each node is that runs an agent, by name: one that never told anything has no pods to protect. A set that was never seen here is on the way between two: nodes do not go back. */
-  function positions(): { readonly report: ReportRow; readonly node: string; readonly at: number }[] {
+  function positions(): { readonly report: ReportRow; readonly node: string; readonly at: Steps }[] {
     for (const node of reachedBy.keys()) if (!nodes.has(node)) reachedBy.delete(node);
     return [...nodes.rows()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
       .flatMap(({ name }) => {
         const report = reports.get(name);
         if (report === undefined) return [];
-        const at = Math.max(sets.get(report.digest) ?? -1, reachedBy.get(name) ?? -1);
+        const [said, before] = [stepsOf(report), reachedBy.get(name)];
+        const at = {} as Record<keyof Steps, number>;
+        for (const part of parts) at[part] = Math.max(said[part], before?.[part] ?? -1);
         reachedBy.set(name, at);
         return [{ report, node: name, at }];
       });
@@ -116,30 +207,37 @@ export function startPolicyStatus(
 
   /** What each policy's status is made of. Policies that the same nodes have share one list: most are on every node. */
   function progressAmong(all: ReturnType<typeof positions>): (key: string) => readonly NodeProgress[] {
-    const steps = [...new Set(all.map(({ at }) => at))].sort((a, b) => a - b);
-    const lists = new Map<number, readonly NodeProgress[]>();
+    const lists = new Map<string, readonly NodeProgress[]>();
     return (key) => {
-      const changed = changedAt.get(key) ?? 0;
-      const behind = steps.findIndex((at) => at >= changed);
-      let list = lists.get(behind);
+      const due = stepsFor(key);
+      const reached = all.map(({ at }) => parts.every((part) => at[part] >= due[part]));
+      const which = reached.map(Number).join('');
+      let list = lists.get(which);
       if (list === undefined) {
-        list = all.map(({ node, report: { revision, problem, reason }, at }) => ({
+        list = all.map(({ node, report: { revision, problem, reason } }, i) => ({
           node,
-          reached: at >= changed,
+          reached: reached[i]!,
           revision,
           ...(problem !== undefined && { problem, ...(reason !== undefined && { reason }) }),
         }));
-        lists.set(behind, list);
+        lists.set(which, list);
       }
       return list;
     };
   }
 
-  /** Those that are understood, and refused for what they ask of nodes: with the groups that they name, or their namespace. */
+  /** Those that are understood, and refused for what they ask of nodes: with the groups and services that they name, or their namespace. */
   function refusedNow(): Map<string, string> {
+    const { ignoredLabels } = options;
+    const context = {
+      ...emptyContext,
+      cidrGroups: () => cidrGroups.rows(),
+      services: () => services.rows(),
+      ...(ignoredLabels && { ignoredLabels }),
+    };
     const alone = [...objects.values()].flatMap(({ row }): [string, string][] => {
-      if (row.error !== undefined || !referencesOf(row).has('cidr-groups')) return [];
-      const context = { ...emptyContext, cidrGroups: () => cidrGroups.rows() };
+      const refers = referencesOf(row);
+      if (row.error !== undefined || !(refers.has('cidr-groups') || refers.has('services'))) return [];
       const over = resolvePolicy(row, context).find((each) => each.error !== undefined)?.error;
       return over === undefined ? [] : [[row.key, over]];
     });
@@ -239,6 +337,8 @@ export function startPolicyStatus(
         !reports.initialized ||
         !nodes.initialized ||
         !cidrGroups.initialized ||
+        !namespaces.initialized ||
+        (followsServices && !services.initialized) ||
         !mayAct()
       )
         return;
@@ -268,7 +368,14 @@ export function startPolicyStatus(
     }, settleMs);
   };
 
-  const watches = [
+  const stops = [
+    ...[reports, nodes].map((table: ReadTable<unknown>) => table.subscribe(soon)),
+    track(namespaces, history.staging, (row) => stagingContent(row.staged)),
+    track(cidrGroups, history.groups, groupContent),
+    track(services, history.services, serviceContent),
+  ];
+  const watches: Watch[] = [];
+  watches.push(
     ...kinds.map((resource) =>
       watch<PolicyObject>(
         client,
@@ -316,8 +423,7 @@ export function startPolicyStatus(
       },
       { onState },
     ),
-  ];
-  const stops = [reports, nodes, namespaces, cidrGroups].map((table: ReadTable<unknown>) => table.subscribe(soon));
+  );
   // Reports of nodes that are gone.
   stops.push(
     nodes.subscribe(() => {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createPolicyDigest } from './policy-digest.ts';
 import { type NodeProgress, policyConditions } from './policy-status.ts';
 
 const reached = (node: string): NodeProgress => ({ node, reached: true, revision: 7 });
@@ -60,24 +59,4 @@ test('policyConditions() gives nodes no conditions of their own when there are m
   const conditions = policyConditions(fine, false, nodes);
   assert.equal(conditions.length, 2);
   assert.match(conditions[1]!.message, /on 0 of 40 nodes; not on n0, n1, n2, n3, n4 and others/);
-});
-
-test('createPolicyDigest() is the same for the same set, whatever the way there', () => {
-  const versions = ['a', 'b', 'c'].map((key, i) => ({
-    key,
-    uid: `u${i}`,
-    generation: i,
-    enforcement: 'default' as const,
-  }));
-  const forward = createPolicyDigest();
-  for (const version of versions) assert.equal(forward.set(version.key, version), true);
-  const back = createPolicyDigest();
-  for (const version of versions.toReversed()) back.set(version.key, { ...version, generation: 99 });
-  assert.notEqual(back.text, forward.text);
-  for (const version of versions) back.set(version.key, version);
-  assert.equal(back.text, forward.text);
-  assert.equal(back.set('a', versions[0]), false, 'a change of its status is none');
-  assert.equal(back.set('a', { ...versions[0]!, enforcement: 'staged' }), true, 'it is another one when it is staged');
-  assert.equal(back.set('a', undefined), true);
-  assert.equal(back.set('a', undefined), false);
 });
