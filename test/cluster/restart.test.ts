@@ -315,6 +315,11 @@ describe('restart', { skip }, () => {
     await steady.more(300);
     assert.deepEqual(await doors.stop(), []);
     await lossesOf(steady);
+    // Both ends of every connection keep the numbers by which the kernel's rows of policy know them.
+    const { maps } = await lab.agent<Status>(near, '/v1/status');
+    for (const { name, rows, adopted } of maps)
+      if (name.startsWith('ipcache'))
+        assert.deepEqual({ name, ...adopted }, { name, same: rows, changed: 0, added: 0, pruned: 0 });
     assert.deepEqual(await ownEndpoints(near), rows);
   });
 

@@ -3,6 +3,7 @@
 // the last of them is rewritten, let through or deny what no policy says.
 import { datapathMaps } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
+import { addressText, blockText } from './address-keys.ts';
 import type { DatapathMaps } from './datapath-writer.ts';
 
 /** Highest numbers in use; 0 where there are none. */
@@ -33,4 +34,14 @@ export function numbersInUse(
     see('cookie', value.cookie);
   }
   return most;
+}
+
+/** The class of each address and block that the kernel has. */
+export function* classesInKernel(
+  maps: Pick<DatapathMaps, 'ipcache' | 'ipcachePrefix'>,
+): IterableIterator<[address: string, number: number]> {
+  for (const { key, value } of typedMap(maps.ipcache, datapathMaps.ipcache).entries())
+    yield [addressText(key.addr), value.class];
+  for (const { key, value } of typedMap(maps.ipcachePrefix, datapathMaps.ipcache_prefix).entries())
+    yield [blockText(key), value.class];
 }

@@ -4,7 +4,7 @@ import { createAddressDerivation } from '../../connect/addresses/derive-addresse
 import { createDatapathWriter, type DatapathWriter } from '../../connect/datapath/datapath-writer.ts';
 import { kernelEndpoint } from '../../connect/datapath/kernel-endpoint.ts';
 import type { Datapath } from '../../connect/datapath/load-datapath.ts';
-import { type NumbersInUse, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
+import { classesInKernel, numbersInUse } from '../../connect/datapath/numbers-in-use.ts';
 import { writePodNetworks } from '../../connect/datapath/pod-networks.ts';
 import { CniError, type CniRequest, type CniResult, cniCodes } from '../../connect/endpoints/cni-protocol.ts';
 import { containerKey, createEndpointManager } from '../../connect/endpoints/endpoint-manager.ts';
@@ -25,7 +25,7 @@ import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
 import type { ProcessPrograms } from '../../observe/processes/process-programs.ts';
-import { createPolicyCompiler, type PolicyCompiler } from '../../secure/policy/compile.ts';
+import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from '../../secure/policy/compile.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
@@ -176,7 +176,8 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     (value) => value as ReturnType<PolicyCompiler['export']>,
     onCorrupt,
   );
-  const compiler = createCompiler(numbers.load(), numbersInUse(datapath.maps), onCorrupt, settings.stateDir);
+  const kernel = { above: numbersInUse(datapath.maps), inKernel: () => classesInKernel(datapath.maps) };
+  const compiler = createCompiler(numbers.load(), kernel, onCorrupt, settings.stateDir);
   const writer = createDatapathWriter(datapath.maps);
 
   const addressDerivation = createAddressDerivation(
@@ -523,14 +524,14 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
 
 function createCompiler(
   state: ReturnType<PolicyCompiler['export']> | undefined,
-  above: NumbersInUse,
+  kernel: Pick<PolicyCompilerOptions, 'above' | 'inKernel'>,
   onCorrupt: (file: string, reason: string) => void,
   stateDir: string,
 ): PolicyCompiler {
   try {
-    return createPolicyCompiler({ state, above });
+    return createPolicyCompiler({ state, ...kernel });
   } catch (error) {
     onCorrupt(join(stateDir, 'numbers.json'), errorText(error));
-    return createPolicyCompiler({ above });
+    return createPolicyCompiler(kernel);
   }
 }

@@ -69,8 +69,14 @@ export interface Classes {
 const none: ReadonlySet<PolicyClass> = new Set();
 const noAddress: ReadonlySet<string> = new Set();
 
-/** Makes an empty sorter. */
-export function createClasses(numbering: Numbering): Classes {
+/** Rows of addresses and blocks that are in the kernel, by the number that each names. */
+export type NumbersInKernel = Iterable<readonly [address: string, number: number]>;
+
+/**
+ * Makes an empty sorter. `inKernel` is asked in the first round for numbers that `numbering` has lost: a class keeps the one
+ * that its addresses have there, so that no two ends of a connection are parted while rows are rewritten.
+ */
+export function createClasses(numbering: Numbering, inKernel?: () => NumbersInKernel): Classes {
   const members = createPackedAddresses();
   // Of each member, by its slot: the source row (none of a block), and the class that is written.
   const rows: (AddressRow | undefined)[] = [];
@@ -89,6 +95,7 @@ export function createClasses(numbering: Numbering): Classes {
   const policyBlocks = createPrefixSet();
   const portNames = new Map<string, number>();
   const dirty = new Set<string>();
+  let lost = inKernel && { numberOf: new Map<string, number>(), addressesOf: new Map<number, string[]>(), read: false };
 
   function touchInside(outer: Cidr): void {
     for (const key of members.inside(outer)) dirty.add(key);
@@ -111,7 +118,7 @@ export function createClasses(numbering: Numbering): Classes {
     if (slot === undefined) return;
     const source = rows[slot];
     const kept = members.isBlock(slot) ? policyBlocks.has(key) || identities.has(key) : source !== undefined;
-    const next = kept ? classFor(members.address(slot), source, changes) : undefined;
+    const next = kept ? classFor(key, members.address(slot), source, changes) : undefined;
     const before = classOf[slot];
     const written = before && ipcacheRow(key, before, places.get(slot) ?? elsewhere);
     if (before !== next || (next !== undefined && next.local.has(key) !== isLocal(source))) {
@@ -132,7 +139,8 @@ export function createClasses(numbering: Numbering): Classes {
     if (!sameIpcache(written, row)) changes.ipcacheUpsert.push(row);
   }
 
-  function classFor(address: IpAddress | Cidr, row: AddressRow | undefined, changes: ClassChanges): PolicyClass {
+  /** What makes a class of an address, and the text to know it by. */
+  function natureOf(address: IpAddress | Cidr, row: AddressRow | undefined) {
     const identity = row?.identity ?? identityAround(address);
     const pending = row?.pending === true;
     const apiServer = row?.apiServer === true;
@@ -142,8 +150,42 @@ export function createClasses(numbering: Numbering): Classes {
       .sort(comparePorts);
     const ports = namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join(',');
     const content = `${identity}${pending ? '?' : ''}${apiServer ? '+' : ''} ${prefixes.join(',')} ${ports}`;
+    return { identity, pending, apiServer, prefixes, namedPorts, content };
+  }
+
+  /** Gives a class its number in the kernel, unless addresses of another class have that there, too. */
+  function recover(content: string, key: string): void {
+    if (lost === undefined || numbering.knows(content)) return;
+    if (!lost.read) {
+      lost.read = true;
+      for (const [address, number] of inKernel!()) {
+        lost.numberOf.set(address, number);
+        const known = lost.addressesOf.get(number);
+        if (known === undefined) lost.addressesOf.set(number, [address]);
+        else known.push(address);
+      }
+    }
+    const number = lost.numberOf.get(key);
+    const addresses = number === undefined ? undefined : lost.addressesOf.get(number);
+    if (number === undefined || addresses === undefined) return;
+    lost.addressesOf.delete(number); // Whatever comes of it: nobody else gets it.
+    const alike = addresses.every((other) => {
+      const slot = members.slotOf(other);
+      return slot === undefined || natureOf(members.address(slot), rows[slot]).content === content;
+    });
+    if (alike) numbering.adopt(content, number);
+  }
+
+  function classFor(
+    key: string,
+    address: IpAddress | Cidr,
+    row: AddressRow | undefined,
+    changes: ClassChanges,
+  ): PolicyClass {
+    const { content, identity, apiServer, prefixes, namedPorts, pending } = natureOf(address, row);
     const known = byKey.get(content);
     if (known !== undefined) return known;
+    recover(content, key);
     const number = numbering.acquire(content);
     const made: PolicyClass = {
       class: number,
@@ -260,6 +302,7 @@ export function createClasses(numbering: Numbering): Classes {
       const old = new Set<PolicyClass>();
       for (const key of dirty) sortOne(key, changes, old);
       dirty.clear();
+      lost = undefined;
       for (const candidate of old) {
         if (candidate.members > 0) continue;
         drop(candidate);

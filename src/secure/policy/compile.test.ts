@@ -314,6 +314,63 @@ test('`above` keeps new numbers clear of what an unexplained kernel map holds', 
   assert.ok(delta.cookies.upsert.every((row) => row.cookie > 3000));
 });
 
+/** The highest numbers in a node's maps, and the classes of its addresses, as an agent finds them in the kernel. */
+function foundIn({ maps }: Node): Pick<PolicyCompilerOptions, 'above' | 'inKernel'> {
+  const peers = [...maps.peers.values()];
+  const most = (numbers: number[]) => Math.max(0, ...numbers);
+  return {
+    above: {
+      class: most([
+        ...[...maps.ipcache.values()].map((row) => row.class),
+        ...peers.flatMap((row) => [row.subject, row.peer]),
+      ]),
+      ruleset: most([...peers.map((row) => row.ruleset), ...[...maps.ports.values()].map((row) => row.ruleset)]),
+      cookie: most([...maps.ports.values()].map((row) => row.cookie)),
+    },
+    inKernel: () => [...maps.ipcache].map(([address, row]) => [address, row.class] as const),
+  };
+}
+
+test('when the numbers are lost, classes keep those that they have in the kernel', () => {
+  fc.assert(
+    fc.property(arbitraryModel, (model) => {
+      const node = createNode();
+      setModel(node, model);
+      node.flush();
+      const again = createNode(foundIn(node));
+      setModel(again, model);
+      again.flush();
+      assert.deepEqual(sorted(again.maps.ipcache), sorted(node.maps.ipcache));
+      const withoutRulesets = (maps: Node['maps']) => sorted(maps.peers).map((entry) => (entry as [string])[0]);
+      assert.deepEqual(withoutRulesets(again.maps), withoutRulesets(node.maps));
+    }),
+    { numRuns: runs },
+  );
+});
+
+test('what became another class meanwhile does not get the number of those that it was one with', () => {
+  fc.assert(
+    fc.property(arbitraryModel, arbitraryModel, arbitraryConnections, (before, after, connections) => {
+      const node = createNode();
+      setModel(node, before);
+      node.flush();
+      const again = createNode(foundIn(node));
+      setModel(again, after);
+      again.flush();
+      assertAgrees(after, again.compiler, again.maps, connections);
+      const now = new Map([...again.maps.ipcache].map(([address, row]) => [address, row.class]));
+      const classes = new Map([...again.compiler.classes()].map((row) => [row.class, JSON.stringify(row)]));
+      const inKernel = Map.groupBy(node.maps.ipcache, ([, row]) => row.class);
+      for (const [number, rows] of inKernel) {
+        if (!classes.has(number)) continue;
+        // Whoever had the number in the kernel and is still known has it now.
+        for (const [address] of rows) assert.ok([number, undefined].includes(now.get(address)), address);
+      }
+    }),
+    { numRuns: runs },
+  );
+});
+
 test('churn leaves nothing behind once numbers have rested', async () => {
   const clock = createFakeClock();
   const node = createNode({ clock, restMs: 1000 });

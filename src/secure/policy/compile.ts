@@ -14,7 +14,7 @@ import type {
   PolicyPeerRow,
   PolicyPortRow,
 } from '../../core/rows.ts';
-import { createClasses, isLocal, type PolicyClass } from './classes.ts';
+import { createClasses, isLocal, type NumbersInKernel, type PolicyClass } from './classes.ts';
 import type { CompiledRule } from './compiled-rule.ts';
 import { createCookies } from './cookies.ts';
 import { createLocalPolicies, directions, type Subject } from './local-policies.ts';
@@ -42,6 +42,8 @@ export interface PolicyCompilerOptions {
   readonly state?: PolicyCompilerState;
   /** Numbers to begin above, when the kernel holds rows that `state` does not explain. */
   readonly above?: { readonly class?: number; readonly ruleset?: number; readonly cookie?: number };
+  /** The classes of addresses in the kernel: those that `state` has lost keep their numbers. */
+  readonly inKernel?: () => NumbersInKernel;
 }
 
 /** The compiler of one node. */
@@ -95,7 +97,7 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
   const rulesetNumbers = numbering('rulesets', Math.max(above?.ruleset ?? 0, 1) + 1);
   const cookieNumbers = numbering('cookies', (above?.cookie ?? 0) + 1);
 
-  const classes = createClasses(classNumbers);
+  const classes = createClasses(classNumbers, options.inKernel);
   const selectors = createSelectors();
   const rules = createRuleIndex(classes, selectors);
   const cookies = createCookies(cookieNumbers);

@@ -36,3 +36,14 @@ test('export() and state carry numbers over a restart; what nobody acquires agai
   assert.deepEqual(again.sweep(), [5]);
   assert.equal(again.size, 2);
 });
+
+test('adopt() gives a content a number from before, once, and none that means something already', () => {
+  const { numbers } = make();
+  numbers.acquire('a');
+  assert.deepEqual([numbers.adopt('b', 3), numbers.adopt('c', 3), numbers.adopt('a', 4)], [true, false, false]);
+  assert.equal(numbers.adopt('c', 5), false, 'it may have been given to something else since');
+  assert.deepEqual(
+    [numbers.knows('b'), numbers.knows('c'), numbers.acquire('b'), numbers.acquire('c')],
+    [true, false, 3, 6],
+  );
+});

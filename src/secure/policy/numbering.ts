@@ -14,6 +14,10 @@ export interface Numbering {
   acquire(content: string): number;
   /** The content is not used any more; its number rests. */
   release(content: string): void;
+  /** Whether the content has a number. */
+  knows(content: string): boolean;
+  /** Gives the content a number that is in use already and means just that; false when the number means something here. */
+  adopt(content: string, number: number): boolean;
   /** Ends the rest of what was released long enough ago, and names those numbers. */
   sweep(): number[];
   readonly size: number;
@@ -32,9 +36,11 @@ export function createNumbering(options: {
   /** Contents at rest and since when, oldest first. */
   const resting = new Map<string, number>();
   const free: number[] = [];
+  const taken = new Set<number>();
   let next = first;
   for (const [content, number] of state?.numbers ?? []) {
     numbers.set(content, number);
+    taken.add(number);
     resting.set(content, clock.now()); // Until somebody acquires it.
     next = Math.max(next, number + 1);
   }
@@ -50,7 +56,15 @@ export function createNumbering(options: {
       if (known !== undefined) return known;
       const number = free.shift() ?? next++;
       numbers.set(content, number);
+      taken.add(number);
       return number;
+    },
+    knows: (content) => numbers.has(content),
+    adopt(content, number) {
+      if (numbers.has(content) || taken.has(number) || number <= 0 || number >= first) return false;
+      numbers.set(content, number);
+      taken.add(number);
+      return true;
     },
     release(content) {
       if (!numbers.has(content)) return;
@@ -64,6 +78,7 @@ export function createNumbering(options: {
         const number = numbers.get(content)!;
         resting.delete(content);
         numbers.delete(content);
+        taken.delete(number);
         free.push(number);
         rested.push(number);
       }
