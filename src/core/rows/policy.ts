@@ -69,6 +69,19 @@ export interface PolicyRule<P = PolicyPeer> {
   readonly peers?: readonly P[];
   /** Absent: anything, ICMP included. Empty: nothing. */
   readonly ports?: readonly PolicyPort[];
+  /** Of a rule for any peer: it is not about the pod's own node. Only closed policies have it: probes of the kubelet go on. */
+  readonly sparesOwnNode?: OwnNodeSpared;
+}
+
+/** Always, or unless the API server answers at that node. */
+export type OwnNodeSpared = 'always' | 'unless-api-server';
+
+/** Whether a rule leaves the pod's own node out. */
+export function sparesOwnNode(
+  { sparesOwnNode: spared }: { readonly sparesOwnNode?: OwnNodeSpared | undefined },
+  node: { readonly apiServer?: boolean | undefined },
+): boolean {
+  return spared === 'always' || (spared === 'unless-api-server' && node.apiServer !== true);
 }
 
 /** Whom a policy selects: pods by label, or this node itself. */

@@ -157,6 +157,8 @@ test('compiled rows after small edits agree with the evaluator and equal those c
             : [...target.rows()];
           const row = rows[at % Math.max(1, rows.length)];
           if (row === undefined) continue;
+          // The blocks of the world are always there.
+          if (table === 'prefixes' && !puts && String(target.keyOf(row)).endsWith('/0')) continue;
           if (puts) target.upsert(row);
           else target.delete(target.keyOf(row));
           node.flush();

@@ -3,16 +3,17 @@
 // endpoints of this node; a peer is any class. A subject's fallback (peer 0) judges whatever finds no row or no entry.
 import { type Clock, systemClock } from '../../core/clock.ts';
 import { type PodIdentity, podOfIdentity, reservedIdentities } from '../../core/identity.ts';
-import type {
-  AddressRow,
-  ClassRow,
-  CookieRow,
-  Direction,
-  IdentityRow,
-  IpcacheRow,
-  NamedPort,
-  PolicyPeerRow,
-  PolicyPortRow,
+import {
+  type AddressRow,
+  type ClassRow,
+  type CookieRow,
+  type Direction,
+  type IdentityRow,
+  type IpcacheRow,
+  type NamedPort,
+  type PolicyPeerRow,
+  type PolicyPortRow,
+  sparesOwnNode,
 } from '../../core/rows.ts';
 import { createClasses, isLocal, type NumbersInKernel, type PolicyClass } from './classes.ts';
 import type { CompiledRule } from './compiled-rule.ts';
@@ -287,15 +288,17 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
     recipes: Recipes,
   ): readonly PortEntry[] | 'allow all' | undefined {
     const ownNode = direction === 'ingress' && peer.identity === reservedIdentities.host;
-    if (ownNode && matching.length + base.wildcards.length === 0) return 'allow all';
+    const wildcards = ownNode ? base.wildcards.filter((rule) => !sparesOwnNode(rule, peer)) : base.wildcards;
+    if (ownNode && matching.length + wildcards.length === 0) return 'allow all';
     if (!ownNode && matching.length === 0) return undefined;
     const namedPorts = direction === 'ingress' ? local.namedPorts : peer.namedPorts;
     // Rules for any peer are the same for all.
     const ids = matching.map((rule) => rule.id).sort((a, b) => a - b);
-    const recipe = `${ownNode ? 'node ' : ''}${ids.join()} ${portsText(namedPorts)}`;
+    const node = ownNode ? `node${peer.apiServer ? '+' : ''} ` : '';
+    const recipe = `${node}${ids.join()} ${portsText(namedPorts)}`;
     let entries = recipes.get(recipe);
     if (entries === undefined) {
-      const ruling = [...new Set([...matching, ...base.wildcards, ...(ownNode ? [nodeRule] : [])])];
+      const ruling = [...new Set([...matching, ...wildcards, ...(ownNode ? [nodeRule] : [])])];
       entries = portEntries(ruling, namedPorts, base, cookies, fallback);
       recipes.set(recipe, entries);
     }
@@ -419,6 +422,7 @@ const nodeRule: CompiledRule = {
   origin: undefined as never,
   originKey: '',
   peers: undefined,
+  sparesOwnNode: undefined,
   prefixes: [anything],
   portNames: [],
 };

@@ -2,6 +2,7 @@
 import {
   type Direction,
   type NamedPort,
+  type OwnNodeSpared,
   type PolicyPeer,
   type PolicyRow,
   type PolicyRule,
@@ -36,6 +37,7 @@ export interface CompiledRule extends Speaker, Ranked {
   readonly staged: boolean;
   /** Undefined: any peer. */
   readonly peers: readonly PolicyPeer[] | undefined;
+  readonly sparesOwnNode: OwnNodeSpared | undefined;
   /** The ports that need no pod to resolve them. */
   readonly prefixes: readonly PortPrefix[];
   readonly portNames: readonly { readonly name: string; readonly protocol: NamedPort['protocol'] }[];
@@ -54,6 +56,7 @@ export function compileRule(policy: LocalPolicy, direction: Direction, rule: Pol
     rank: row.tier === 'normal' ? '' : rankOf(row.priority, row.key, rule.index),
     ...speakerOf(row, direction, rule),
     peers: rule.peers,
+    sparesOwnNode: rule.sparesOwnNode,
     prefixes:
       rule.ports === undefined
         ? [anything]

@@ -23,6 +23,7 @@ import {
   type PrefixRow,
   protocolNumbers,
   type RuleOrigin,
+  sparesOwnNode,
 } from '../../core/rows.ts';
 import { originOf } from './compiled-rule.ts';
 
@@ -111,7 +112,12 @@ function judge(model: PolicyModel, direction: Direction, subject: Party, peer: P
   const destination = direction === 'ingress' ? subject : peer;
   const matches = policies.flatMap((policy) =>
     policy[direction]
-      .filter((rule) => matchesPeers(model, rule, peer) && matchesPorts(rule, destination, service))
+      .filter(
+        (rule) =>
+          !(fromOwnNode && sparesOwnNode(rule, peer)) &&
+          matchesPeers(model, rule, peer) &&
+          matchesPorts(rule, destination, service),
+      )
       .map((rule): Match => ({ policy, rule })),
   );
   const isolating = policies.filter((policy) => policy.isolates[direction]);

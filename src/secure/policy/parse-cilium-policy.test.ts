@@ -219,9 +219,10 @@ for (const [what, object, message] of wrong) {
 test('parseCiliumPolicy(): a policy that denies and cannot be read denies everybody in that direction', () => {
   const bad = { ingress: [{ fromEntities: ['moon'] }] };
   const deny = (list: string, index = 0) => ({ index, list, action: 'deny' });
+  const spared = { ...deny('ingressDeny'), sparesOwnNode: 'always' };
   const cases: [string, object, object[], object[]][] = [
     ['one direction', { egressDeny: [{ toEntities: ['world'] }] }, [], [deny('egressDeny')]],
-    ['both', { ingressDeny: [{}], egressDeny: [{}] }, [deny('ingressDeny')], [deny('egressDeny')]],
+    ['both', { ingressDeny: [{}], egressDeny: [{}] }, [spared], [deny('egressDeny')]],
     ['a denial that is not enforced', { egressDeny: [{ toGroups: [{}] }] }, [], [deny('egressDeny')]],
     ['a list that is none', { ingressDeny: {} }, [deny('ingressDeny')], []],
     ['no denials', { egressDeny: [] }, [], []],

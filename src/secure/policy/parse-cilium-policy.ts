@@ -60,7 +60,7 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
     row: {
       ...head,
       enforcement,
-      specs: broken ? specs.map((spec, i) => closed(spec, givenSpecs[i]![0])) : specs,
+      specs: broken ? specs.map((spec, i) => closed(spec, givenSpecs[i]!, problems)) : specs,
       unenforced: broken ? [] : unenforced,
       ...(!broken && reader.remarks.length > 0 && { remarks: reader.remarks }),
       ...(broken && { error: problemText(problems) }),
@@ -70,11 +70,17 @@ export function parseCiliumPolicy(given: unknown, ignoredLabels = ignoredLabelKe
 }
 
 /** A list of denials that cannot be read, or whose rules are not enforced, denies all the same once the policy is closed. */
-function closed(spec: WrittenPolicy, given: unknown): WrittenPolicy {
-  return closeSpecDenying(spec, (direction) => {
+function closed(
+  spec: WrittenPolicy,
+  [given, path]: readonly [unknown, string],
+  problems: readonly string[],
+): WrittenPolicy {
+  const denies = (direction: Direction): boolean => {
     const denials = (given as Fields | null)?.[`${direction}Deny`];
     return present(denials) && !(Array.isArray(denials) && denials.length === 0);
-  });
+  };
+  const known = !problems.some((problem) => problem.startsWith(`${path}.ingressDeny`));
+  return closeSpecDenying(spec, denies, known);
 }
 
 function specOf(

@@ -13,15 +13,17 @@ const bad = { action: 'Deny', to: networks('10.0.0.0') };
 
 test('parseClusterNetworkPolicy(): one that cannot be read denies everybody in its tier where it may have denied any', () => {
   const deny = (list: string, index = 0) => ({ index, list, action: 'deny' });
+  // Rules for ingress cannot name nodes.
+  const spared = { ...deny('ingress'), sparesOwnNode: 'always' };
   const accept = { action: 'Accept', to: networks('10.0.0.0') };
   const cases: [string, object, [tier: string, priority: number], object[], object[]][] = [
     ['a rule beside it', { egress: [good, bad] }, ['admin', 3], [], [deny('egress')]],
     ['tier Baseline', { tier: 'Baseline', egress: [bad] }, ['baseline', 3], [], [deny('egress')]],
     ['no tier', { tier: 'x', egress: [good] }, ['normal', 3], [], [deny('egress')]],
     ['no priority', { priority: -1, egress: [good] }, ['admin', 0], [], [deny('egress')]],
-    ['no action', { ingress: [{ from: [{ namespaces: {} }] }] }, ['admin', 3], [deny('ingress')], []],
-    ['no list', { ingress: {} }, ['admin', 3], [deny('ingress')], []],
-    ['a field that is none', { egres: [good] }, ['admin', 3], [deny('ingress')], [deny('egress')]],
+    ['no action', { ingress: [{ from: [{ namespaces: {} }] }] }, ['admin', 3], [spared], []],
+    ['no list', { ingress: {} }, ['admin', 3], [spared], []],
+    ['a field that is none', { egres: [good] }, ['admin', 3], [spared], [deny('egress')]],
     ['no denial', { egress: [accept] }, ['admin', 3], [], []],
   ];
   for (const [what, spec, order, ingress, egress] of cases) {

@@ -66,7 +66,7 @@ export function parseClusterNetworkPolicy(given: unknown, ignoredLabels = ignore
     row: {
       ...head,
       enforcement,
-      specs: [broken ? closeSpecDenying(written, (direction) => mayDeny(spec, direction)) : written],
+      specs: [broken ? closeSpecDenying(written, (direction) => mayDeny(spec, direction), true) : written],
       unenforced: broken ? [] : unenforced,
       ...(broken && { error: problemText(problems) }),
     },

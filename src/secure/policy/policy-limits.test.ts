@@ -110,6 +110,37 @@ test('parsePolicy() closes a policy that denies in its tier, and denies everybod
   assert.deepEqual([admin!.ingress, admin!.egress], [[], [{ index: 1, list: 'egress', action: 'deny' }]]);
 });
 
+test('parsePolicy() spares the own node of pods where the closed policy did not deny it, and nowhere else', () => {
+  const over = { egress: [{ toCIDR: many(5_001, block) }] };
+  const spared = (ingressDeny: object[], more: object = over) =>
+    parsePolicy(cilium({ ingressDeny, ...more }))!.row!.specs[0]!.ingress.map((rule) => rule.sparesOwnNode);
+  for (const peers of [
+    { fromEndpoints: [{ matchLabels: { app: 'a' } }] },
+    { fromEntities: ['remote-node'] },
+    { fromCIDR: ['192.0.2.0/24'] },
+    { fromCIDRSet: [{ cidrGroupRef: 'feed' }] },
+  ])
+    assert.deepEqual(spared([peers]), ['always'], JSON.stringify(peers));
+  // Both match the node if the API server answers there.
+  for (const fromEntities of [['world'], ['kube-apiserver']])
+    assert.deepEqual(spared([{ fromEntities }]), ['unless-api-server'], fromEntities.join());
+  for (const peers of [
+    { fromEntities: ['all'] },
+    { fromEntities: ['host'] },
+    { fromEntities: ['cluster'] },
+    { fromNodes: [{}] },
+    { toPorts: [{ ports: [{ port: '22' }] }] },
+  ])
+    assert.deepEqual(spared([{ fromEntities: ['world'] }, peers]), [undefined], JSON.stringify(peers));
+  const unreadable = { egress: [{ toEntities: ['moon'] }] };
+  assert.deepEqual(
+    spared([{ fromEntities: ['world'] }], unreadable),
+    ['unless-api-server'],
+    'its denials could be read',
+  );
+  assert.deepEqual(spared([{ fromEntities: ['moon'] }], unreadable), [undefined], 'that may have been the node');
+});
+
 test('parsePolicy() closes a policy for nodes without denials: they would win over what a node cannot do without', () => {
   const [node] = parsePolicy({
     kind: 'CiliumClusterwideNetworkPolicy',

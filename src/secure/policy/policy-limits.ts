@@ -1,7 +1,15 @@
 // How much one policy, and one namespace, may ask of every node. Whoever may write policies in a namespace could else fill
 // tables that all namespaces share. A policy over a limit is refused like one that is not understood: closed, with the
 // limit, the number and what to do in its error. Other policies are untouched.
-import type { Direction, PolicyObjectRow, PolicyRule, WrittenPeer, WrittenPolicy } from '../../core/rows.ts';
+import { reservedIdentities } from '../../core/identity.ts';
+import type {
+  Direction,
+  OwnNodeSpared,
+  PolicyObjectRow,
+  PolicyRule,
+  WrittenPeer,
+  WrittenPolicy,
+} from '../../core/rows.ts';
 import { portRangePrefixes } from './port-prefix.ts';
 
 /**
@@ -84,23 +92,61 @@ function countPolicy(specs: readonly { readonly ingress: Rules; readonly egress:
 /** A policy that was refused: it isolates whom it selects, in both directions, allows nothing, and denies all where it denied any. */
 export function closeSpec<S extends WrittenPolicy>(spec: S): S {
   const denies = (direction: Direction): boolean => spec[direction].some(({ action }) => action === 'deny');
-  return closeSpecDenying(spec, denies);
+  return closeSpecDenying(spec, denies, true);
 }
 
 /**
  * The same where the rules do not tell which directions it denies in. Isolation alone would open what another policy
  * allows and this one denied. For nodes it has to do: a denial wins over what a node cannot do without, and nobody could
- * take such a policy back.
+ * take such a policy back. Where all rules for ingress could be read (`knowsIngress`), and none that denies is about nodes,
+ * the pod's own node is not denied either: it was not, and probes of the kubelet go on.
  */
-export function closeSpecDenying<S extends WrittenPolicy>(spec: S, denies: (direction: Direction) => boolean): S {
+export function closeSpecDenying<S extends WrittenPolicy>(
+  spec: S,
+  denies: (direction: Direction) => boolean,
+  knowsIngress: boolean,
+): S {
+  const denying = spec.ingress.filter(({ action }) => action === 'deny');
+  const spares = knowsIngress && !denying.some(mayBeNode);
+  const spared: OwnNodeSpared = denying.some(mayBeApiServer) ? 'unless-api-server' : 'always';
   const rules = (direction: Direction): PolicyRule<never>[] => {
     if (spec.subject.kind === 'node' || !denies(direction)) return [];
-    const denying = spec[direction].find(({ action }) => action === 'deny');
-    const list = denying?.list ?? (spec.kind === 'ClusterNetworkPolicy' ? direction : (`${direction}Deny` as const));
+    const first = spec[direction].find(({ action }) => action === 'deny');
+    const list = first?.list ?? (spec.kind === 'ClusterNetworkPolicy' ? direction : (`${direction}Deny` as const));
     // Without peers and ports it is about everybody and everything.
-    return [{ index: denying?.index ?? 0, list, action: 'deny' }];
+    const spare = direction === 'ingress' && spares && { sparesOwnNode: spared };
+    return [{ index: first?.index ?? 0, list, action: 'deny', ...spare }];
   };
   return { ...spec, isolates: { ingress: true, egress: true }, ingress: rules('ingress'), egress: rules('egress') };
+}
+
+/** Whether a rule may match the node on which the pod runs. */
+function mayBeNode({ peers }: PolicyRule<WrittenPeer>): boolean {
+  return peers === undefined || peers.some(peerMayBeNode);
+}
+
+/** Whether a rule matches the node if the API server answers there. */
+function mayBeApiServer({ peers = [] }: PolicyRule<WrittenPeer>): boolean {
+  return peers.some(
+    (peer) => peer.kind === 'reserved' && peer.identities.includes(reservedIdentities['kube-apiserver']),
+  );
+}
+
+function peerMayBeNode(peer: WrittenPeer): boolean {
+  switch (peer.kind) {
+    case 'endpoints':
+    case 'cidr-group':
+    case 'cidr-groups':
+      return false;
+    case 'reserved':
+      return peer.identities.includes(reservedIdentities.host);
+    case 'block':
+      return peer.reach !== 'outside';
+    case 'nodes':
+    case 'service':
+    case 'services':
+      return true;
+  }
 }
 
 /** What objects ask for, by their specs: those of a namespace are added up whenever one of them changes. */

@@ -158,7 +158,13 @@ const ruleBody = (...actions: PolicyRule['action'][]): fc.Arbitrary<RuleBody> =>
 function placed(direction: Direction, bodies: readonly RuleBody[], kind: PolicyKind): PolicyRule[] {
   const denies = kind.startsWith('Cilium');
   const counts = { allow: 0, deny: 0 };
-  return bodies.map((body, i) => {
+  return bodies.map((given, i) => {
+    // As closed policies deny.
+    const spares = direction === 'ingress' && given.action === 'deny' && given.peers === undefined && i % 2 === 0;
+    const body = {
+      ...given,
+      ...(spares && { sparesOwnNode: i === 0 ? ('always' as const) : ('unless-api-server' as const) }),
+    };
     if (!denies) return { ...body, list: direction, index: i };
     const which = body.action === 'deny' ? ('deny' as const) : ('allow' as const);
     return { ...body, list: which === 'deny' ? (`${direction}Deny` as const) : direction, index: counts[which]++ };

@@ -28,8 +28,9 @@ const models = arbitraryModel.map(
   }),
 );
 
-/** Policies of a namespace select in it: parsers write that into their selectors. */
-function asParsed(row: PolicyRow): PolicyRow {
+/** Policies of a namespace select in it: parsers write that into their selectors. Only closed ones spare anybody. */
+function asParsed(given: PolicyRow): PolicyRow {
+  const row = { ...given, ingress: given.ingress.map(({ sparesOwnNode: _, ...rule }) => rule) };
   if (row.namespace === '' || row.subject.kind === 'node') return row;
   return { ...row, subject: { kind: 'endpoints', selector: inNamespace(row.subject.selector, row.namespace) } };
 }

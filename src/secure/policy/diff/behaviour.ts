@@ -1,7 +1,13 @@
 // How an end judges others in one direction, before and after: which of its rules concern whom, and the verdict for every
 // protocol and port. Peers with the same rules have one signature; what is asked twice is worked out once.
 import { reservedIdentities } from '../../../core/identity.ts';
-import type { Direction, NamedPort, PolicyPort } from '../../../core/rows.ts';
+import {
+  type Direction,
+  type NamedPort,
+  type OwnNodeSpared,
+  type PolicyPort,
+  sparesOwnNode,
+} from '../../../core/rows.ts';
 import { decide, type Ranked } from '../precedence.ts';
 import type { EndSets } from './end-sets.ts';
 import { bordersOf, type Span, spansOf } from './port-space.ts';
@@ -17,6 +23,7 @@ export interface SidedRule extends Ranked {
   readonly peers: readonly number[] | undefined;
   readonly ports: readonly PolicyPort[] | undefined;
   readonly named: boolean;
+  readonly sparesOwnNode: OwnNodeSpared | undefined;
 }
 
 /** A policy with when it is there. */
@@ -54,7 +61,8 @@ export interface Behaviours {
 interface Signature {
   readonly rules: readonly SidedRule[];
   readonly named: readonly NamedPort[];
-  readonly ownNode: boolean;
+  /** The peer is the pod's own node. */
+  readonly ownNode: { readonly apiServer: boolean } | undefined;
 }
 
 /** Ready to answer for the ends of an index. */
@@ -109,7 +117,7 @@ export function createBehaviours(
   ): Behaviour {
     const rules = policies.flatMap((policy) => policy.rules[direction]);
     const wildcards = rules.filter((rule) => rule.peers === undefined);
-    const signatures: Signature[] = [{ rules: [], named: ownPorts, ownNode: false }];
+    const signatures: Signature[] = [{ rules: [], named: ownPorts, ownNode: undefined }];
     const steps = new Map<string, number>();
     const found = new Map<number, number>();
     const extend = (peer: number, token: string, by: Partial<Signature> & { rule?: SidedRule }): void => {
@@ -128,7 +136,11 @@ export function createBehaviours(
     if (direction === 'egress' && rules.some((rule) => rule.named)) {
       for (const peer of namers) extend(peer, `p${portKeys[peer]}`, { named: ends[peer]!.party.namedPorts });
     }
-    if (direction === 'ingress') for (const peer of hosts) extend(peer, 'host', { ownNode: true });
+    if (direction === 'ingress')
+      for (const peer of hosts) {
+        const { apiServer } = ends[peer]!.party;
+        extend(peer, `host ${apiServer}`, { ownNode: { apiServer } });
+      }
     const isolated = [1, 2].map((side) => policies.some((policy) => policy.sides & side && policy.isolates[direction]));
     const worked: (Verdicts | undefined)[] = [];
     return {
@@ -139,7 +151,9 @@ export function createBehaviours(
       verdicts(signature) {
         const before = worked[signature];
         if (before !== undefined) return before;
-        const made = workOut([...wildcards, ...signatures[signature]!.rules], signatures[signature]!, isolated);
+        const { ownNode, rules: told } = signatures[signature]!;
+        const any = ownNode ? wildcards.filter((rule) => !sparesOwnNode(rule, ownNode)) : wildcards;
+        const made = workOut([...any, ...told], signatures[signature]!, isolated);
         worked[signature] = made;
         return made;
       },
@@ -154,7 +168,7 @@ export function createBehaviours(
     for (const border of borders) {
       const matching = rules.filter((_, j) => covers(spans[j]!, border));
       const value = [1, 2].reduce(
-        (bits, side) => (allows(matching, side, isolated[side - 1]!, ownNode) ? bits | side : bits),
+        (bits, side) => (allows(matching, side, isolated[side - 1]!, ownNode !== undefined) ? bits | side : bits),
         0,
       );
       if (value === values.at(-1)) continue;

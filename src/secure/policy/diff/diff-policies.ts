@@ -119,6 +119,7 @@ function sided(
       rank: row.tier === 'normal' ? '' : rankOf(row.priority, row.key, rule.index),
       peers: rule.peers && union(rule.peers.map((peer) => index.matching(peer))),
       ports: rule.ports,
+      sparesOwnNode: rule.sparesOwnNode,
       named: (rule.ports ?? []).some((port) => port.kind === 'named'),
     });
     const { isolates } = row;

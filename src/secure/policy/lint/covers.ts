@@ -7,7 +7,7 @@ import { type Span, spansOf, wholeSpace } from '../diff/port-space.ts';
 
 /** Whether all connections of `inner` are connections of `outer`. False where that cannot be told. */
 export function ruleCovers(outer: PolicyRule, inner: PolicyRule): boolean {
-  return peersCover(outer.peers, inner.peers) && portsCover(outer.ports, inner.ports);
+  return !outer.sparesOwnNode && peersCover(outer.peers, inner.peers) && portsCover(outer.ports, inner.ports);
 }
 
 /** Whether all subjects of `inner` are subjects of `outer`. */
