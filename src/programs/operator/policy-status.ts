@@ -235,13 +235,16 @@ export function startPolicyStatus(
       services: () => services.rows(),
       ...(ignoredLabels && { ignoredLabels }),
     };
-    const alone = [...objects.values()].flatMap(({ row }): [string, string][] => {
+    const filledIn = [...objects.values()].map(({ row }) => {
       const refers = referencesOf(row);
-      if (row.error !== undefined || !(refers.has('cidr-groups') || refers.has('services'))) return [];
-      const over = resolvePolicy(row, context).find((each) => each.error !== undefined)?.error;
-      return over === undefined ? [] : [[row.key, over]];
+      const resolves = row.error !== undefined || refers.has('cidr-groups') || refers.has('services');
+      return { ...row, specs: resolves ? resolvePolicy(row, context) : row.specs };
     });
-    const rows = [...objects.values()].flatMap(({ row }) => (row.namespace === '' ? [] : [row]));
+    const alone = filledIn.flatMap(({ key, specs, error }): [string, string][] => {
+      const over = error === undefined ? specs.find((each) => each.error !== undefined)?.error : undefined;
+      return over === undefined ? [] : [[key, over]];
+    });
+    const rows = filledIn.filter(({ namespace }) => namespace !== '');
     const groups = Map.groupBy(rows, ({ kind, namespace }) => `${kind}/${namespace}`);
     return new Map([...alone, ...[...groups.values()].flatMap((group) => [...overNamespaceLimit(group)])]);
   }

@@ -15,6 +15,7 @@ import { parsePolicy } from './parse-policy.ts';
 import { namespaceLimits, overNamespaceLimit, policyLimits } from './policy-limits.ts';
 import { readPolicies } from './read-policies.ts';
 import { resolvePolicies } from './resolve-policies.ts';
+import { emptyContext, resolvePolicy } from './resolve-policy.ts';
 
 const many = <T>(count: number, of: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => of(i));
 const cilium = (spec: object, name = 'hostile', namespace = 'evil') => ({
@@ -262,6 +263,60 @@ test('resolvePolicies() adds up what the policies of a namespace ask for, when o
   objects.upsert(at(3, 1_000));
   derivation.flush();
   assert.deepEqual(refused(), []);
+});
+
+test('resolvePolicies() counts what groups bring to the policies of a namespace, and says which limit is reached', () => {
+  const { objects, cidrGroups, policies, derivation } = createSources();
+  const rule = { egress: [{ toCIDRSet: [{ cidrGroupRef: 'big' }] }] };
+  const names = ['p0', 'p1', 'p2', 'p3', 'p4'];
+  objects.upsert(
+    names.map((name, i) => ({ ...parsePolicy(cilium(rule, name))!.row!, created: new Date(i * 1000).toISOString() })),
+  );
+  const group = (count: number): CidrGroupRow => ({ name: 'big', labels: {}, cidrs: many(count, block), problems: [] });
+  const refused = () => [...policies.rows()].flatMap((row) => (row.error === undefined ? [] : [row.name]));
+  cidrGroups.upsert(group(namespaceLimits.blocks / 5));
+  derivation.flush();
+  assert.deepEqual(refused(), []);
+  cidrGroups.upsert(group(namespaceLimits.blocks / 5 + 1));
+  derivation.flush();
+  assert.deepEqual(refused(), ['p4']);
+  assert.match([...policies.rows()].find((row) => row.error)!.error!, /have more than 20000 blocks together/);
+  cidrGroups.upsert(group(1));
+  derivation.flush();
+  assert.deepEqual(refused(), []);
+});
+
+test('a closed policy of many specs is one row: of those alike, and of its namespace where they differ', () => {
+  const specs = (selector: (i: number) => object, more = {}) =>
+    many(20_000, (i) => ({
+      endpointSelector: { matchLabels: selector(i) },
+      ingressDeny: [{ fromEndpoints: [{}] }],
+      ...more,
+    }));
+  const rowsOf = (given: object[], kind = 'CiliumNetworkPolicy') => {
+    const { spec: _, ...policy } = cilium({}) as Record<string, unknown>;
+    const { row } = parsePolicy({ ...policy, kind, specs: given })!;
+    assert.match(row!.error!, /has 20000 rules/);
+    return resolvePolicy(row!, emptyContext);
+  };
+  const alike = rowsOf(specs(() => ({ app: 'a' })));
+  assert.equal(alike.length, 1);
+  assert.equal(alike[0]!.subject.kind === 'endpoints' && alike[0]!.subject.selector.matchLabels.app, 'a');
+  const all = rowsOf([
+    ...specs((i) => ({ app: `a${i}` })).slice(1),
+    ...specs(() => ({}), { ingressDeny: [{ fromEntities: ['host'] }] }).slice(0, 1),
+  ]);
+  assert.equal(all.length, 1);
+  assert.deepEqual(all[0]!.subject, {
+    kind: 'endpoints',
+    selector: { matchLabels: { 'io.kubernetes.pod.namespace': all[0]!.namespace }, matchExpressions: [] },
+  });
+  assert.deepEqual(all[0]!.isolates, { ingress: true, egress: true });
+  assert.deepEqual(
+    all[0]!.ingress.map(({ action, peers, sparesOwnNode }) => [action, peers, sparesOwnNode]),
+    [['deny', undefined, undefined]],
+    'one of them denied the node',
+  );
 });
 
 test('overNamespaceLimit() says the same of those it refuses when one more comes', () => {

@@ -29,6 +29,9 @@ export const policyLimits = {
   portPrefixes: 2_048,
 } as const;
 
+/** A policy that is closed has at most so many rows: with more selectors it closes its whole namespace. */
+export const closedRowsOfPolicy = 100;
+
 /** The limits of all policies of one kind in a namespace together. The oldest are those that count. */
 export const namespaceLimits = {
   policies: 2_000,
@@ -39,6 +42,7 @@ export const namespaceLimits = {
 } as const;
 
 type Rules = readonly PolicyRule<WrittenPeer>[];
+type Specs = readonly { readonly ingress: Rules; readonly egress: Rules }[];
 
 /** Policies of the whole cluster are administrators': they may ask for so much more, since closing them closes everybody. */
 const clusterFactor = 10;
@@ -55,10 +59,7 @@ const remedies: Readonly<Record<keyof typeof policyLimits, readonly [what: strin
 };
 
 /** What is over its limit in a policy, as a problem to show; undefined when nothing is. */
-export function overPolicyLimit(
-  { namespace }: { readonly namespace: string },
-  specs: readonly { readonly ingress: Rules; readonly egress: Rules }[],
-): string | undefined {
+export function overPolicyLimit({ namespace }: { readonly namespace: string }, specs: Specs): string | undefined {
   const used = countPolicy(specs);
   for (const kind of Object.keys(policyLimits) as (keyof typeof policyLimits)[]) {
     const limit = policyLimits[kind] * (namespace === '' ? clusterFactor : 1);
@@ -68,7 +69,7 @@ export function overPolicyLimit(
   return undefined;
 }
 
-function countPolicy(specs: readonly { readonly ingress: Rules; readonly egress: Rules }[]) {
+function countPolicy(specs: Specs) {
   const used = { rules: 0, peers: 0, blocks: 0, selectorTerms: 0, portPrefixes: 0 };
   for (const { ingress, egress } of specs) {
     if (ingress.length + egress.length === 0) used.rules++;
@@ -152,7 +153,7 @@ function peerMayBeNode(peer: WrittenPeer): boolean {
 /** What objects ask for, by their specs: those of a namespace are added up whenever one of them changes. */
 const weights = new WeakMap<object, ReturnType<typeof countPolicy>>();
 
-function weightOf({ specs }: Pick<PolicyObjectRow, 'specs'>): ReturnType<typeof countPolicy> {
+function weightOf({ specs }: { readonly specs: Specs }): ReturnType<typeof countPolicy> {
   const known = weights.get(specs);
   if (known !== undefined) return known;
   const used = countPolicy(specs);
@@ -168,9 +169,12 @@ const names: Readonly<Record<keyof typeof namespaceLimits, string>> = {
   portPrefixes: 'prefixes of ports',
 };
 
-/** The policies of one namespace and kind that are over a limit together: the newest. With what to show of each. */
+/**
+ * The policies of one namespace and kind that are over a limit together: the newest. With what to show of each. Their specs
+ * count as they are given: with groups, services and nodes filled in they are what nodes have rows for.
+ */
 export function overNamespaceLimit(
-  policies: readonly Pick<PolicyObjectRow, 'key' | 'created' | 'kind' | 'namespace' | 'specs'>[],
+  policies: readonly (Pick<PolicyObjectRow, 'key' | 'created' | 'kind' | 'namespace'> & { readonly specs: Specs })[],
 ): Map<string, string> {
   const total = { policies: 0, rules: 0, peers: 0, blocks: 0, portPrefixes: 0 };
   const kinds = Object.keys(namespaceLimits) as (keyof typeof namespaceLimits)[];

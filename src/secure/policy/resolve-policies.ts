@@ -64,6 +64,8 @@ export function resolvePolicies(
 ): Derivation {
   const { objects, namespaces, nodes, cidrGroups, services } = sources;
   const context = contextOf(sources, options);
+  /** What each object asks for by itself, all that it refers to filled in: so it counts in its namespace. */
+  const alone = new Map<string, readonly PolicyRow[]>();
   /** The rows that each object has become. */
   const rowsOf = new Map<string, readonly PolicyRow[]>();
   const staging = new Map<string, boolean | undefined>();
@@ -95,7 +97,11 @@ export function resolvePolicies(
   /** Decides anew who is over the limit in a group; gives those for whom that is news. */
   function refuse(group: string): string[] {
     const before = refused.get(group) ?? new Map<string, string>();
-    const now = overNamespaceLimit([...(groups.get(group) ?? [])].map((key) => objects.get(key)!));
+    const members = [...(groups.get(group) ?? [])].map((key) => {
+      const { created, kind, namespace } = objects.get(key)!;
+      return { key, kind, namespace, ...(created !== undefined && { created }), specs: alone.get(key)! };
+    });
+    const now = overNamespaceLimit(members);
     if (now.size === 0) refused.delete(group);
     else refused.set(group, now);
     return [...new Set([...before.keys(), ...now.keys()])].filter((key) => before.get(key) !== now.get(key));
@@ -143,6 +149,11 @@ export function resolvePolicies(
       if (all) for (const key of rowsOf.keys()) dirty.add(key);
       if (touched.nodes || changedPorts.changes.length > 0) dirty.add(essentialKey);
 
+      for (const key of dirty) {
+        const object = objects.get(key);
+        if (object === undefined) alone.delete(key);
+        else alone.set(key, resolvePolicy(object, context));
+      }
       const regrouped = new Set([...dirty].flatMap((key) => regroup(key) ?? []));
       for (const group of regrouped) for (const key of refuse(group)) dirty.add(key);
 
@@ -152,7 +163,13 @@ export function resolvePolicies(
         const object = objects.get(key);
         const why = refused.get(groupOf.get(key) ?? '')?.get(key);
         const rows =
-          key === essentialKey ? essentialRows() : object === undefined ? [] : resolvePolicy(object, context, why);
+          key === essentialKey
+            ? essentialRows()
+            : object === undefined
+              ? []
+              : why === undefined
+                ? alone.get(key)!
+                : resolvePolicy(object, context, why);
         const before = new Map((rowsOf.get(key) ?? []).map((row) => [row.key, row]));
         for (const row of rows) {
           if (!deepEqual(before.get(row.key), row)) upsert.push(row);

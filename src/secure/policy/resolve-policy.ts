@@ -2,17 +2,19 @@
 // are about this one, and who is meant by names that somebody else defines (groups of blocks, services, nodes).
 import { labelCounts } from '../../core/identity.ts';
 import { formatCidr, hostCidr, parseAddress } from '../../core/ip.ts';
-import { type LabelMap, type LabelSelector, selectorMatches } from '../../core/labels.ts';
-import type {
-  CidrGroupRow,
-  PolicyObjectRow,
-  PolicyPeer,
-  PolicyRow,
-  PolicyRule,
-  PolicyServiceRow,
-  WrittenPeer,
+import { everything, type LabelMap, type LabelSelector, selectorMatches } from '../../core/labels.ts';
+import {
+  type CidrGroupRow,
+  type Direction,
+  type PolicyObjectRow,
+  type PolicyPeer,
+  type PolicyRow,
+  type PolicyRule,
+  type PolicyServiceRow,
+  policyKey,
+  type WrittenPeer,
 } from '../../core/rows.ts';
-import { closeSpec, overPolicyLimit, peersBeyondLimits } from './policy-limits.ts';
+import { closedRowsOfPolicy, closeSpec, overPolicyLimit, peersBeyondLimits } from './policy-limits.ts';
 import { inNamespace, problemText } from './policy-reader.ts';
 
 /** What policies refer to. */
@@ -47,7 +49,7 @@ export const emptyContext: PolicyContext = {
 export function resolvePolicy(object: PolicyObjectRow, context: PolicyContext, refused?: string): PolicyRow[] {
   if (refused !== undefined) return closedRows(object, context, refused);
   const rows = rowsOf(object, context);
-  if (object.error !== undefined) return rows;
+  if (object.error !== undefined) return mergeClosed(rows);
   const error = overPolicyLimit(object, rows) ?? holeInDenial(object, context);
   return error === undefined ? rows : closedRows(object, context, error);
 }
@@ -75,7 +77,41 @@ function groupsOf(peer: WrittenPeer, context: PolicyContext): CidrGroupRow[] {
 
 function closedRows(object: PolicyObjectRow, context: PolicyContext, error: string): PolicyRow[] {
   const closed = { ...object, specs: object.specs.map(closeSpec) };
-  return rowsOf(closed, context).map((row) => ({ ...row, error }));
+  return mergeClosed(rowsOf(closed, context)).map((row) => ({ ...row, error }));
+}
+
+/**
+ * Specs of a closed policy that say the same are one row. One of a namespace that has more than so many still is one row for
+ * all pods of it: it closes more, and costs nobody else anything.
+ */
+function mergeClosed(rows: readonly PolicyRow[]): PolicyRow[] {
+  const first = new Map<string, PolicyRow>();
+  for (const row of rows) {
+    const text = JSON.stringify([row.subject, row.ingress, row.egress]);
+    if (!first.has(text)) first.set(text, row);
+  }
+  const merged = [...first.values()];
+  const [one] = merged;
+  if (one === undefined || one.namespace === '' || merged.length <= closedRowsOfPolicy) return merged;
+  const denials = (direction: Direction): PolicyRule[] => {
+    const denying = merged.flatMap((row) => row[direction]);
+    // The own node is spared where all of them spare it.
+    return denying.toSorted((a, b) => sparing(a) - sparing(b)).slice(0, 1);
+  };
+  const { spec: _, ...whole } = one;
+  return [
+    {
+      ...whole,
+      key: policyKey(one.kind, one.namespace, one.name),
+      subject: { kind: 'endpoints', selector: inNamespace(everything, one.namespace) },
+      ingress: denials('ingress'),
+      egress: denials('egress'),
+    },
+  ];
+}
+
+function sparing({ sparesOwnNode: spared }: PolicyRule): number {
+  return spared === undefined ? 0 : spared === 'unless-api-server' ? 1 : 2;
 }
 
 function rowsOf(object: PolicyObjectRow, context: PolicyContext): PolicyRow[] {
