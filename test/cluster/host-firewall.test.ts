@@ -103,6 +103,10 @@ describe('host firewall', { skip }, () => {
     assert.notEqual(stdout, '', stderr);
     return JSON.parse(stdout) as Record<string, string>;
   }
+  const hooks = async () =>
+    (await lab.agent<{ attachments: { name: string }[] }>(node, '/v1/status')).attachments
+      .map((each) => each.name)
+      .filter((name) => name.startsWith('guard-'));
   const isReady = async () => (await lab.status()).nodes.find((each) => each.name === node)?.ready === true;
 
   before(async () => {
@@ -126,7 +130,9 @@ describe('host firewall', { skip }, () => {
   });
 
   test('audit is the default: nothing is cut, and what would be is told with the policy', async () => {
+    assert.deepEqual(await hooks(), [], 'without a policy for the node there is nothing to look at');
     await policies(sshAndCluster);
+    assert.notEqual((await hooks()).length, 0);
     assert.deepEqual(await world(2022, 8088), { 2022: 'ok', 8088: 'ok' });
     const { mode: is, denials } = await firewall();
     assert.equal(is, 'audit');
@@ -201,15 +207,14 @@ describe('host firewall', { skip }, () => {
   });
 
   test('switched back, nothing is cut, and off leaves no hook behind', async () => {
-    const hooks = async () =>
-      (await lab.agent<{ attachments: { name: string }[] }>(node, '/v1/status')).attachments
-        .map((each) => each.name)
-        .filter((name) => name.startsWith('guard-'));
     assert.notEqual((await hooks()).length, 0);
     await mode('off');
     assert.deepEqual(await world(2022, 8088), { 2022: 'ok', 8088: 'ok' });
     assert.deepEqual(await hooks(), []);
     await mode('audit');
     assert.deepEqual(await world(2022, 8088), { 2022: 'ok', 8088: 'ok' });
+    assert.notEqual((await hooks()).length, 0);
+    await policies();
+    assert.deepEqual(await hooks(), []);
   });
 });

@@ -41,6 +41,8 @@ export interface Datapath {
   /** Looks at what leaves over a device, too, or no longer: the host firewall's other half. */
   attachGuard(name: string, ifindex: number): void;
   detachGuard(name: string, ifindex: number): void;
+  /** Whether what arrives for the node itself is looked at. It is until told otherwise. */
+  guardArrivals(on: boolean): void;
   attachNode(ifindex: number): void;
   /** Ends connections that went quiet; answers how many were looked at and ended. */
   sweep(): { seen: number; ended: number };
@@ -78,7 +80,11 @@ export function createDatapath(options: DatapathOptions, objects: readonly Loade
   };
   // What the hooks of the host go on with; adopted links run with the programs of this load from here on.
   map('host_programs').update(u32Bytes(0), u32Bytes(host.program('balance_host').fd));
-  map('host_programs').update(u32Bytes(1), u32Bytes(host.program('guard_in').fd));
+  const guardArrivals = (on: boolean): void => {
+    if (on) map('host_programs').update(u32Bytes(1), u32Bytes(host.program('guard_in').fd));
+    else map('host_programs').delete(u32Bytes(1));
+  };
+  guardArrivals(true);
   const attachments = createAttachments(options.netlink, join(options.pinDir, 'links'), options.onError ?? (() => {}));
   const epochs: MappedArray = mmapArray(map('epochs'));
   const ring = openRing(map('events'));
@@ -105,6 +111,7 @@ export function createDatapath(options: DatapathOptions, objects: readonly Loade
     attachDevice: (name, ifindex) => attachments.attach(`device-${name}`, ifindex, host.program('device').fd),
     attachGuard: (name, ifindex) => attachments.attachOut(`guard-${name}`, ifindex, host.program('guard_out').fd),
     detachGuard: (name, ifindex) => attachments.detachOut(`guard-${name}`, ifindex),
+    guardArrivals,
     attachNode: (ifindex) => attachments.attach('node', ifindex, host.program('node').fd),
     sweep() {
       const result = new Uint8Array(8);

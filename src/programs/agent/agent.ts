@@ -32,6 +32,7 @@ import { installConfig, installPlugin } from './cni-install.ts';
 import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { createNodeNetwork } from './node-network.ts';
+import { followNodePolicies } from './node-policies.ts';
 import { checkLeases, createNodePools, type NodePools } from './node-pools.ts';
 import { createStateFile } from './node-state.ts';
 import { doPendingDeletes } from './pending-deletes.ts';
@@ -259,6 +260,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   for (const row of endpoints.rows()) datapath.attachPod(row.ifindex);
   datapath.attachments.prune();
 
+  const nodePolicies = followNodePolicies(policies.policies, () => network.updateDevices());
   const network = createNodeNetwork({
     netlink,
     datapath,
@@ -267,6 +269,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     hostAddresses,
     ownAddresses,
     hostFirewall: settings.hostFirewall !== 'off',
+    guards: () => settings.hostFirewall === 'enforce' || (settings.hostFirewall === 'audit' && nodePolicies.any),
     writeRoutesAgain: () => writeAgain('routes'),
     onRoutesMoved: () => writer.raiseAll(),
     log,
@@ -502,6 +505,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     async stop() {
       for (const timer of timers) clearInterval(timer);
       stopNaming();
+      nodePolicies.stop();
       network.close();
       await announcing?.stop();
       stopReporting();

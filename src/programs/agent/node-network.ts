@@ -32,6 +32,8 @@ export function createNodeNetwork(options: {
   /** Those, and while the host firewall is on the ones that are good on one network only. */
   readonly ownAddresses: Table<{ address: string }>;
   readonly hostFirewall: boolean;
+  /** Whether the firewall has anything to look at now; asked whenever devices are updated. */
+  readonly guards: () => boolean;
   readonly writeRoutesAgain: () => void;
   /** Next hops that are remembered with connections have to be looked up again. */
   readonly onRoutesMoved: () => void;
@@ -41,17 +43,19 @@ export function createNodeNetwork(options: {
 
   function updateDevices(): void {
     const devices = trafficDevices(netlink, options.devices);
+    const guards = options.guards();
+    datapath.guardArrivals(guards);
     for (const [name, ifindex] of devices) {
       try {
         datapath.attachDevice(name, ifindex);
-        if (hostFirewall) datapath.attachGuard(name, ifindex);
+        if (guards) datapath.attachGuard(name, ifindex);
         else datapath.detachGuard(name, ifindex);
       } catch (error) {
         log.error('could not attach to a device', { device: name, error: errorText(error) });
       }
     }
     // Also of devices that traffic no longer leaves by: what hangs there would go on as it was.
-    if (!hostFirewall)
+    if (!guards)
       for (const { name, ifindex } of datapath.attachments.list())
         if (name.startsWith('guard-')) datapath.detachGuard(name.slice('guard-'.length), ifindex);
     for (const { device, error } of xdp.follow(devices))
