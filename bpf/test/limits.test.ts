@@ -189,7 +189,7 @@ describe('policy that does not fit', { skip }, () => {
     for (const port of [22, 5_001, 5_059]) assert.equal(outcome('a', 'b', port), 'dropped', String(port));
     assert.equal(outcome('c', 'd', 22), 'sent on', 'others are untouched');
     bed.setPolicies([]);
-    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(status(), { waiting: 0, closed: [], over: [], unplaced: 0 });
     assert.equal(outcome('a', 'b', 22), 'sent on');
   });
 
@@ -217,7 +217,7 @@ describe('policy that does not fit', { skip }, () => {
     assert.equal(outcome('a', 'b', 22), 'dropped');
     assert.equal(outcome('c', 'd', 5_001), 'dropped');
     bed.setPolicies([late]);
-    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(status(), { waiting: 0, closed: [], over: [], unplaced: 0 });
     assert.deepEqual(
       [outcome('a', 'b', 22), outcome('a', 'b', 6_003), outcome('a', 'b', 80), outcome('c', 'd', 5_001)],
       ['dropped', 'dropped', 'sent on', 'sent on'],
@@ -237,7 +237,7 @@ describe('policy that does not fit', { skip }, () => {
       }
     }
     bed.setPolicies(policies.slice(0, 1));
-    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(status(), { waiting: 0, closed: [], over: [], unplaced: 0 });
     assert.deepEqual([outcome('c', 'b', 22), outcome('d', 'c', 22)], ['sent on', 'sent on']);
   });
 });
@@ -295,7 +295,7 @@ describe('addresses that do not fit', { skip }, () => {
     assert.equal(within('b', 'c'), 'sent on', 'others are untouched');
     assert.match(bed.nodes[0]!.writer!.policyProblem()!, /rows of map ipcache_prefix cannot be written/);
     bed.setPolicies([denies('big', 'b', [2])]);
-    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(status(), { waiting: 0, closed: [], over: [], unplaced: 0 });
     assert.deepEqual([arriving(2, 'b'), arriving(9, 'b')], [both('dropped'), both('sent on')]);
   });
 
@@ -316,7 +316,7 @@ describe('addresses that do not fit', { skip }, () => {
     assert.deepEqual(status().closed, [], 'the fallback denies anyway');
     for (const number of numbers) assert.deepEqual(arriving(number, 'b'), both('dropped'), String(number));
     bed.setPolicies([]);
-    assert.deepEqual(status(), { waiting: 0, closed: [], unplaced: 0 });
+    assert.deepEqual(status(), { waiting: 0, closed: [], over: [], unplaced: 0 });
     assert.deepEqual(arriving(1, 'b'), both('sent on'));
   });
 

@@ -21,6 +21,8 @@ export interface DatapathDelta {
   readonly ipcache: { readonly upsert: readonly IpcacheRow[]; readonly delete: readonly string[] };
   /** Addresses whose verdicts may have changed. */
   readonly subjects: readonly string[];
+  /** To which namespace new subjects belong; empty for those of none. */
+  readonly owners?: readonly (readonly [subject: number, namespace: string])[];
 }
 
 /** The maps that are written here. */
@@ -55,15 +57,15 @@ export interface DatapathWriter {
 /** This part of the rows of addresses is for the node's own and its pods': those of others must not keep them out. */
 const reservedPart = 1 / 16;
 
-/** Takes the maps over as they are. */
-export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
-  let writing = takeOver(maps);
+/** Takes the maps over as they are. `rowsPerNamespace` bounds the rows of peers that the pods of one have together. */
+export function createDatapathWriter(maps: DatapathMaps, rowsPerNamespace?: number): DatapathWriter {
+  let writing = takeOver(maps, rowsPerNamespace);
   return {
     apply: (delta) => writing.apply(delta),
     putEndpoint: (row) => writing.putEndpoint(row),
     removeEndpoint: (row) => writing.removeEndpoint(row),
     restart() {
-      writing = takeOver(maps);
+      writing = takeOver(maps, rowsPerNamespace);
     },
     prune: () => writing.prune(),
     raiseAll: () => writing.raiseAll(),
@@ -74,7 +76,7 @@ export function createDatapathWriter(maps: DatapathMaps): DatapathWriter {
   };
 }
 
-function takeOver(maps: DatapathMaps): Omit<DatapathWriter, 'restart'> {
+function takeOver(maps: DatapathMaps, rowsPerNamespace: number | undefined): Omit<DatapathWriter, 'restart'> {
   const ipcache = createKernelMap(maps.ipcache, {
     reserve: { rows: Math.floor(maps.ipcache.maxEntries * reservedPart), isFor: isOfThisNode },
   });
@@ -83,7 +85,7 @@ function takeOver(maps: DatapathMaps): Omit<DatapathWriter, 'restart'> {
   const ports = createKernelMap(maps.policyPorts);
   const endpoints = createKernelMap(maps.endpoints);
   const all: readonly KernelMap[] = [ports, peers, ipcache, prefixes, endpoints];
-  const policy = createPolicyRows(peers, ports);
+  const policy = createPolicyRows(peers, ports, rowsPerNamespace);
   /** The classes of addresses and blocks without room. */
   const unplaced = new Map<string, number>();
   const { epochs } = maps;
@@ -163,6 +165,7 @@ function takeOver(maps: DatapathMaps): Omit<DatapathWriter, 'restart'> {
 
   return {
     apply(delta) {
+      for (const [subject, namespace] of delta.owners ?? []) policy.own(subject, namespace);
       for (const row of delta.ports.upsert) policy.putPort(row);
       for (const row of delta.peers.upsert) policy.putPeer(row);
       putAddresses(delta.ipcache.upsert);
@@ -202,13 +205,19 @@ function takeOver(maps: DatapathMaps): Omit<DatapathWriter, 'restart'> {
     status: () => all.map((map) => map.status()),
     policyStatus: () => ({ ...policy.status(), unplaced: unplaced.size }),
     policyProblem() {
-      const { waiting } = policy.status();
+      const { waiting, over } = policy.status();
       const full = all.map((map) => map.status()).filter((map) => map.failing.length > 0);
       const texts = full.map((map) => `${map.failing.length} rows of map ${map.name} cannot be written`);
       if (waiting > 0) texts.unshift(`there is no room in the maps of policy for ${waiting} rows`);
+      for (const namespace of over) texts.unshift(overText(namespace, rowsPerNamespace));
       return texts.length === 0 ? undefined : texts.join('; ');
     },
   };
+}
+
+/** What is said of a namespace whose pods have more rows than they may. */
+export function overText(namespace: string, rows: number | undefined): string {
+  return `pods of the namespace ${namespace} need more than ${rows} rows of policy on this node, and may have no more: what is beyond is closed`;
 }
 
 /** Whether a row of an address is a pod's of this node or the node's own. */

@@ -63,11 +63,11 @@ const peer = (number: number, ruleset: number): PolicyPeerRow => ({
   ruleset,
 });
 
-function setUp(rows: { peers: number; ports: number }) {
+function setUp(rows: { peers: number; ports: number }, perOwner?: number) {
   const room = { peers: { rows: rows.peers }, ports: { rows: rows.ports } };
   const peers = fakeMap(room.peers);
   const ports = fakeMap(room.ports);
-  const policy = createPolicyRows(peers.map, ports.map);
+  const policy = createPolicyRows(peers.map, ports.map, perOwner);
   /** Rulesets in the kernel, in the order of their peers. */
   const written = () =>
     [...peers.held.values()].map((value) => new DataView(value.buffer, value.byteOffset).getUint32(0, true));
@@ -82,7 +82,7 @@ test('putPeer() does not point to a ruleset that did not fit whole, and takes wh
   policy.putPort(port(3, false, 24, 22));
   policy.putPeer(peer(0, 3));
   assert.deepEqual(written(), [0]);
-  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'] });
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'], over: [] });
   room.ports.rows = 10;
   ports.map.retry();
   assert.equal(policy.retry(), true);
@@ -97,13 +97,13 @@ test('putPeer() closes the fallback while a peer whose ruleset denies something 
   assert.deepEqual(written(), [2]);
   policy.putPeer(peer(5, 3));
   assert.deepEqual(written(), [0], 'nobody gets through by the fallback');
-  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'] });
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'], over: [] });
   policy.putPeer(peer(0, 2));
   assert.deepEqual(written(), [0], 'not by writing it again either');
   room.peers.rows = 2;
   assert.equal(policy.retry(), true);
   assert.deepEqual(written(), [2, 3]);
-  assert.deepEqual(policy.status(), { waiting: 0, closed: [] });
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
 });
 
 test('putPeer() leaves the fallback alone when the ruleset without room only allows', () => {
@@ -113,7 +113,7 @@ test('putPeer() leaves the fallback alone when the ruleset without room only all
   policy.putPeer(peer(0, 2));
   policy.putPeer(peer(5, 3));
   assert.deepEqual(written(), [2]);
-  assert.deepEqual(policy.status(), { waiting: 1, closed: [] });
+  assert.deepEqual(policy.status(), { waiting: 1, closed: [], over: [] });
 });
 
 test('removePeer() of one that waits opens the fallback again', () => {
@@ -124,7 +124,7 @@ test('removePeer() of one that waits opens the fallback again', () => {
   policy.putPeer(peer(5, 3));
   policy.removePeer(peer(5, 3));
   assert.deepEqual(written(), [2]);
-  assert.deepEqual(policy.status(), { waiting: 0, closed: [] });
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
 });
 
 test('removePort() keeps a ruleset to which a peer still points because its new one did not fit', () => {
@@ -168,11 +168,11 @@ test('putPeer() closes a fallback whose new ruleset isolates and has no room, un
   policy.putPort(port(9, false));
   policy.putPeer(peer(0, 9));
   assert.deepEqual(written(), [0]);
-  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'] });
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'], over: [] });
   room.ports.rows = 2;
   ports.map.retry();
   assert.equal(policy.retry(), true);
-  assert.deepEqual([written(), policy.status()], [[9], { waiting: 0, closed: [] }]);
+  assert.deepEqual([written(), policy.status()], [[9], { waiting: 0, closed: [], over: [] }]);
 });
 
 test('putPeer() takes from a peer what a ruleset without room denies or no longer allows, and its rows may go', () => {
@@ -193,7 +193,7 @@ test('putPeer() takes from a peer what a ruleset without room denies or no longe
   room.ports.rows = 10;
   ports.map.retry();
   policy.retry();
-  assert.deepEqual([written(), policy.status()], [[8, 9, 10], { waiting: 0, closed: [] }]);
+  assert.deepEqual([written(), policy.status()], [[8, 9, 10], { waiting: 0, closed: [], over: [] }]);
 });
 
 test('putPeer() leaves a peer what it has when the ruleset without room only adds to it', () => {
@@ -205,7 +205,7 @@ test('putPeer() leaves a peer what it has when the ruleset without room only add
   policy.putPort(port(9, true, 24, 80));
   policy.putPort(port(9, true, 24, 443));
   policy.putPeer(peer(77, 9));
-  assert.deepEqual([written(), policy.status()], [[8, 4], { waiting: 1, closed: [] }]);
+  assert.deepEqual([written(), policy.status()], [[8, 4], { waiting: 1, closed: [], over: [] }]);
 });
 
 test('retry() does not write a row that was refused before the policy became another', () => {
@@ -248,11 +248,11 @@ test('the fallback waits for its ruleset when nobody closes it any more', () => 
   policy.putPort(port(6, false));
   policy.putPeer(peer(0, 6));
   policy.removePeer(peer(5, 3));
-  assert.deepEqual([written(), policy.status()], [[0], { waiting: 1, closed: ['7/ingress'] }]);
+  assert.deepEqual([written(), policy.status()], [[0], { waiting: 1, closed: ['7/ingress'], over: [] }]);
   room.ports.rows = 3;
   ports.map.retry();
   policy.retry();
-  assert.deepEqual([written(), policy.status()], [[6], { waiting: 0, closed: [] }]);
+  assert.deepEqual([written(), policy.status()], [[6], { waiting: 0, closed: [], over: [] }]);
 });
 
 test('standIn() closes the fallback where a class without row is denied something, and opens it afterwards', () => {
@@ -343,11 +343,40 @@ test('whatever stands in for a class is allowed no more than the class, nor than
         policy.standIn(standIns);
         check(true);
         policy.standIn([]);
-        assert.deepEqual(policy.status(), { waiting: 0, closed: [] });
+        assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
         for (const number of ports)
           for (const class_ of [0, 1, 2, 3, 4]) assert.equal(kernel(class_, number), due(class_, number));
       },
     ),
     { numRuns: 500 },
   );
+});
+
+test('an owner has no more rows than its share: what is beyond is closed, others have room, and it is said', () => {
+  const { policy } = setUp({ peers: 100, ports: 100 }, 2);
+  const of = (subject: number, number: number, ruleset: number) => ({ ...peer(number, ruleset), subject });
+  policy.putPort(port(2, true));
+  policy.putPort(port(3, false, 24, 22));
+  for (const [subject, owner] of [
+    [7, 'greedy'],
+    [8, 'greedy'],
+    [9, 'modest'],
+    [10, ''],
+  ] as const) {
+    policy.own(subject, owner);
+    policy.putPeer(of(subject, 0, 2));
+  }
+  for (const number of [1, 2, 3]) policy.putPeer(of(10, number, 3));
+  policy.putPeer(of(7, 1, 3));
+  policy.putPeer(of(8, 1, 3));
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
+  policy.putPeer(of(8, 2, 3));
+  policy.putPeer(of(9, 1, 3));
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['8/ingress'], over: ['greedy'] });
+  assert.equal(policy.retry(), false);
+  policy.putPeer(of(7, 1, 2));
+  assert.deepEqual(policy.status().waiting, 1, 'a row that is there already may change');
+  policy.removePeer(of(7, 1, 2));
+  assert.equal(policy.retry(), true);
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
 });

@@ -3,7 +3,7 @@
 // fallback, because there the fallback would let through what the ruleset does not. What was there before stays only if it
 // allows nothing that the new one does not; else the row, which is there and needs no room, is made to point to nothing.
 // Addresses without room are judged as the block around them: subjects whose policy tells the two apart take from the block
-// what those addresses may not have.
+// what those addresses may not have. Rows of peers beyond the share of a subject's owner are treated as if the map were full.
 import {
   type Direction,
   type PolicyPeerRow,
@@ -22,6 +22,8 @@ export interface StandIn {
 
 /** The rows of policy in the kernel. */
 export interface PolicyRows {
+  /** Says to whom a subject belongs; the empty name may have any number of rows. */
+  own(subject: number, owner: string): void;
   putPort(row: PolicyPortRow): void;
   removePort(row: PolicyPortRow): void;
   putPeer(row: PolicyPeerRow): void;
@@ -34,7 +36,7 @@ export interface PolicyRows {
   /** Tries again what did not fit; call it after the maps themselves have tried. True when something fits now. */
   retry(): boolean;
   /** Peers that wait for room, and the directions of subjects that are closed for them. */
-  status(): { readonly waiting: number; readonly closed: readonly string[] };
+  status(): { readonly waiting: number; readonly closed: readonly string[]; readonly over: readonly string[] };
 }
 
 /** A ruleset without entries: as the fallback it denies everything, for a peer it says what the fallback says. */
@@ -71,8 +73,16 @@ interface Taken {
 
 const nothingTaken: Taken = { closes: false, narrows: false };
 
-/** Takes the maps over. */
-export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows {
+/** Takes the maps over. All subjects of one owner have at most `rowsPerOwner` rows of peers. */
+export function createPolicyRows(
+  peers: KernelMap,
+  ports: KernelMap,
+  rowsPerOwner = Number.POSITIVE_INFINITY,
+): PolicyRows {
+  const owners = new Map<number, string>();
+  /** Peers with a row of their own in the kernel by subject and direction, and how many rows each owner has. */
+  const placed = new Map<string, Set<number>>();
+  const rowsOfOwner = new Map<string, number>();
   const rulesets = new Map<number, RulesetRows>();
   /** Fallbacks as they should be, by subject and direction. */
   const fallbacks = new Map<string, PolicyPeerRow>();
@@ -109,7 +119,37 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
       peers.forget(peerKey(row));
       return false;
     }
-    return peers.put(peerKey(row), datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset }), policyPeerKey(row));
+    if (isOverShare(row)) {
+      peers.forget(peerKey(row));
+      return false;
+    }
+    const value = datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset });
+    const fits = peers.put(peerKey(row), value, policyPeerKey(row));
+    if (fits) countPlaced(row, true);
+    return fits;
+  }
+
+  /** Whether a row would be one too many for its owner. Fallbacks never are: without one the subject is shut. */
+  function isOverShare(row: Omit<PolicyPeerRow, 'ruleset'>): boolean {
+    const owner = owners.get(row.subject);
+    if (!owner || row.peer === 0 || placed.get(subjectKey(row))?.has(row.peer)) return false;
+    return (rowsOfOwner.get(owner) ?? 0) >= rowsPerOwner;
+  }
+
+  function countPlaced(row: Omit<PolicyPeerRow, 'ruleset'>, there: boolean): void {
+    const owner = owners.get(row.subject);
+    if (!owner || row.peer === 0) return;
+    const key = subjectKey(row);
+    let of = placed.get(key);
+    if (of === undefined) {
+      of = new Set();
+      placed.set(key, of);
+    }
+    if (of.has(row.peer) === there) return;
+    if (there) of.add(row.peer);
+    else of.delete(row.peer);
+    if (of.size === 0) placed.delete(key);
+    rowsOfOwner.set(owner, (rowsOfOwner.get(owner) ?? 0) + (there ? 1 : -1));
   }
 
   function subjectKey({ subject, direction }: { subject: number; direction: Direction }): string {
@@ -250,6 +290,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
   }
 
   return {
+    own: (subject, owner) => void owners.set(subject, owner),
     putPort(row) {
       const rows = rulesetOf(row.ruleset);
       if (row.allow) rows.allows.add(portsNumber(row));
@@ -274,6 +315,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
       if (row.peer === 0) fallbacks.delete(subjectKey(row));
       kept.delete(key);
       peers.remove(peerKey(row), key);
+      countPlaced(row, false);
       const before = waiting.get(key);
       waiting.delete(key);
       stopWaiting(before);
@@ -304,14 +346,16 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap): PolicyRows
       for (const { missing } of rulesets.values())
         for (const key of missing) if (!failing.has(key)) missing.delete(key);
       let fits = false;
-      for (const { row } of [...waiting.values()]) if (putPeer(row)) fits = true;
+      for (const { row } of [...waiting.values()]) if (!isOverShare(row) && putPeer(row)) fits = true;
       return fits;
     },
     status() {
+      const beyond = [...waiting.values()].filter(({ row }) => isOverShare(row));
       const shut = [...waiting.values()].filter(({ row, old }) => row.peer === 0 && old === undefined);
       return {
         waiting: waiting.size,
         closed: [...new Set([...closed.keys(), ...shut.map(({ row }) => subjectKey(row))])],
+        over: [...new Set(beyond.map(({ row }) => owners.get(row.subject)!))],
       };
     },
   };

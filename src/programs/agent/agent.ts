@@ -26,6 +26,7 @@ import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
 import type { ProcessPrograms } from '../../observe/processes/process-programs.ts';
 import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from '../../secure/policy/compile.ts';
+import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
@@ -179,7 +180,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   );
   const kernel = { above: numbersInUse(datapath.maps), inKernel: () => classesInKernel(datapath.maps) };
   const compiler = createCompiler(numbers.load(), kernel, onCorrupt, settings.stateDir);
-  const writer = createDatapathWriter(datapath.maps);
+  const writer = createDatapathWriter(datapath.maps, rowsOfNamespace(datapath.maps.policyPeer.maxEntries));
 
   const addressDerivation = createAddressDerivation(
     {

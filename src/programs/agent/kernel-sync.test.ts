@@ -60,7 +60,7 @@ function setUp() {
     raiseAll: () => void log.push('raise all'),
     retry: () => false,
     status: () => [],
-    policyStatus: () => ({ waiting: 0, closed: [], unplaced: 0 }),
+    policyStatus: () => ({ waiting: 0, closed: [], over: [], unplaced: 0 }),
     policyProblem: () => undefined,
   };
   const errors: unknown[] = [];

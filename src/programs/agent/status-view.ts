@@ -1,6 +1,8 @@
 // What `weir status` shows: how the agent is doing and what is wrong, problems first.
+import { overText } from '../../connect/datapath/datapath-writer.ts';
 import { counterName, datapathMaps } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
+import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import { version } from '../cli/version.ts';
 import type { Agent } from './agent.ts';
 import { policyRoom } from './policy-room.ts';
@@ -20,13 +22,14 @@ const unfinishedShown = 20;
 /** Everything that is wrong now, a line each. Cheap: no map is read for it. */
 function problemsOf(agent: Agent): string[] {
   const lost = [...agent.sources.watches(), ...agent.policies.watches()].filter((watch) => !watch.connected);
-  const { waiting, closed, unplaced } = agent.policyRows();
+  const { waiting, closed, unplaced, over } = agent.policyRows();
   return [
     ...lost.map((watch) => `not following ${watch.resource}: ${watch.error ?? 'not connected yet'}`),
     ...agent
       .writerStatus()
       .filter((map) => map.failing.length > 0)
       .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
+    ...over.map((namespace) => overText(namespace, rowsOfNamespace(agent.datapath.maps.policyPeer.maxEntries))),
     ...(waiting + unplaced === 0
       ? []
       : [

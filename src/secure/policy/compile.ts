@@ -321,7 +321,9 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
       if (peer.identity !== reservedIdentities.host) continue;
       for (const { identity } of policies.subjects()) dirtOf(identity, 'ingress').peers.add(peer);
     }
+    const owners: [number, string][] = [];
     for (const { class: number, identity, local } of sorted.localChanged) {
+      if (local.size > 0) owners.push([number, pods.get(identity)?.namespace ?? '']);
       if (local.size === 0) peerRows.deleteSubject(number);
       else for (const direction of directions) dirtOf(identity, direction).all = true;
     }
@@ -347,6 +349,7 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
       peers,
       ipcache: { upsert: sorted.ipcacheUpsert, delete: sorted.ipcacheDelete },
       classes: { upsert: sorted.added.map(classRow), delete: sorted.removed.map((gone) => gone.class) },
+      owners,
       subjects: [...subjects].flatMap((number) => [...(classes.byNumber(number)?.local ?? [])]),
     };
   }

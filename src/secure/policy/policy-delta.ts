@@ -40,6 +40,8 @@ export interface PolicyDelta {
   readonly classes: { readonly upsert: readonly ClassRow[]; readonly delete: readonly number[] };
   /** Addresses of this node's pods whose verdicts may have changed. */
   readonly subjects: readonly string[];
+  /** To which namespace new subjects belong; empty for the node and for pods that are not known. */
+  readonly owners: readonly (readonly [subject: number, namespace: string])[];
 }
 
 /** Hands each change to `write`; after a resync, also the known keys that are not there any more. */

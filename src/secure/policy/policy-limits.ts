@@ -29,6 +29,14 @@ export const policyLimits = {
   portPrefixes: 2_048,
 } as const;
 
+/**
+ * How many rows of `policy_peer` the pods of one namespace may have together on a node, of so many: they grow with the pods of
+ * different labels that its policies tell apart, which the limits of policies do not bound.
+ */
+export function rowsOfNamespace(capacity: number): number {
+  return Math.max(Math.floor(capacity / 4), 32_768);
+}
+
 /** A policy that is closed has at most so many rows: with more selectors it closes its whole namespace. */
 export const closedRowsOfPolicy = 100;
 
