@@ -72,8 +72,10 @@ describe('what policies refer to', { skip }, () => {
     const [four, six] = at.scene.pod('server-far').addresses as [string, string];
     await at.lab.apply([service('only', { app: 'server', [label]: 'server-far' }), slice(4, [four]), slice(6, [six])]);
     try {
-      await at.policies.enforce(clientMay({ toServices: [{ k8sService: { serviceName: 'only', namespace } }] }));
+      const may = clientMay({ toServices: [{ k8sService: { serviceName: 'only', namespace } }] });
+      await at.policies.enforce(may);
       await at.becomes('client', 'server-far', 'ok');
+      await at.conditionsBecome(may, { Enforced: 'True Enforced' });
       assert.equal(await at.scene.probe('client', 'server-near', 80), 'silent', 'the other pod of the same labels');
     } finally {
       await at.lab.api.delete(path);

@@ -47,6 +47,7 @@ describe('policies that are staged', { skip }, () => {
       await at.policies.enforce(deny);
       await at.becomes('client', 'server-near', 'ok');
       await wouldDeny();
+      await at.conditionsBecome(deny, { Enforced: 'False Staged' });
       await at.policies.put({ ...deny, annotations: { 'weir.dev/enforcement': 'enforced' } });
       await at.becomes('client', 'server-near', 'silent');
     } finally {
@@ -54,6 +55,7 @@ describe('policies that are staged', { skip }, () => {
     }
     await at.lab.kubectl(['annotate', 'cnp.cilium.io', '-n', namespace, 'trial', 'weir.dev/enforcement-']);
     await at.becomes('client', 'server-far', 'silent');
+    await at.conditionsBecome(deny, { Enforced: 'True Enforced' });
   });
 
   test('by the flag of the agent', async () => {
