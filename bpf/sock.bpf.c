@@ -8,6 +8,7 @@
 
 #include "lib/addr.h"
 #include "lib/datapath_maps.h"
+#include "lib/drop.h"
 #include "lib/own_socket.h"
 #include "lib/service.h"
 
@@ -55,6 +56,51 @@ static __always_inline void remember(const struct socket_peer_key *k, const stru
 		backend_count(peer->backend);
 }
 
+/* No packet will ever tell of a connection that is refused here: what would have been one is reported as a drop. */
+static __noinline void report_refusal(struct bpf_sock_addr *ctx, const __u8 *addr, __u32 port_protocol, __u32 service)
+{
+	struct socket_key place = {};
+	__u32 suppressed = 0, zero = 0;
+	struct lb_config *config;
+	struct endpoint *pod;
+	const __u8 *from = NULL;
+	struct event *ev;
+	int ipv6 = !addr_is_ip4(addr);
+
+	if (owner_place(&place, bpf_get_netns_cookie(ctx)))
+		return;
+	if (place.ifindex) {
+		pod = bpf_map_lookup_elem(&endpoints, &place.ifindex);
+		if (pod)
+			from = ipv6 ? pod->ip6 : pod->ip4;
+	} else {
+		config = bpf_map_lookup_elem(&lb_config, &zero);
+		if (config)
+			from = ipv6 ? config->node6 : config->node4;
+	}
+	if (!from || !drop_may_report(place.ifindex, DROP_SERVICE_BACKEND_NOT_FOUND, &suppressed))
+		return;
+	ev = event_reserve();
+	if (!ev)
+		return;
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->time_ns = bpf_ktime_get_ns();
+	addr_copy_by4(ev->src, from);
+	addr_copy(ev->dst, addr);
+	ev->dport = port_protocol;
+	ev->protocol = port_protocol >> 16;
+	ev->tcp_flags[0] = ev->protocol == IPPROTO_TCP ? TCP_SYN : 0;
+	ev->ifindex = place.ifindex;
+	ev->suppressed = suppressed;
+	ev->service = service;
+	ev->type = EVENT_DROP;
+	ev->reason = DROP_SERVICE_BACKEND_NOT_FOUND;
+	ev->direction = DIRECTION_EGRESS;
+	ev->flags = ipv6 ? EVENT_IPV6 : 0;
+	process_of(&ev->who[0], bpf_get_current_task_btf());
+	event_submit(ev);
+}
+
 /* Puts a backend in the place of a frontend. addr is replaced. 1: translated; 0: not a service; -1: nobody serves it. */
 static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be16 *port, int sticky)
 {
@@ -76,8 +122,10 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be
 	/* A socket that sends datagram after datagram keeps its backend as long as the backends stay. */
 	hash = sticky ? mix(mix(mix(s->id, k.cookie), k.cookie >> 32), s->id) : bpf_get_prandom_u32();
 	b = service_pick(s, hash, &who, &number, &cause);
-	if (!b)
+	if (!b) {
+		report_refusal(ctx, addr, ctx->protocol << 16 | *port, s->id);
 		return -1;
+	}
 	addr_copy(k.addr, b->addr);
 	k.port = b->port;
 	k.protocol = ctx->protocol;

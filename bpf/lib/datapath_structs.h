@@ -195,6 +195,7 @@ enum event_type {
 	EVENT_END = 3,
 	EVENT_DROP = 4,
 	EVENT_DNS = 5, /* a message of DNS: struct dns_event */
+	EVENT_ICMP_ERROR = 6, /* an ICMP error reached the sender of the packet that it speaks of */
 };
 
 enum end_cause {

@@ -9,6 +9,9 @@
 #include "owners.h"
 #include "packet.h"
 
+/* In the place of a drop reason: reports that are limited in the same way. */
+#define REPORTS_OF_ERRORS 256
+
 /* May this drop be reported? The count of those that were not since the last report comes back in *suppressed. */
 static __always_inline int drop_may_report(__u32 ifindex, __u32 reason, __u32 *suppressed)
 {

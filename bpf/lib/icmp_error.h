@@ -57,6 +57,35 @@ static __always_inline int read_inner(struct __sk_buff *skb, const struct packet
 	return 0;
 }
 
+/* Tells of an error that was let through: it explains what its receiver's connections suffer from. */
+static __noinline void report_error(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
+{
+	__u32 suppressed = 0;
+	struct event *ev;
+
+	if (!drop_may_report(skb->ifindex, REPORTS_OF_ERRORS, &suppressed))
+		return;
+	ev = event_reserve();
+	if (!ev)
+		return;
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->time_ns = bpf_ktime_get_ns();
+	ev->bytes[0] = skb->len;
+	ev->packets[0] = 1;
+	addr_copy(ev->src, p->src);
+	addr_copy(ev->dst, p->dst);
+	ev->protocol = p->protocol;
+	ev->icmp_type = p->icmp_type;
+	ev->icmp_code = p->icmp_code;
+	ev->ifindex = skb->ifindex;
+	ev->suppressed = suppressed;
+	ev->identity[0] = j->from.identity;
+	ev->identity[1] = j->to.identity;
+	ev->type = EVENT_ICMP_ERROR;
+	ev->flags = p->ipv6 ? EVENT_IPV6 : 0;
+	event_submit(ev);
+}
+
 /* An ICMP error goes to the sender of the packet it speaks of, if that packet's connection is known and allowed. */
 __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook)
 {
@@ -105,5 +134,8 @@ __noinline int icmp_error(struct __sk_buff *skb, struct packet *p, int hook)
 	}
 	count(COUNTER_FORWARDED);
 	act = forward(skb, e, d);
-	return act < 0 ? drop(skb, p, NULL, -act) : act;
+	if (act < 0)
+		return drop(skb, p, NULL, -act);
+	report_error(skb, p, j);
+	return act;
 }

@@ -76,7 +76,7 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
-struct in6_addr {
+struct in6_words {
 	union {
 		__be32 u6_addr32[4];
 	} in6_u;
@@ -89,7 +89,7 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
-	struct in6_addr skc_v6_daddr;
+	struct in6_words skc_v6_daddr;
 };
 
 struct sock {

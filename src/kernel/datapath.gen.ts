@@ -211,6 +211,7 @@ export const EventType = {
   EVENT_END: 3,
   EVENT_DROP: 4,
   EVENT_DNS: 5,
+  EVENT_ICMP_ERROR: 6,
 } as const;
 export type EventType = (typeof EventType)[keyof typeof EventType];
 export const eventTypeName: Readonly<Record<number, string>> = {
@@ -219,6 +220,7 @@ export const eventTypeName: Readonly<Record<number, string>> = {
   3: 'EVENT_END',
   4: 'EVENT_DROP',
   5: 'EVENT_DNS',
+  6: 'EVENT_ICMP_ERROR',
 };
 
 /** enum host_firewall */

@@ -178,7 +178,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
       out.close(isReply);
     }
     out.text(34, flowUuid(context.run, row.seq));
-    if (traced) out.uint(36, row.type === EventType.EVENT_NEW ? TraceReason.NEW : TraceReason.ESTABLISHED);
+    if (traced) out.uint(36, traceReasons[row.type] ?? TraceReason.ESTABLISHED);
     out.bytes(41, emitter);
     writePolicies('egress', row.egressRules);
     writePolicies('ingress', row.ingressRules);
@@ -206,6 +206,11 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     },
   };
 }
+
+const traceReasons: Readonly<Record<number, TraceReason>> = {
+  [EventType.EVENT_NEW]: TraceReason.NEW,
+  [EventType.EVENT_ICMP_ERROR]: TraceReason.RELATED,
+};
 
 /** Fields of Layer4 by protocol number. */
 const transportFields: Readonly<Record<number, number>> = { 6: 1, 17: 2, 1: 3, 58: 4, 132: 5 };

@@ -27,6 +27,25 @@ const icmp6: Readonly<Record<number, string>> = {
   136: 'NeighborAdvertisement',
 };
 
+/** What the codes of messages that refuse say. */
+const codes4: Readonly<Record<number, Readonly<Record<number, string>>>> = {
+  3: {
+    0: 'network',
+    1: 'host',
+    2: 'protocol',
+    3: 'port',
+    4: 'fragmentation needed',
+    9: 'network prohibited',
+    10: 'host prohibited',
+    13: 'prohibited',
+  },
+  11: { 0: 'in transit', 1: 'in reassembly' },
+};
+const codes6: typeof codes4 = {
+  1: { 0: 'no route', 1: 'prohibited', 3: 'address', 4: 'port', 6: 'route rejected' },
+  3: { 0: 'in transit', 1: 'in reassembly' },
+};
+
 const endCauseText: Readonly<Record<number, string>> = {
   [EndCause.END_CLOSED]: 'closed',
   [EndCause.END_RESET]: 'reset',
@@ -114,6 +133,13 @@ export function verdictOf(row: Pick<FlowRow, 'type' | 'flags'>): Verdict {
   return auditedDenials(row.flags).length > 0 ? Verdict.AUDIT : Verdict.FORWARDED;
 }
 
+/** Such as `ICMPv4 DestinationUnreachable (fragmentation needed)`. */
+function icmpText({ protocol, icmpType, icmpCode }: FlowRow): string {
+  const [names, codes, family] = protocol === 1 ? [icmp4, codes4, 'ICMPv4'] : [icmp6, codes6, 'ICMPv6'];
+  const code = codes[icmpType]?.[icmpCode];
+  return `${family} ${names[icmpType] ?? `${icmpType}(${icmpCode})`}${code === undefined ? '' : ` (${code})`}`;
+}
+
 function transport(row: FlowRow): string {
   switch (row.protocol) {
     case 6:
@@ -123,9 +149,8 @@ function transport(row: FlowRow): string {
     case 132:
       return 'SCTP';
     case 1:
-      return `ICMPv4 ${icmp4[row.icmpType] ?? `${row.icmpType}(${row.icmpCode})`}`;
     case 58:
-      return `ICMPv6 ${icmp6[row.icmpType] ?? `${row.icmpType}(${row.icmpCode})`}`;
+      return icmpText(row);
     default:
       return `IP protocol ${row.protocol}`;
   }
