@@ -419,7 +419,10 @@ function isFailure(flow: WhyFlow): boolean {
 }
 
 function works({ from, to }: WhyEvidence, last: WhyFlow, overcome: number): WhyAnswer {
-  const rtt = last.rttUs === undefined ? '' : `, round trip ${(last.rttUs / 1000).toFixed(1)} ms`;
+  const rtt =
+    last.rttUs === undefined
+      ? ''
+      : `, round trip ${last.rttUs < 1000 ? `${last.rttUs} µs` : `${(last.rttUs / 1000).toFixed(1)} ms`}`;
   return answer(
     'works',
     'works',

@@ -223,7 +223,7 @@ function dedupe(flows: readonly WhyFlow[]): WhyFlow[] {
       flow.destination,
       flow.port,
       flow.direction,
-      flow.query,
+      flow.summary,
     ]);
     if (seen.has(key)) return false;
     seen.add(key);
