@@ -337,7 +337,7 @@ function endings({ flows }: WhyEvidence): WhyAnswer[] {
 
 function packetSize({ flows }: WhyEvidence): WhyAnswer[] {
   const errors = flows.filter((flow) => flow.kind === 'icmp error');
-  const large = errors.filter((flow) => /too big|fragmentation/i.test(flow.icmp ?? ''));
+  const large = errors.filter((flow) => /too ?big|fragmentation/i.test(flow.icmp ?? ''));
   const answers: WhyAnswer[] = [];
   if (large.length > 0)
     answers.push(

@@ -102,7 +102,7 @@ export async function gatherEvidence(question: WhyQuestion, options: TargetOptio
 type Pod = EndpointView;
 
 /** Who is meant: a pod, a service, an address or a name, in this order. */
-export function resolveEnd(
+function resolveEnd(
   text: string,
   pods: readonly Pod[],
   services: readonly ServiceView[],
