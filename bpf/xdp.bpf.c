@@ -141,6 +141,14 @@ static __noinline int look_up_way(struct xdp_md *ctx, const __u8 *src, const __u
 	return 1;
 }
 
+/* The length of a plain packet behind its IP header, as that says. */
+static __always_inline __u32 l4_len(void *data, int ipv6)
+{
+	if (ipv6)
+		return bpf_ntohs(((struct ipv6hdr *)(data + ETH_HLEN))->payload_len);
+	return bpf_ntohs(((struct iphdr *)(data + ETH_HLEN))->tot_len) - sizeof(struct iphdr);
+}
+
 /* Puts both ends in the place of those that are there, and takes a hop. what: bit 0 the source, bit 1 the destination. */
 static __always_inline int rewrite(struct xdp_md *ctx, const struct packet *p, int what, const __u8 *src, __be16 sport, const __u8 *dst,
 				   __be16 dport, int ipv6)
@@ -167,8 +175,14 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct packet *p, i
 		check = data + l4_at + 16;
 	} else if (p->protocol == IPPROTO_UDP) {
 		check = data + l4_at + 6;
-	} else if (((what & 1) && p->sport != sport) || ((what & 2) && p->dport != dport)) {
-		return 0; /* SCTP: its checksum is of the whole packet */
+	} else {
+		__u32 changed = (what & 1 ? p->sport ^ sport : 0) | (what & 2 ? (__u32)(p->dport ^ dport) << 16 : 0);
+		struct sctp_head *h = data + l4_at;
+
+		if ((void *)(h + 1) > end)
+			return 0;
+		if (changed)
+			h->check = sctp_check_after(h->check, changed, l4_len(data, ipv6));
 	}
 	if (check && !(p->protocol == IPPROTO_UDP && !*check)) {
 		struct diff all = { .sum = addrs.sum + ports.sum };

@@ -112,10 +112,9 @@ __noinline int take_nat_port(const struct packet *p, __u32 hash)
 		struct service_reply *other;
 
 		k->dport = nat_port(hash, i);
-		if (p->protocol == PROTO_SCTP) /* its checksum is of the whole packet: it keeps the port */
+		/* SCTP keeps its port while nobody else has it: its checksum is dear to change, and not to be changed in fragments. */
+		if (p->protocol == PROTO_SCTP && !i && bpf_ntohs(p->sport) >= NAT_PORT_MIN)
 			k->dport = p->sport;
-		if (bpf_ntohs(k->dport) < NAT_PORT_MIN)
-			break;
 		s->flow.nat_port = k->dport;
 		other = bpf_map_lookup_elem(&service_replies, k);
 		if (!other) {
@@ -238,7 +237,7 @@ static __always_inline int balance_begin(const struct packet *p, const struct fo
 			s->reply.lifetime = is_tcp_opening(p) ? lifetime_tcp_opening : lifetime_tcp_closing;
 		reply_key_of(&s->reply_key, p, found->backend, nat_address(config, p->ipv6), nat_port(found->hash, 0));
 		f->nat_port = s->reply_key.dport;
-		/* Of what begins, the first one is mostly free. SCTP keeps its port, and the rest has one already. */
+		/* Of what begins, the first one is mostly free. SCTP asks for its own before, and the rest has one already. */
 		if (!(is_tcp_opening(p) || p->protocol == IPPROTO_UDP) ||
 		    bpf_map_update_elem(&service_replies, &s->reply_key, &s->reply, BPF_NOEXIST)) {
 			tries = take_nat_port(p, found->hash);

@@ -144,7 +144,7 @@ struct packet {
 	__be32 tcp_seq;
 	__be32 tcp_ack;
 	__u32 l4_off;	   /* of the transport header in the frame */
-	__u32 payload_len; /* TCP */
+	__u32 payload_len; /* TCP, SCTP: what follows the header */
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 icmp_type;
@@ -152,7 +152,7 @@ struct packet {
 	__u8 icmp_error; /* speaks of another packet, whose header follows it */
 	__u8 later_fragment;
 	__u8 ipv6;
-	__u8 pad;
+	__u8 first_fragment;
 };
 
 /* The frontend that a packet was sent to, before it was given a backend. */

@@ -18,7 +18,7 @@
 	X(INVALID_IPV6_EXTENSION_HEADER, 156, "more IPv6 extension headers than are followed, or a routing header with segments left", "send without them") \
 	X(SERVICE_BACKEND_NOT_FOUND, 158, "the service has no backend that serves", "see `weir service get NAME`: are its pods ready, and is one on this node where the traffic policy is Local?") \
 	X(NO_MAPPING_FOR_NAT_MASQUERADE, 167, "no port of the node was free to translate a connection to a remote backend", "see `weir nat list`: many clients to one backend; use direct return (--lb-mode dsr)") \
-	X(UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE, 168, "an SCTP service whose target port differs from its port", "give the service the port that its pods listen on") \
+	X(UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE, 168, "a fragment of an SCTP packet whose port had to be translated: its checksum is of the whole packet", "let the SCTP stacks find out the path MTU, so that they send no fragments, or give the service the port that its pods listen on") \
 	X(FIB_LOOKUP_FAILED, 169, "the node has no route to the destination", "look at `ip route get ADDRESS` on the node") \
 	X(ENCAPSULATION_TRAFFIC_IS_PROHIBITED, 170, "a packet inside another one, for a pod, from what is no node of the cluster or for no frontend of the pod", "look for who sends IP in IP to pod addresses") \
 	X(INVALID_IDENTITY, 171, "an address of this node itself arrived from outside", "look for a host that uses the node's address") \

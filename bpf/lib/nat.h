@@ -24,8 +24,30 @@ static __always_inline __u32 checksum_offset(__u8 protocol)
 	}
 }
 
-/* Puts an address and port in the place of an end; p stays what was read. 0, or the reason to drop. SCTP's checksum covers no addresses, and
- * its ports only together with the whole packet: they must stay. */
+/* Puts a port of SCTP's in the place of an end's. 0, or the reason to drop. Of a fragment the packet's length is not known,
+ * by which the checksum changes. */
+static __noinline int nat_sctp_port(struct __sk_buff *skb, const struct packet *p, int end, __be16 port)
+{
+	struct sctp_head h;
+	__u32 len, changed;
+
+	if (!p || p->first_fragment || p->later_fragment)
+		return DROP_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE;
+	len = p->payload_len + sizeof(h);
+	if (len > 0xffff || bpf_skb_load_bytes(skb, p->l4_off, &h, sizeof(h)) < 0)
+		return DROP_INVALID_PACKET_DROPPED;
+	if (end == END_DST) {
+		changed = (__u32)(h.dport ^ port) << 16;
+		h.dport = port;
+	} else {
+		changed = h.sport ^ port;
+		h.sport = port;
+	}
+	h.check = sctp_check_after(h.check, changed, len);
+	return bpf_skb_store_bytes(skb, p->l4_off, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) < 0 ? DROP_INVALID_PACKET_DROPPED : 0;
+}
+
+/* Puts an address and port in the place of an end; p stays what was read. 0, or the reason to drop. */
 static __noinline int nat_rewrite(struct __sk_buff *skb, const struct packet *p, int end, const __u8 *addr, __be16 port)
 {
 	__u32 sum_off, at, mangled, old_port;
@@ -37,8 +59,13 @@ static __noinline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
 	old_port = end == END_DST ? p->dport : p->sport;
 	sum_off = p->later_fragment ? 0 : checksum_offset(p->protocol);
 	mangled = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	if (p->protocol == PROTO_SCTP && port != old_port)
-		return DROP_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE;
+	if (p->protocol == PROTO_SCTP && port != (__be16)old_port) {
+		int reason = nat_sctp_port(skb, p, end, port);
+
+		if (reason)
+			return reason;
+		old_port = port;
+	}
 	at = p->l4_off + sum_off;
 	if (p->ipv6) {
 		__s64 diff = bpf_csum_diff((__be32 *)mine, 16, (__be32 *)addr, 16, 0);
@@ -67,7 +94,8 @@ static __noinline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
 	return 0;
 }
 
-/* Puts an address and port into the packet that an ICMP error speaks of; inner says what is there now.
+/* Puts an address and port into the packet that an ICMP error speaks of; inner says what is there now. Its transport checksum
+ * stays: mostly it is not there any more, and nobody looks at it, as it cannot be verified without the whole packet.
  * end_port: the end above the port; a function has five arguments. */
 static __noinline int nat_rewrite_inner(struct __sk_buff *skb, const struct packet *p, const struct packet *inner, __u32 end_port,
 					const __u8 *addr)

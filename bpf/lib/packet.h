@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "datapath_maps.h"
 #include "drop_reasons.h"
+#include "sctp.h"
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -83,9 +84,13 @@ static __always_inline int packet_read_l4(struct __sk_buff *skb, struct packet *
 			return DROP_CT_TRUNCATED_OR_INVALID_HEADER;
 		p->payload_len = l4_len - (h.offset >> 4) * 4;
 		return 0;
+	case PROTO_SCTP:
+		if (l4_len < sizeof(struct sctp_head))
+			return DROP_CT_TRUNCATED_OR_INVALID_HEADER;
+		p->payload_len = l4_len - sizeof(struct sctp_head);
+		/* fallthrough */
 	case IPPROTO_UDP:
 	case IPPROTO_UDPLITE:
-	case PROTO_SCTP:
 	case IPPROTO_DCCP:
 		if (l4_len < 8 || bpf_skb_load_bytes(skb, p->l4_off, &h, 4) < 0)
 			return DROP_CT_TRUNCATED_OR_INVALID_HEADER;
@@ -137,6 +142,7 @@ static __noinline int packet_fragment(struct packet *p, __u32 id, int first)
 		return DROP_INVALID_PACKET_DROPPED;
 	fragment_key_init(&k, p, id);
 	if (first) {
+		p->first_fragment = 1;
 		ports.sport = p->sport;
 		ports.dport = p->dport;
 		ports.seen = clock_ticks();

@@ -1562,6 +1562,7 @@ export type Packet = {
   icmpError: number;
   laterFragment: number;
   ipv6: number;
+  firstFragment: number;
 };
 /** Bytes and byte offsets of struct packet. */
 export const PACKET_SIZE = 64;
@@ -1581,11 +1582,11 @@ export const PacketOffset = {
   icmpError: 56,
   laterFragment: 57,
   ipv6: 58,
+  firstFragment: 59,
 } as const;
 export const packet: Codec<Packet> = makeCodec<Packet>(
   64,
   (view, offset, row) => {
-    view.setUint8(offset + 59, 0);
     view.setUint8(offset + 60, 0);
     view.setUint8(offset + 61, 0);
     view.setUint8(offset + 62, 0);
@@ -1605,6 +1606,7 @@ export const packet: Codec<Packet> = makeCodec<Packet>(
     view.setUint8(offset + 56, row.icmpError);
     view.setUint8(offset + 57, row.laterFragment);
     view.setUint8(offset + 58, row.ipv6);
+    view.setUint8(offset + 59, row.firstFragment);
   },
   (view, offset) => ({
     src: readBytes(view, offset + 0, 16),
@@ -1622,6 +1624,7 @@ export const packet: Codec<Packet> = makeCodec<Packet>(
     icmpError: view.getUint8(offset + 56),
     laterFragment: view.getUint8(offset + 57),
     ipv6: view.getUint8(offset + 58),
+    firstFragment: view.getUint8(offset + 59),
   }),
 );
 
@@ -2478,7 +2481,7 @@ export const dropReasons = [
   { name: 'INVALID_IPV6_EXTENSION_HEADER', number: 156, meaning: 'more IPv6 extension headers than are followed, or a routing header with segments left', action: 'send without them' },
   { name: 'SERVICE_BACKEND_NOT_FOUND', number: 158, meaning: 'the service has no backend that serves', action: 'see `weir service get NAME`: are its pods ready, and is one on this node where the traffic policy is Local?' },
   { name: 'NO_MAPPING_FOR_NAT_MASQUERADE', number: 167, meaning: 'no port of the node was free to translate a connection to a remote backend', action: 'see `weir nat list`: many clients to one backend; use direct return (--lb-mode dsr)' },
-  { name: 'UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE', number: 168, meaning: 'an SCTP service whose target port differs from its port', action: 'give the service the port that its pods listen on' },
+  { name: 'UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE', number: 168, meaning: 'a fragment of an SCTP packet whose port had to be translated: its checksum is of the whole packet', action: 'let the SCTP stacks find out the path MTU, so that they send no fragments, or give the service the port that its pods listen on' },
   { name: 'FIB_LOOKUP_FAILED', number: 169, meaning: 'the node has no route to the destination', action: 'look at `ip route get ADDRESS` on the node' },
   { name: 'ENCAPSULATION_TRAFFIC_IS_PROHIBITED', number: 170, meaning: 'a packet inside another one, for a pod, from what is no node of the cluster or for no frontend of the pod', action: 'look for who sends IP in IP to pod addresses' },
   { name: 'INVALID_IDENTITY', number: 171, meaning: 'an address of this node itself arrived from outside', action: 'look for a host that uses the node\'s address' },

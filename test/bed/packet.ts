@@ -142,15 +142,16 @@ export function udpPacket(spec: PacketSpec & PortSpec): Uint8Array {
   return ipPacket(spec, 17, concat(header, payload));
 }
 
-/** An SCTP packet with one chunk: INIT is 1, DATA 0. */
+/** An SCTP packet with one chunk, which holds the payload: INIT is 1, DATA 0. */
 export function sctpPacket(spec: PacketSpec & PortSpec & { chunk?: number }): Uint8Array {
   const header = new Uint8Array(16);
   const view = new DataView(header.buffer);
   view.setUint16(0, spec.sourcePort);
   view.setUint16(2, spec.destinationPort);
+  const payload = spec.payload ?? none;
   header[12] = spec.chunk ?? 1;
-  view.setUint16(14, 4);
-  return ipPacket(spec, 132, header);
+  view.setUint16(14, 4 + payload.length);
+  return ipPacket(spec, 132, concat(header, payload));
 }
 
 /** An ICMP or ICMPv6 message. `rest` are the bytes from the fifth on; an echo has its identifier first. */

@@ -64,6 +64,23 @@ function sum(bytes: Uint8Array, start = 0): number {
 
 const checksumAt: Record<number, number> = { 6: 16, 17: 6, 58: 2, 1: 2 };
 
+/** SCTP's checksum of a packet whose own is zero: bit by bit, as RFC 9260 appendix A has it. */
+export function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
+  }
+  return ~crc >>> 0;
+}
+
+/** The same, over a body that has one already. */
+function sctpChecksum(body: Uint8Array): number {
+  const blank = Uint8Array.from(body);
+  blank.fill(0, 8, 12);
+  return crc32c(blank);
+}
+
 function pseudoSum(frame: Uint8Array, seen: SeenPacket): number {
   const six = frame[14]! >> 4 === 6;
   if (seen.protocol === 1) return 0;
@@ -76,9 +93,10 @@ export function withChecksum(frame: Uint8Array): Uint8Array {
   const copy = Uint8Array.from(frame);
   const seen = readPacket(copy);
   const at = checksumAt[seen.protocol];
-  if (at === undefined) return copy;
   const offset = copy.length - seen.body.length;
   const view = new DataView(copy.buffer);
+  if (seen.protocol === 132) view.setUint32(offset + 8, sctpChecksum(seen.body), true);
+  if (at === undefined) return copy;
   view.setUint16(offset + at, 0);
   view.setUint16(offset + at, ~sum(copy.slice(offset), pseudoSum(copy, seen)) & 0xffff);
   return copy;
@@ -89,5 +107,9 @@ export function checksumsHold(frame: Uint8Array): boolean {
   const seen = readPacket(frame);
   const six = frame[14]! >> 4 === 6;
   if (!six && sum(frame.slice(14, 14 + (frame[14]! & 15) * 4)) !== 0xffff) return false;
+  if (seen.protocol === 132) {
+    const { buffer, byteOffset } = seen.body;
+    return new DataView(buffer, byteOffset).getUint32(8, true) === sctpChecksum(seen.body);
+  }
   return checksumAt[seen.protocol] === undefined || sum(seen.body, pseudoSum(frame, seen)) === 0xffff;
 }
