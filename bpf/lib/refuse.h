@@ -8,7 +8,7 @@
 
 enum refusal_kind { REFUSE_PORT = 1, REFUSE_TOO_BIG = 2 };
 
-/* Of the packet complained of: what RFC 792 asks for, and enough for every stack. */
+/* Of the packet complained of, where it is so long: what RFC 792 asks for, and enough for every stack. */
 #define REFUSED_BYTES4 28
 #define REFUSED_BYTES6 56
 
@@ -70,18 +70,35 @@ struct refusal {
 };
 _Static_assert(sizeof(struct refusal) <= sizeof(((struct scratch *)0)->refusal), "a refusal fits its room");
 
+/* How much is quoted of a packet that says to be of len bytes; 0: it does not say. What is behind its end in a short frame is
+ * none of it. */
+static __always_inline __u32 quoted_bytes(struct __sk_buff *skb, __u32 len, __u32 header, __u32 most)
+{
+	if (!len)
+		len = skb->len - ETH_HLEN;
+	if (len > most)
+		return most;
+	return len < header ? header : len;
+}
+
 static __noinline int refuse_ip4(struct __sk_buff *skb, struct refusal4 *r, int kind, __u16 mtu)
 {
+	__u32 len;
+
 	if (!r)
 		return 0;
 	__builtin_memset(r, 0, sizeof(*r));
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, REFUSED_BYTES4) < 0)
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, sizeof(r->ip)) < 0)
 		return 0;
-	if (((struct iphdr *)r->packet)->ihl != 5 || bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+	len = quoted_bytes(skb, bpf_ntohs(((struct iphdr *)r->packet)->tot_len), sizeof(r->ip), REFUSED_BYTES4);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, len) < 0)
+		return 0;
+	len += sizeof(*r) - REFUSED_BYTES4;
+	if (((struct iphdr *)r->packet)->ihl != 5 || bpf_skb_change_tail(skb, ETH_HLEN + len, 0) < 0)
 		return 0;
 	r->ip.version = 4;
 	r->ip.ihl = 5;
-	r->ip.tot_len = bpf_htons(sizeof(*r));
+	r->ip.tot_len = bpf_htons(len);
 	r->ip.ttl = 64;
 	r->ip.protocol = IPPROTO_ICMP;
 	r->ip.saddr = ((struct iphdr *)r->packet)->daddr;
@@ -90,24 +107,31 @@ static __noinline int refuse_ip4(struct __sk_buff *skb, struct refusal4 *r, int 
 	r->type = ICMP_DEST_UNREACH;
 	r->code = kind == REFUSE_TOO_BIG ? 4 : 3;
 	r->mtu = bpf_htons(mtu);
+	/* What is not quoted is zero: it does not count. */
 	r->check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->type, sizeof(*r) - sizeof(r->ip), 0));
-	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, len, 0) == 0;
 }
 
 static __noinline int refuse_ip6(struct __sk_buff *skb, struct refusal *room, int kind, __u16 mtu)
 {
 	struct refusal6 *r;
+	__u32 len;
 
 	if (!room)
 		return 0;
 	r = &room->six;
 	__builtin_memset(r, 0, sizeof(*r));
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, REFUSED_BYTES6) < 0)
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, sizeof(r->ip)) < 0)
 		return 0;
-	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(*r), 0) < 0)
+	len = bpf_ntohs(((struct ipv6hdr *)r->packet)->payload_len);
+	len = quoted_bytes(skb, len ? len + sizeof(r->ip) : 0, sizeof(r->ip), REFUSED_BYTES6);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, len) < 0)
+		return 0;
+	len += sizeof(*r) - REFUSED_BYTES6;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + len, 0) < 0)
 		return 0;
 	r->ip.version = 6;
-	r->ip.payload_len = bpf_htons(sizeof(*r) - sizeof(r->ip));
+	r->ip.payload_len = bpf_htons(len - sizeof(r->ip));
 	r->ip.nexthdr = IPPROTO_ICMPV6;
 	r->ip.hop_limit = 64;
 	addr_copy_by4((__u8 *)&r->ip.saddr, r->packet + 24);
@@ -117,11 +141,11 @@ static __noinline int refuse_ip6(struct __sk_buff *skb, struct refusal *room, in
 	r->mtu = kind == REFUSE_TOO_BIG ? bpf_htonl(mtu) : 0;
 	addr_copy_by4(room->pseudo.src, r->packet + 24);
 	addr_copy_by4(room->pseudo.dst, r->packet + 8);
-	room->pseudo.len = bpf_htonl(sizeof(*r) - sizeof(r->ip));
+	room->pseudo.len = bpf_htonl(len - sizeof(r->ip));
 	room->pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
 	r->check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&r->type, sizeof(*r) - sizeof(r->ip),
 				      bpf_csum_diff(NULL, 0, (__be32 *)&room->pseudo, sizeof(room->pseudo), 0)));
-	return bpf_skb_store_bytes(skb, ETH_HLEN, r, sizeof(*r), 0) == 0;
+	return bpf_skb_store_bytes(skb, ETH_HLEN, r, len, 0) == 0;
 }
 
 /* The reset that answers a segment: with the number that its sender waits for. */

@@ -239,6 +239,23 @@ describe('services on packets', { skip }, () => {
       }
     });
 
+    test(`an empty datagram to a frontend without backends is refused as well (${name})`, () => {
+      const front = add(frontend([], { protocol: 'UDP' }));
+      const ends = { to: front, six, sourcePort: nextPort(), destinationPort: 80 };
+      const mac = podMac(pod('client').ifindex);
+      for (const [sender, result] of [
+        [pod('client'), fromPod(bed, pod('client'), udpPacket({ ...ends, from: pod('client'), sourceMac: mac }))],
+        [client, fromWire(bed, 0, udpPacket({ ...ends, from: client }))],
+      ] as const) {
+        assert.deepEqual([result.outcome, result.reason], ['sent on', 'SERVICE_BACKEND_NOT_FOUND']);
+        const seen = readPacket(result.data);
+        assert.deepEqual([seen.source, seen.destination, seen.protocol], [front[key], sender[key], six ? 58 : 1]);
+        assert.ok(checksumsHold(result.data));
+        const inner = readPacket(seen.body, 8);
+        assert.deepEqual([inner.destination, inner.destinationPort], [front[key], 80]);
+      }
+    });
+
     test(`a client outside reaches a pod of this node, keeps its address and gets its answer from the frontend (${name})`, () => {
       const front = add(frontend([pod('near')]));
       const port = nextPort();
@@ -666,6 +683,37 @@ describe('policyDenyResponse: icmp', { skip }, () => {
       assert.deepEqual([seen.source, seen.destination], [b[key], a[key]]);
       assert.deepEqual([seen.protocol, ...seen.body.slice(0, 2)], six ? [58, 1, 4] : [1, 3, 3]);
       assert.ok(checksumsHold(denied.data));
+    });
+
+    test(`the shortest packets are answered as well, and no padding is quoted (${name})`, () => {
+      const [a, b] = [bed.pod('a'), bed.pod('b')];
+      const ends = { from: a, to: b, six, sourceMac: podMac(a.ifindex) };
+      const header = six ? 40 : 20;
+      const shorts = [
+        ...Array.from({ length: 14 }, (_, length) =>
+          udpPacket({ ...ends, sourcePort: nextPort(), destinationPort: 80, payload: new Uint8Array(length).fill(7) }),
+        ),
+        ipPacket(ends, 253, new Uint8Array([1, 2, 3])),
+        ipPacket(ends, 253, new Uint8Array(0)),
+      ];
+      for (const packet of shorts) {
+        const padding = packet.length < 60 ? [0, 60 - packet.length] : [0];
+        for (const bytes of padding) {
+          const framed = new Uint8Array(packet.length + bytes).fill(0x5a);
+          framed.set(packet);
+          const denied = fromPod(bed, a, framed);
+          const text = `${packet.length - 14} bytes, ${bytes} behind`;
+          assert.deepEqual([denied.outcome, denied.reason], ['sent on', 'POLICY_DENIED'], text);
+          const seen = readPacket(denied.data);
+          assert.deepEqual([seen.source, seen.destination, seen.protocol], [b[key], a[key], six ? 58 : 1], text);
+          assert.ok(checksumsHold(denied.data), text);
+          // An empty IPv6 packet says the same of its length as one that is too long for the field.
+          const said = six && packet.length === 54 ? framed.length - 14 : packet.length - 14;
+          const quoted = seen.body.slice(8);
+          assert.deepEqual(quoted, framed.slice(14, 14 + Math.min(said, header + (six ? 16 : 8))), text);
+          assert.equal(denied.data.length, 14 + header + 8 + quoted.length, text);
+        }
+      }
     });
 
     test(`what belongs to a connection that policy cuts is answered, by a reset where it is TCP (${name})`, () => {
