@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Services in the system call: a socket that connects or sends to a frontend is given a backend there and then, and its
- * packets need no translation. What the application sees as its peer is the frontend. Hooks of the node's cgroup. */
+ * packets need no translation. What the application sees as its peer is the frontend. And who binds a port of the node that
+ * leads to a service is told so. Hooks of the node's cgroup. */
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <bpf/bpf_endian.h>
@@ -12,10 +13,14 @@
 #include "lib/own_socket.h"
 #include "lib/service.h"
 
+#define EADDRINUSE 98
 #define ECONNREFUSED 111
 #define SOCK_STREAM 1
 #define AF_INET 2
 #define IDENTITY_REMOTE_NODE 6
+
+/* Whether the node's own sockets may not bind ports that lead to services. */
+const volatile __u32 bind_protection = 1;
 
 enum verdict { PROCEED = 1, REFUSE = 0 };
 
@@ -140,9 +145,9 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, __u8 *addr, __be
 	return 1;
 }
 
-static __always_inline int refuse(void)
+static __always_inline int refuse(int error)
 {
-	bpf_set_retval(-ECONNREFUSED);
+	bpf_set_retval(-error);
 	return REFUSE;
 }
 
@@ -169,7 +174,7 @@ static __always_inline int out4(struct bpf_sock_addr *ctx, int sticky)
 	addr_from_ip4(addr, ctx->user_ip4);
 	done = translate(ctx, addr, &port, sticky);
 	if (done < 0)
-		return refuse();
+		return refuse(ECONNREFUSED);
 	if (done) {
 		ctx->user_ip4 = *(__u32 *)(addr + 12);
 		ctx->user_port = port;
@@ -207,7 +212,7 @@ static __always_inline int out6(struct bpf_sock_addr *ctx, int sticky)
 	read_ip6(ctx, addr);
 	done = translate(ctx, addr, &port, sticky);
 	if (done < 0)
-		return refuse();
+		return refuse(ECONNREFUSED);
 	if (done) {
 		write_ip6(ctx, addr);
 		ctx->user_port = port;
@@ -254,6 +259,47 @@ static __always_inline int in6(struct bpf_sock_addr *ctx)
 		ctx->user_port = peer->port;
 	}
 	return PROCEED;
+}
+
+/* Does a port of the node lead to a service or a pod, on all addresses of the family? Then whoever bound it would listen and
+ * never be asked: services come first, in the system call as on the wire. Sockets that leave the choice to the kernel ask for
+ * port 0, and pods have ports of their own. */
+static __always_inline int leads_to_service(struct bpf_sock_addr *ctx, const __u8 *addr)
+{
+	return service_lookup_node_port(addr, ctx->user_port, ctx->protocol, SCOPE_INSIDE) != NULL;
+}
+
+static __always_inline int is_protected(struct bpf_sock_addr *ctx)
+{
+	return bind_protection && ctx->user_port && bpf_get_netns_cookie(ctx) == node_netns_cookie;
+}
+
+SEC("cgroup/bind4")
+int bind4(struct bpf_sock_addr *ctx)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+
+	if (!is_protected(ctx))
+		return PROCEED;
+	addr_from_ip4(addr, ctx->user_ip4);
+	return leads_to_service(ctx, addr) ? refuse(EADDRINUSE) : PROCEED;
+}
+
+/* The unspecified address stands for IPv4's as well. Whether a socket has asked for IPv6 alone is not to be seen here. */
+SEC("cgroup/bind6")
+int bind6(struct bpf_sock_addr *ctx)
+{
+	__u8 addr[16] __attribute__((aligned(8)));
+
+	if (!is_protected(ctx))
+		return PROCEED;
+	read_ip6(ctx, addr);
+	if (leads_to_service(ctx, addr))
+		return refuse(EADDRINUSE);
+	if (!addr_is_unset(addr))
+		return PROCEED;
+	addr_from_ip4(addr, 0);
+	return leads_to_service(ctx, addr) ? refuse(EADDRINUSE) : PROCEED;
 }
 
 SEC("cgroup/connect4")

@@ -8,6 +8,8 @@ import { closeFd } from './libc.ts';
 /** Attach types of uapi/linux/bpf.h, by the section that a program is compiled into. */
 const cgroupAttachTypes = {
   sockops: 3,
+  'cgroup/bind4': 8,
+  'cgroup/bind6': 9,
   'cgroup/connect4': 10,
   'cgroup/connect6': 11,
   'cgroup/post_bind4': 12,

@@ -2453,6 +2453,7 @@ export const datapathPlainMaps = {
 
 /** What can be set before loading: `const volatile` variables of the datapath. */
 export type DatapathConstants = {
+  bind_protection?: number;
   drop_reports_per_second?: number;
   host_firewall?: number;
   host_ifindex?: number;

@@ -236,6 +236,26 @@ describe('services', { skip }, () => {
     for (const address of ['127.0.0.1', '::1']) assert.match((await ask('node1', url(address, nodePort))).pod, /^web-/);
   });
 
+  test('a process of the node is told that a node port or host port is taken; one of a pod may have it', async () => {
+    const bound = async (where: 'node1' | 'client-node1', family: string, address: string, port: number) => {
+      const code = `import socket; socket.socket(socket.${family}).bind((${JSON.stringify(address)}, ${port})); print('bound')`;
+      const command = ['python3', '-c', code];
+      const { stdout, stderr } =
+        where === 'node1'
+          ? await nodeExec(labName, where, command)
+          : await kubectl(labName, ['exec', '-n', namespace, where, '--', ...command]);
+      return stdout.includes('bound') ? 'bound' : /Errno \d+/.exec(stderr)?.[0];
+    };
+    for (const [family, address] of [
+      ['AF_INET', '0.0.0.0'],
+      ['AF_INET6', '::'],
+    ] as const)
+      for (const port of [nodePort, 18_080]) {
+        assert.equal(await bound('node1', family, address, port), 'Errno 98', `${address} ${port}`);
+        assert.equal(await bound('client-node1', family, address, port), 'bound', `${address} ${port}`);
+      }
+  });
+
   test('with the external traffic policy Local the client keeps its address', async () => {
     for (const node of nodeNames.real)
       for (const address of nodeAddresses.get(node)!) {

@@ -1,4 +1,4 @@
-// The programs that translate services in the system call, on the node's control group: all its pods and itself.
+// The programs that serve services in the system call, on the node's control group: all its pods and itself.
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeirError } from '../../core/errors.ts';
@@ -22,6 +22,8 @@ export interface SocketHooksOptions {
   readonly objects: string;
   readonly pinDir: string;
   readonly maxEntries?: Record<string, number>;
+  /** The node's own sockets may not bind ports that lead to services. */
+  readonly bindProtection: boolean;
 }
 
 /** What is to be loaded. The calling thread is in the node's network namespace. */
@@ -31,7 +33,11 @@ export function socketHooksObject(options: SocketHooksOptions): LoadOptions {
   return {
     path,
     pinDir: join(options.pinDir, 'maps'),
-    constants: { node_netns_cookie: netnsCookie(), node_pid_namespace: pidNamespace() },
+    constants: {
+      node_netns_cookie: netnsCookie(),
+      node_pid_namespace: pidNamespace(),
+      bind_protection: options.bindProtection ? 1 : 0,
+    },
     maxEntries: options.maxEntries,
   };
 }

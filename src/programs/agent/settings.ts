@@ -46,6 +46,8 @@ export interface AgentSettings {
   /** Where services are balanced before the kernel's stack sees a packet: in the driver of physical devices (auto), of all
    * devices (native), behind the driver (generic), or nowhere. */
   readonly xdp: 'auto' | 'native' | 'generic' | 'off';
+  /** Whether the node's own processes may not bind ports that lead to services or pods. */
+  readonly bindProtection: 'on' | 'off';
   /** Whether this node stands for load balancer addresses on the local network; `l2-all`: for external IPs, too. */
   readonly announce: 'none' | 'l2' | 'l2-all';
   /** Entries of the datapath's maps that differ from what they were compiled with. */

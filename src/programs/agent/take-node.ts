@@ -77,16 +77,20 @@ export async function takeNode(settings: AgentSettings, log: Log): Promise<Taken
     maxEntries: settings.mapEntries,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
   };
-  const loading = load(options, log);
+  const loading = load(options, log, settings.bindProtection === 'on');
   loading.catch(() => {}); // it is waited for later
   return { startedAtMs, lock, netlink, mtu, devices, options, loading };
 }
 
-async function load(options: DatapathOptions, log: Log): Promise<Awaited<TakenNode['loading']>> {
+async function load(
+  options: DatapathOptions,
+  log: Log,
+  bindProtection: boolean,
+): Promise<Awaited<TakenNode['loading']>> {
   try {
     // Nobody waits for the last one, which the rest can do without.
     const all = loadObjects([
-      socketHooksObject(options),
+      socketHooksObject({ ...options, bindProtection }),
       ...datapathObjects(options),
       processObject({ objects: options.objects, pinDir: options.pinDir }),
     ]);

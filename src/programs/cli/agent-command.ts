@@ -111,6 +111,14 @@ export function agentCommand(): Command {
     )
     .addOption(
       new Option(
+        '--bind-protection <mode>',
+        'whether processes of the node itself are refused ports that lead to services (node ports, host ports)',
+      )
+        .choices(['on', 'off'])
+        .default('on'),
+    )
+    .addOption(
+      new Option(
         '--announce <how>',
         'answer ARP and NDP for load balancer addresses on this node’s subnets; l2-all: for external IPs, too',
       )
@@ -207,6 +215,7 @@ Examples:
         hostFirewall: options.hostFirewall,
         lbMode: options.lbMode,
         dsrDispatch: options.dsrDispatch,
+        bindProtection: options.bindProtection,
         announce: options.announce,
         metricsListen: options.metricsListen,
         metrics: options.metric ?? defaultMetrics,
