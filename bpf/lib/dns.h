@@ -34,9 +34,15 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 		count(COUNTER_DNS_LOST);
 		return 0;
 	}
-	take = len < DNS_PAYLOAD_MAX ? len : DNS_PAYLOAD_MAX;
-	asm volatile("" : "+r"(take)); /* the compiler knows the bounds, the verifier has to see them */
-	if (take < 1 || take > DNS_PAYLOAD_MAX || bpf_skb_load_bytes(skb, at, ev->payload, take)) {
+	/* The compiler knows the bounds, the verifier has to see them. That it is not 0 is no bound to verifiers before 6.8: one
+	 * less is compared, and the one is added afterwards. */
+	take = len - 1;
+	asm volatile("" : "+r"(take));
+	if (take > DNS_PAYLOAD_MAX - 1)
+		take = DNS_PAYLOAD_MAX - 1;
+	asm volatile("" : "+r"(take));
+	take++;
+	if (bpf_skb_load_bytes(skb, at, ev->payload, take)) {
 		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
 		return 0;
 	}

@@ -58,7 +58,6 @@ static __noinline int answer_ndp(struct __sk_buff *skb, struct packet *p)
 		__be32 len, next;
 	} pseudo = {};
 	struct neighbour_reply r = {};
-	struct drop_context c = {};
 	__u8 target[16] __attribute__((aligned(8)));
 	__s64 sum;
 
@@ -70,7 +69,7 @@ static __noinline int answer_ndp(struct __sk_buff *skb, struct packet *p)
 			drop_count_packet(skb, DROP_FORBIDDEN_ICMPV6_MESSAGE);
 			return TC_ACT_SHOT;
 		}
-		return drop(skb, p, &c, DROP_FORBIDDEN_ICMPV6_MESSAGE);
+		return drop(skb, p, NULL, DROP_FORBIDDEN_ICMPV6_MESSAGE);
 	}
 	if (bpf_skb_load_bytes(skb, p->l4_off + 8, target, 16) < 0 || !is_gateway_ip6(target) || !(p->src[0] | p->src[1])) {
 		drop_count_packet(skb, DROP_FORBIDDEN_ICMPV6_MESSAGE); /* detection of duplicate addresses: silence is the answer */
