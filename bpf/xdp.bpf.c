@@ -141,6 +141,12 @@ static __noinline int look_up_way(struct xdp_md *ctx, const __u8 *src, const __u
 	return 1;
 }
 
+/* Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline __u32 sctp_check(__u32 check, __u32 changed, __u32 len)
+{
+	return sctp_check_after(check, changed, len);
+}
+
 /* The length of a plain packet behind its IP header, as that says. */
 static __always_inline __u32 l4_len(void *data, int ipv6)
 {
@@ -182,7 +188,7 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct packet *p, i
 		if ((void *)(h + 1) > end)
 			return 0;
 		if (changed)
-			h->check = sctp_check_after(h->check, changed, l4_len(data, ipv6));
+			h->check = sctp_check(h->check, changed, l4_len(data, ipv6));
 	}
 	if (check && !(p->protocol == IPPROTO_UDP && !*check)) {
 		struct diff all = { .sum = addrs.sum + ports.sum };

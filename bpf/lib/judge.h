@@ -242,6 +242,10 @@ static __always_inline int is_opening(const struct packet *p, int d)
 	return d && p->icmp_type == (p->ipv6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO);
 }
 
+/* new_connection() answers this minus the reason where deny() is to follow: called from there, the stack would not do for what
+ * deny() does. */
+#define DENIED -1000
+
 /* No entry, or one that is over (old, with the cause of its end): judges the packet as the start of a connection. The old
  * entry goes when the new one takes its place: who may not begin a connection does not end another either.
  * s->judgement knows both ends, s->meant the frontend that was meant.
@@ -286,7 +290,7 @@ __noinline int new_connection(struct __sk_buff *skb, struct packet *p, int how, 
 		}
 	}
 	if (reason)
-		return deny(skb, p, s, reason);
+		return DENIED - reason;
 
 	__builtin_memset(e, 0, sizeof(*e));
 	e->flags = (p->ipv6 ? CT_IPV6 : 0) | (midstream ? CT_MIDSTREAM : 0) | (ct_source_is_hi(p) != d ? CT_ORIGINATOR_HI : 0);
@@ -435,14 +439,14 @@ static __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct 
 				return drop(skb, p, NULL, r);
 		}
 	}
-	return new_connection(skb, p, dh | cause << 8, s, e);
+	r = new_connection(skb, p, dh | cause << 8, s, e);
+	return r <= DENIED ? deny(skb, p, s, DENIED - r) : r;
 }
 
 /* One packet, from any hook. ipv6 and hook are constants where it is called. */
 static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 {
 	struct packet p = {};
-	struct drop_context c = {};
 	struct ct_entry *e;
 	int reason, act, d, hi = 0;
 	__u32 now;
@@ -456,7 +460,7 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 			if (!to || !to->ifindex)
 				return TC_ACT_UNSPEC;
 		}
-		return drop(skb, &p, &c, reason);
+		return drop(skb, &p, NULL, reason);
 	}
 	if (ipv6 && hook == HOOK_POD && is_ndp(&p))
 		return answer_ndp(skb, &p);
@@ -479,11 +483,11 @@ static __always_inline int handle(struct __sk_buff *skb, int ipv6, int hook)
 	if ((e->flags & CT_SERVICE) && d) {
 		reason = answer(skb, &p, e);
 		if (reason)
-			return drop(skb, &p, &c, reason);
+			return drop(skb, &p, NULL, reason);
 	}
 	act = forward(skb, e, d);
 	if (act < 0)
-		return drop(skb, &p, &c, -act);
+		return drop(skb, &p, NULL, -act);
 	if (is_dns(&p))
 		dns_report(skb, &p);
 	if (p.protocol == IPPROTO_TCP) {

@@ -25,8 +25,9 @@ static __always_inline __u32 checksum_offset(__u8 protocol)
 }
 
 /* Puts a port of SCTP's in the place of an end's. 0, or the reason to drop. Of a fragment the packet's length is not known,
- * by which the checksum changes. */
-static __noinline int nat_sctp_port(struct __sk_buff *skb, const struct packet *p, int end, __be16 port)
+ * by which the checksum changes.
+ * Not static, so that it is verified once and not anew for every way that leads here. */
+__noinline int nat_sctp_port(struct __sk_buff *skb, const struct packet *p, int end, __be16 port)
 {
 	struct sctp_head h;
 	__u32 len, changed;

@@ -39,8 +39,8 @@ static const __u32 crc32c_powers[4][16] = {
 };
 
 /* What the checksum differs by when the ports, read as one word, do. len: of the packet from the ports on, below 2^16.
- * Not static, so that it is verified once and not anew for every way that leads here. */
-__noinline __u32 sctp_difference(__u32 ports, __u32 len)
+ * Who calls it is not static, so that it is verified once and not anew for every way that leads there. */
+static __always_inline __u32 sctp_difference(__u32 ports, __u32 len)
 {
 	int k, i;
 

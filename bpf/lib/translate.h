@@ -54,6 +54,33 @@ static __always_inline struct service *frontend_of_packet(const struct packet *p
 	return (s->flags & SERVICE_NODE_PORT) && !(s->flags & SERVICE_ONLY_LOCAL) ? s : NULL;
 }
 
+/* Picks the backend of a packet that no flow of here knows, and makes the flow in s->flow, and in the table where it is kept.
+ * What is left to the balancer makes none. known: see flow_is_kept(). Apart from translate() for the sake of its stack. */
+static __noinline struct backend *begin_flow(const struct packet *p, const struct service *svc, struct scratch *s, int hook, int known)
+{
+	__u32 number = 0, cause;
+	struct service_flow *f;
+	struct backend *b;
+
+	if (!p || !svc || !s)
+		return NULL;
+	b = flow_pick(p, svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &number, &cause);
+	if (!b || (hook == HOOK_DEVICE && !(b->flags & BACKEND_LOCAL)))
+		return b;
+	f = &s->flow;
+	__builtin_memset(f, 0, sizeof(*f));
+	f->backend = number;
+	f->generation = b->generation;
+	f->service = svc->id;
+	f->last_seen = clock_ticks();
+	f->lifetime = flow_lifetime(p->protocol);
+	f->flags = FLOW_LOCAL;
+	/* What only opens a connection does not count yet, as it makes no flow. */
+	if (!p->later_fragment && flow_is_kept(p, known, cause) && !bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
+		backend_count(number);
+	return b;
+}
+
 /* Gives a packet to a frontend its backend. The scratch's judgement knows the ends as they are; its meant keeps the
  * frontend. It is no argument, because verifiers before 6.2 take none of a global function's for a key or value of a map.
  * Answers enum translation, or minus the reason to drop. */
@@ -61,7 +88,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook)
 {
 	__u32 zero = 0;
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	__u32 now = clock_ticks(), number = 0, cause;
+	__u32 now = clock_ticks();
 	struct backend *b = NULL;
 	struct service_flow *f;
 	struct service *svc;
@@ -86,7 +113,7 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook)
 		s->meant.service = svc->id;
 		if (!service_admits(svc, p->src))
 			return -DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
-		b = flow_pick(p, svc, connection_hash(p->src, p->sport, p->dst, p->dport, p->protocol), &number, &cause);
+		b = begin_flow(p, svc, s, hook, known);
 		if (!b)
 			return -DROP_SERVICE_BACKEND_NOT_FOUND;
 		if (hook == HOOK_DEVICE && !(b->flags & BACKEND_LOCAL)) {
@@ -94,17 +121,6 @@ __noinline int translate(struct __sk_buff *skb, struct packet *p, int hook)
 			return FOR_BALANCER;
 		}
 		f = &s->flow;
-		__builtin_memset(f, 0, sizeof(*f));
-		f->backend = number;
-		f->generation = b->generation;
-		f->service = svc->id;
-		f->last_seen = now;
-		f->lifetime = flow_lifetime(p->protocol);
-		f->flags = FLOW_LOCAL;
-		/* What only opens a connection does not count yet, as it makes no flow. */
-		if (!p->later_fragment && flow_is_kept(p, known, cause) &&
-		    !bpf_map_update_elem(&service_flows, &s->flow_key, f, BPF_ANY))
-			backend_count(number);
 	}
 	if (!(f->flags & FLOW_LOCAL))
 		return FOR_BALANCER;
