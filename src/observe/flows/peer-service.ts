@@ -24,6 +24,9 @@ export function flowServerName(node: string, cluster = 'default'): string {
   return `${node.replaceAll('.', '-')}.${cluster}.flows.weir.dev`;
 }
 
+/** A name in the certificates of all agents, for who asks whichever of them answers. */
+export const anyAgentName = 'agents.flows.weir.dev';
+
 /** The service over the table of nodes. `ownAddress` is where this node's own flows are when it does not listen on the network. */
 export function peerService(
   nodes: ReadTable<NodeRow>,

@@ -23,10 +23,9 @@ export interface FrameReader {
 
 /** Makes a reader. A message longer than `maxBytes` or a compressed one is refused; nothing is reserved for it before it is there. */
 export function createFrameReader(maxBytes: number): FrameReader {
+  /** Of a message that is not whole yet, with its prefix. */
   let parts: Buffer[] = [];
   let held = 0;
-  /** Of the message that is not whole yet, with its prefix; unknown before the prefix is whole. */
-  let needed = prefixBytes;
 
   function lengthAt(bytes: Buffer, at: number): number {
     if (bytes[at] !== 0) throw new RpcError(RpcCode.unimplemented, 'compressed messages are not taken');
@@ -36,34 +35,40 @@ export function createFrameReader(maxBytes: number): FrameReader {
     return length;
   }
 
+  /** Adds to what is held until it has `wanted` bytes; how many were taken. */
+  function hold(chunk: Buffer, at: number, wanted: number): number {
+    const taken = Math.min(wanted - held, chunk.length - at);
+    if (taken > 0) parts.push(chunk.subarray(at, at + taken));
+    held += Math.max(0, taken);
+    return Math.max(0, taken);
+  }
+
   return {
     get unfinished() {
       return held > 0;
     },
     push(chunk, onMessage) {
-      let bytes = chunk;
+      let at = 0;
       if (held > 0) {
-        parts.push(chunk);
-        held += chunk.length;
-        if (held < needed) return;
-        bytes = Buffer.concat(parts, held);
+        at += hold(chunk, at, prefixBytes);
+        if (held < prefixBytes) return;
+        if (parts[0]!.length < prefixBytes) parts = [Buffer.concat(parts, held)];
+        const whole = prefixBytes + lengthAt(parts[0]!, 0);
+        at += hold(chunk, at, whole);
+        if (held < whole) return;
+        // Only the message that was cut is put together: what comes after it is read where it lies.
+        const joined = Buffer.concat(parts, held);
         parts = [];
         held = 0;
+        onMessage(joined, prefixBytes, whole);
       }
-      let at = 0;
-      needed = prefixBytes;
-      while (bytes.length - at >= prefixBytes) {
-        const end = at + prefixBytes + lengthAt(bytes, at);
-        if (end > bytes.length) {
-          needed = end - at;
-          break;
-        }
-        onMessage(bytes, at + prefixBytes, end);
+      while (chunk.length - at >= prefixBytes) {
+        const end = at + prefixBytes + lengthAt(chunk, at);
+        if (end > chunk.length) break;
+        onMessage(chunk, at + prefixBytes, end);
         at = end;
       }
-      if (at === bytes.length) return;
-      parts = [at === 0 ? bytes : bytes.subarray(at)];
-      held = bytes.length - at;
+      hold(chunk, at, Number.POSITIVE_INFINITY);
     },
   };
 }

@@ -5,7 +5,7 @@ import { connect as connectPlain } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { createFrameReader, frame } from './message-frames.ts';
 import { parseAddress } from './rpc-address.ts';
-import { decodeStatusMessage, RpcCode, RpcError } from './rpc-status.ts';
+import { asRpcError, decodeStatusMessage, RpcCode, RpcError } from './rpc-status.ts';
 import type { TlsMaterial } from './tls-files.ts';
 
 /** Where to connect to, and whom to expect there. */
@@ -143,20 +143,27 @@ export async function connectRpc(target: RpcTarget): Promise<RpcConnection> {
     stream.on('trailers', take);
     stream.on('data', (chunk: Buffer) => {
       if (over) return;
-      const starts: number[] = [];
-      const ends: number[] = [];
       let whole = chunk;
+      let starts: number[] = [];
+      let ends: number[] = [];
+      const tell = () => {
+        if (starts.length > 0 && !over) sink.messages(whole, starts, ends);
+      };
       try {
         frames.push(chunk, (bytes, start, until) => {
-          whole = bytes;
+          if (bytes !== whole) {
+            tell();
+            whole = bytes;
+            starts = [];
+            ends = [];
+          }
           starts.push(start);
           ends.push(until);
         });
+        tell();
       } catch (error) {
-        return end(error as RpcError);
+        end(asRpcError(error));
       }
-      if (starts.length > 0) sink.messages(whole, starts, ends);
-      return undefined;
     });
     stream.on('error', () => {});
     stream.on('close', () =>
