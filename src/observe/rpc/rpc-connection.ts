@@ -44,12 +44,13 @@ const connectTimeoutMs = 5_000;
 const pingEveryMs = 20_000;
 const pingTimeoutMs = 10_000;
 const maxMessageBytes = 4 << 20;
-/** Of each stream, and of the connection. Streams that are not read hold no more than this. */
-const streamWindowBytes = 64 << 10;
 const connectionWindowBytes = 4 << 20;
 
-/** Connects; fails with UNAVAILABLE and the reason. */
-export async function connectRpc(target: RpcTarget): Promise<RpcConnection> {
+/**
+ * Connects; fails with UNAVAILABLE and the reason. A stream that is not read holds `windowBytes` at most: few for who
+ * reads many streams at once, many for who reads one and is far away.
+ */
+export async function connectRpc(target: RpcTarget, windowBytes = 64 << 10): Promise<RpcConnection> {
   const { address, tls } = target;
   const where = parseAddress(address);
   const unavailable = (reason: string) => new RpcError(RpcCode.unavailable, reason);
@@ -86,7 +87,7 @@ export async function connectRpc(target: RpcTarget): Promise<RpcConnection> {
   });
   const session = http2.connect(secure ? 'https://weir' : 'http://weir', {
     createConnection: () => socket,
-    settings: { initialWindowSize: streamWindowBytes, enablePush: false },
+    settings: { initialWindowSize: windowBytes, enablePush: false },
     maxReservedRemoteStreams: 0,
   });
   let why = 'the connection was closed';
