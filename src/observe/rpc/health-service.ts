@@ -16,11 +16,16 @@ export interface HealthState {
   subscribe(listener: () => void): () => void;
 }
 
+/** By this name Hubble's clients ask, before anything else, whether a server of flows is well. */
+const hubbleName = 'hubble.server.Observer';
+
 const always: HealthState = { serving: () => true, subscribe: () => () => {} };
 
 /** The service, for these others. */
 export function healthService(others: readonly RpcService[], state: HealthState = always): RpcService {
-  const names = new Set(['', Health.typeName, ...others.map((each) => each.service.typeName)]);
+  const observer = 'observer.Observer';
+  const typeNames = others.map((each) => each.service.typeName);
+  const names = new Set(['', Health.typeName, ...typeNames, ...(typeNames.includes(observer) ? [hubbleName] : [])]);
   const now = (name: string) =>
     create(HealthCheckResponseSchema, {
       status: !names.has(name) ? Status.SERVICE_UNKNOWN : state.serving() ? Status.SERVING : Status.NOT_SERVING,
