@@ -99,7 +99,10 @@ export function certsCommand(): Command {
     'certs',
     'Certificates for flows over the network: who is an agent, the relay, or a client.',
     [issue],
-    ['weir certs issue --dir /etc/weir/flows'],
+    [
+      'weir certs issue --dir /etc/weir/flows --client alice',
+      'weir certs issue --secrets kube-system                  # as Secrets of the cluster',
+    ],
   );
 }
 

@@ -41,12 +41,12 @@ export function relayCommand(): Command {
       'after',
       `
 Examples:
-  weir certs issue --dir /etc/weir/flows --node node1 --node node2
+  weir relay                              # on a node: flows of all nodes in the clear, for clients of this machine
   weir relay --peers kubernetes --tls-cert-file relay.crt --tls-key-file relay.key \\
     --tls-client-ca-file client-ca.crt \\
     --agent-cert-file relay.crt --agent-key-file relay.key --agent-ca-file ca.crt
-  weir relay                              # on a node: its own flows, for clients of this machine
-  weir observe --server localhost:4245    # what a client says
+
+\`weir certs issue\` makes the certificates; \`weir observe --server localhost:4245\` is what a client says.
 `,
     )
     .action(async (options) => {
