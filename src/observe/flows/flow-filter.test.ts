@@ -66,6 +66,7 @@ for (const [name, filter, expected] of [
   ['drop_reason_desc', { dropReasonDesc: [133] }, [2]],
   ['traffic_direction', { trafficDirection: [2] }, [0, 3]],
   ['protocol', { protocol: ['UDP', 'sctp'] }, [2]],
+  ['protocol within another: flows have none of HTTP', { protocol: ['http', 'dns'] }, []],
   ['reply', { reply: [true] }, []],
   ['tcp_flags', { tcpFlags: [{ SYN: true, RST: true }] }, [3]],
   ['node_name', { nodeName: ['node*'] }, [0, 1, 2, 3]],
@@ -136,7 +137,8 @@ for (const [field, filter] of [
   ['destination_ip', { destinationIp: ['10.0.0.0/33'] }],
   ['destination_port', { destinationPort: ['99999'] }],
   ['source_port', { sourcePort: ['9-1'] }],
-  ['protocol', { protocol: ['http'] }],
+  ['protocol', { protocol: ['smtp'] }],
+  ['protocol', { protocol: ['constructor'] }],
   ['source_label', { sourceLabel: ['app in (a'] }],
 ] as const) {
   test(`compileFilter() refuses what it cannot honour: ${field} ${JSON.stringify(filter)}`, () => {
@@ -191,6 +193,8 @@ test('compileFilter() by dns_query: a pattern that matches anywhere in the name 
     [true, true, false, true],
   );
   assert.equal(compileFilter(create(FlowFilterSchema, { dnsQuery: ['.*'] }), context)(row!), false);
+  const byProtocol = compileFilter(create(FlowFilterSchema, { protocol: ['DNS'] }), context);
+  assert.deepEqual([byProtocol({ ...row!, dns }), byProtocol(row!)], [true, false]);
 });
 
 test('compileFilters() takes only so many expressions and patterns', () => {

@@ -215,10 +215,22 @@ const protocols: Readonly<Record<string, readonly number[]>> = {
   igmp: [2],
 };
 
+/** Protocols that packets carry within those; of the others than DNS flows have nothing yet. */
+const innerProtocols: Readonly<Record<string, FlowMatch>> = {
+  dns: (row) => row.dns !== undefined,
+  http: () => false,
+  kafka: () => false,
+};
+
 function protocolMatch(text: string): FlowMatch {
-  const numbers = protocols[text.toLowerCase()];
-  if (numbers === undefined)
-    throw new FilterError(`protocol: ${JSON.stringify(text)} is none of ${Object.keys(protocols).join(', ')}`);
+  const name = text.toLowerCase();
+  const inner = Object.hasOwn(innerProtocols, name) ? innerProtocols[name] : undefined;
+  if (inner !== undefined) return inner;
+  const numbers = Object.hasOwn(protocols, name) ? protocols[name] : undefined;
+  if (numbers === undefined) {
+    const known = [...Object.keys(protocols), ...Object.keys(innerProtocols)];
+    throw new FilterError(`protocol: ${JSON.stringify(text)} is none of ${known.join(', ')}`);
+  }
   return (row) => numbers.includes(row.protocol);
 }
 

@@ -205,8 +205,8 @@ function waysOf({ flag, value }: FilterFlag): Ways {
         throw bad(flag, value, 'a port from 0 to 65535, or a range such as 8000-8999');
       return ends('Port', value);
     case 'protocol':
-      if (!/^(tcp|udp|sctp|icmp|icmpv4|icmpv6)$/i.test(value))
-        throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4 or icmpv6');
+      if (!/^(tcp|udp|sctp|icmp|icmpv4|icmpv6|vrrp|igmp|dns|http|kafka)$/i.test(value))
+        throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4, icmpv6, vrrp, igmp, dns, http or kafka');
       return [{ protocol: [value.toLowerCase()] }];
     case 'verdict': {
       const verdict = { FORWARDED: Verdict.FORWARDED, DROPPED: Verdict.DROPPED, AUDIT: Verdict.AUDIT }[
@@ -301,9 +301,10 @@ const traceSubTypes: Readonly<Record<string, number>> = {
 function eventType(flag: string, value: string): { type: number; matchSubType?: boolean; subType?: number } {
   const [type = '', sub] = value.toLowerCase().split(':');
   if (type === 'drop' && sub === undefined) return { type: 1 };
+  if (type === 'l7' && sub === undefined) return { type: 129 };
   const subType = sub === undefined ? undefined : traceSubTypes[sub];
   if (type !== 'trace' || (sub !== undefined && subType === undefined))
-    throw bad(flag, value, `drop, trace, or trace: with ${Object.keys(traceSubTypes).join(', ')}`);
+    throw bad(flag, value, `drop, l7, trace, or trace: with ${Object.keys(traceSubTypes).join(', ')}`);
   return subType === undefined ? { type: 4 } : { type: 4, matchSubType: true, subType };
 }
 
