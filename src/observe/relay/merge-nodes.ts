@@ -59,6 +59,8 @@ const queueBytes = { least: 16 << 10, most: 128 << 10 } as const;
 const batchBytes = 64 << 10;
 /** Room for the response with which a batch becomes full. */
 const spareBytes = 4 << 10;
+/** Buffers of batches that are used again: a new one for each is work for the collector. */
+const spareBuffers = 8;
 
 /** Merges until all is told, or `signal`. */
 export async function* mergeNodes(
@@ -72,6 +74,7 @@ export async function* mergeNodes(
   const queues = new Map<string, NodeQueue>();
   const heap = new QueueHeap();
   const news: Uint8Array[] = [];
+  const spare: Buffer[] = [];
   let failure: RpcError | undefined;
   let wake = () => {};
   let emittedUs = Number.NEGATIVE_INFINITY;
@@ -159,21 +162,25 @@ export async function* mergeNodes(
   }
 
   /** Takes what can be taken into a batch. Answers with it, and with the time at which more can be taken. */
-  function take(): { batch: Buffer | undefined; untilMs: number } {
+  function take(): { batch: Buffer | undefined; whole: Buffer | undefined; untilMs: number } {
     let out: Buffer | undefined;
     let length = 0;
     /** Copies a response with the prefix that is before it. */
     const write = (bytes: Buffer, start: number, end: number) => {
       const size = end - start + prefixBytes;
       if (out === undefined || out.length < length + size) {
-        const larger = Buffer.allocUnsafeSlow(Math.max(batchBytes + spareBytes, 2 * (length + size)));
+        const wanted = batchBytes + spareBytes;
+        const larger =
+          out === undefined && size <= wanted
+            ? (spare.pop() ?? Buffer.allocUnsafeSlow(wanted))
+            : Buffer.allocUnsafeSlow(Math.max(wanted, 2 * (length + size)));
         if (out !== undefined) out.copy(larger, 0, 0, length);
         out = larger;
       }
       bytes.copy(out, length, start - prefixBytes, end);
       length += size;
     };
-    const result = (untilMs: number) => ({ batch: out?.subarray(0, length), untilMs });
+    const result = (untilMs: number) => ({ batch: out?.subarray(0, length), whole: out, untilMs });
     const flushTail = () => {
       for (const each of tail!.take()) write(each.bytes, each.start, each.end);
       tailing = false;
@@ -256,9 +263,11 @@ export async function* mergeNodes(
       const woken = new Promise<void>((resolve) => {
         wake = resolve;
       });
-      const { batch, untilMs } = take();
+      const { batch, whole, untilMs } = take();
       if (batch !== undefined && batch.length > 0) {
-        yield new FramedMessages(batch);
+        yield new FramedMessages(batch, () => {
+          if (spare.length < spareBuffers && whole!.length === batchBytes + spareBytes) spare.push(whole!);
+        });
         if (over) return;
         continue;
       }

@@ -213,6 +213,11 @@ test('relay GetFlows: a client that never reads holds the nodes back and nobody 
   assert.ok(a.given[0]! - given < 1_000, 'it is still taken from');
   assert.ok(process.memoryUsage().arrayBuffers - before < 16 << 20);
   assert.equal((await read({ number: 3n })).length, 4);
+  // Others get everything, and as it was: buffers are used again.
+  assert.deepEqual(
+    (await read({ since: timestampFromMs(start) })).slice(1),
+    Array.from({ length: 20_000 }, (_, i) => `a-${start + i}`),
+  );
 });
 
 test('relay: access narrows requests, leaves out responses and hides namespaces', async (t) => {

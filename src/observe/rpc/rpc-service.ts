@@ -21,9 +21,12 @@ export interface RpcPeer {
 /** Messages that are encoded already, with their prefixes: for streams in which a message must not cost an object. */
 export class FramedMessages {
   readonly bytes: Uint8Array;
+  /** Called when the bytes are on their way and may be written over. */
+  readonly release: (() => void) | undefined;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, release?: () => void) {
     this.bytes = bytes;
+    this.release = release;
   }
 }
 

@@ -265,6 +265,7 @@ async function pump(
 ): Promise<void> {
   let batch: Uint8Array[] = [];
   let bytes = 0;
+  let released: (() => void)[] = [];
   let scheduled = false;
 
   function flush(): void {
@@ -272,14 +273,19 @@ async function pump(
     if (bytes === 0 || stream.destroyed || stream.writableEnded) return;
     if (!stream.headersSent)
       stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
-    stream.write(batch.length === 1 ? batch[0]! : Buffer.concat(batch, bytes));
+    const free = released;
+    stream.write(batch.length === 1 ? batch[0]! : Buffer.concat(batch, bytes), () => {
+      for (const release of free) release();
+    });
     batch = [];
     bytes = 0;
+    released = [];
   }
 
   for await (const item of items) {
     if (signal.aborted) return;
     const framed = item instanceof FramedMessages ? item.bytes : frame(item);
+    if (item instanceof FramedMessages && item.release !== undefined) released.push(item.release);
     batch.push(framed);
     bytes += framed.length;
     if (bytes >= batchBytes) {
