@@ -18,6 +18,7 @@ import {
   signalProcess,
   stopRemembered,
 } from './process-identity.ts';
+import { agentFlowOptions } from './relay.ts';
 import { paths, readRecord, repository } from './state.ts';
 import { waitFor } from './wait.ts';
 
@@ -45,6 +46,7 @@ export async function startAgent(lab: string, node: string, options: readonly st
     'agent',
     `--node-name=${node}`,
     `--kubeconfig=${join(insideNode.state, 'pki', `agent-${node}.kubeconfig`)}`,
+    ...agentFlowOptions(lab, node),
     ...(readRecord(lab)?.agentOptions ?? []),
     ...options,
   ];

@@ -106,11 +106,12 @@ function announcementLeases(): ApiObject[] {
   ];
 }
 
-/** What Weir's agents and its operator may do in the cluster. */
+/** What Weir's agents, its operator and its relay may do in the cluster. */
 export function weirRoles(): ApiObject[] {
   return [
     ...announcementLeases(),
     ...role('weir-agent', weirGroups.agents, agentRules),
     ...role('weir-operator', weirGroups.operators, operatorRules),
+    ...role('weir-relay', weirGroups.relays, [rule('', ['nodes'], read)]),
   ];
 }

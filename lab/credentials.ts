@@ -21,7 +21,7 @@ export function apiServerAddress(record: LabRecord): string {
 export const apiServerPort = 6443;
 
 /** The groups that certificates of Weir's programs carry; roles are bound to them. */
-export const weirGroups = { agents: 'weir:agents', operators: 'weir:operators' } as const;
+export const weirGroups = { agents: 'weir:agents', operators: 'weir:operators', relays: 'weir:relays' } as const;
 
 /** A client's configuration with everything it needs inside. JSON is YAML. */
 function kubeconfigText(server: string, authorityPem: string, client: Credential, cluster: string): string {
@@ -102,6 +102,7 @@ export function makeCredentials(record: LabRecord): void {
   client('controller-manager', 'system:kube-controller-manager');
   client('scheduler', 'system:kube-scheduler');
   client('operator', 'weir-operator', [weirGroups.operators]);
+  client('relay', 'weir-relay', [weirGroups.relays]);
   for (const node of record.nodes) {
     const names = [node.name, ...hostAddresses(nodeHostNumber(node.ordinal), record.ipFamily)];
     keep(node.name, client(node.name, `system:node:${node.name}`, ['system:nodes'], names));

@@ -14,6 +14,7 @@ export { addPod, callPlugin, deletePod, type LabPod, type PodOptions, podCommand
 export { inNode, nodeExec, stopNode } from './node.ts';
 export { buildConformancePrograms, buildFlowClient, programFile } from './programs.ts';
 export { type Progress, silentProgress, terminalProgress } from './progress.ts';
+export { startRelay, stopRelay } from './relay.ts';
 export { type LabRecord, netnsFile, readRecord, requireLab, requireNode } from './state.ts';
 export { type LabStatus, labStatus, type NodeStatus } from './status.ts';
 export { restartNode, type UpOptions, upLab } from './up.ts';

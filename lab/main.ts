@@ -6,7 +6,7 @@ import { exitWhenOutputCloses } from '../src/kernel/closed-pipe.ts';
 import { runInteractive } from './command.ts';
 import { downAllLabs, downLab } from './down.ts';
 import { addImageCommands } from './image-commands.ts';
-import { addNodeCommand, addOperatorCommand } from './node-commands.ts';
+import { addNodeCommand, addOperatorCommand, addRelayCommand } from './node-commands.ts';
 import { printAs, statusTable } from './output.ts';
 import { programFile } from './programs.ts';
 import { terminalProgress } from './progress.ts';
@@ -30,6 +30,7 @@ Examples:
   weir lab kubectl get pods -A                 kubectl as administrator, the lab's own
   weir lab node node1 exec -- ip address       a command inside a node
   weir lab node node2 kill-agent               the node's agent dies at once; start-agent starts it
+  weir observe --server unix:/var/lib/weir-lab/lab/relay.sock   flows of all nodes, from the lab's relay
   weir lab world exec -- curl http://POD       a command outside the cluster, on the nodes' network
   weir lab down                                end it and leave nothing behind`,
   );
@@ -147,6 +148,7 @@ program
 
 addNodeCommand(program, nameOption);
 addOperatorCommand(program, nameOption);
+addRelayCommand(program, nameOption);
 addImageCommands(program, nameOption);
 
 const world = program

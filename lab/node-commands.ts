@@ -7,6 +7,7 @@ import { runInteractive } from './command.ts';
 import { inNode, stopNode } from './node.ts';
 import { routePods } from './pod-routes.ts';
 import { terminalProgress } from './progress.ts';
+import { startRelay, stopRelay } from './relay.ts';
 import { requireLab, requireNode } from './state.ts';
 import { restartNode } from './up.ts';
 
@@ -123,5 +124,21 @@ export function addOperatorCommand(program: Command, nameOption: () => Option): 
         );
       if (action !== 'start') await stopOperator(name);
       if (action !== 'stop') startOperator(name);
+    });
+}
+
+/** Adds `relay start|stop|restart`. */
+export function addRelayCommand(program: Command, nameOption: () => Option): void {
+  program
+    .command('relay')
+    .description('end or start the relay, which has the flows of all nodes')
+    .addOption(nameOption())
+    .argument('<action>', 'start, stop or restart')
+    .action(async (action: string, options: { name: string }) => {
+      const { name } = requireLab(options.name);
+      if (!['start', 'stop', 'restart'].includes(action))
+        throw new WeirError('LAB_ARGUMENT_INVALID', `the relay has no action "${action}"; it has start, stop, restart`);
+      if (action !== 'start') await stopRelay(name);
+      if (action !== 'stop') startRelay(name);
     });
 }

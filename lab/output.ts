@@ -40,6 +40,7 @@ export function statusTable(status: LabStatus): string[][] {
     ['kubeconfig', status.kubeconfig],
     ['API server', status.server],
     ['logs', `${status.folder}/logs`],
+    ['flows', `weir observe --server unix:${status.relay.socket}`],
     ['world', status.world.addresses.join(' ')],
     [],
     ['NODE', 'READY', 'PROCESS 1', 'AGENT', 'ADDRESSES'],
@@ -52,6 +53,6 @@ export function statusTable(status: LabStatus): string[][] {
     ]),
     [],
     ['PART', 'PID'],
-    ...[...status.controlPlane.processes, status.operator].map((each) => [each.name, pid(each.pid)]),
+    ...[...status.controlPlane.processes, status.operator, status.relay].map((each) => [each.name, pid(each.pid)]),
   ];
 }

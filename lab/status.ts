@@ -7,6 +7,7 @@ import { type Api, type ApiObject, connectApi } from './api.ts';
 import { controlPlaneParts } from './control-plane.ts';
 import { nodeAddresses, nodeInit } from './node.ts';
 import { isAlive, recall } from './process-identity.ts';
+import { type RelayAccess, relayAccess } from './relay.ts';
 import { contextFile, type LabRecord, labDir, type NodeSpec, netnsFile, paths, readRecord } from './state.ts';
 import { isReady } from './up.ts';
 
@@ -60,6 +61,7 @@ export interface LabStatus {
     readonly processes: readonly ProcessStatus[];
   };
   readonly operator: ProcessStatus;
+  readonly relay: ProcessStatus & RelayAccess;
   readonly world: { readonly netns: string; readonly addresses: readonly string[] };
   readonly nodes: readonly NodeStatus[];
 }
@@ -96,6 +98,7 @@ export async function labStatus(lab: string): Promise<LabStatus> {
       processes,
     },
     operator: processStatus(lab, 'operator'),
+    relay: { ...processStatus(lab, 'relay'), ...relayAccess(record) },
     world: { netns: netnsFile(lab, 'world'), addresses: [...hostAddresses(hostNumbers.world, ipFamily), ...extra] },
     nodes: record.nodes.map((node) => nodeStatus(record, node, apiNodes)),
   };

@@ -25,6 +25,7 @@ import { routePods } from './pod-routes.ts';
 import { isAlive, recall } from './process-identity.ts';
 import { buildPrograms } from './programs.ts';
 import { type Progress, silentProgress } from './progress.ts';
+import { makeFlowCertificates, startRelay } from './relay.ts';
 import {
   checkLabName,
   contextFile,
@@ -150,6 +151,7 @@ async function start(record: LabRecord, runcFolder: string, progress: Progress):
     for (const each of [paths.logs(lab), paths.processes(lab)]) mkdirSync(each, { recursive: true });
     writeRecord(record);
     makeCredentials(record);
+    if (record.agents) await makeFlowCertificates(record);
     await makeBackbone(lab, record.ipFamily);
     await makeHost(lab, 'world', hostNumbers.world, record.ipFamily);
   });
@@ -163,6 +165,7 @@ async function start(record: LabRecord, runcFolder: string, progress: Progress):
     await ensureObjects(api, weirRoles());
     if (record.agents) {
       startOperator(lab);
+      startRelay(lab);
       await Promise.all(record.nodes.map((node) => startAgent(lab, node.name)));
     }
     for (const node of record.nodes.filter((each) => !each.kubelet)) await registerNode(api, record, node);

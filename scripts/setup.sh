@@ -18,6 +18,7 @@ need /usr/include/bpf/bpf_helpers.h libbpf-dev
 need /usr/include/stdio.h libc6-dev
 need ip iproute2
 need protoc protobuf-compiler
+need openssl openssl
 command -v npm >/dev/null 2>&1 || need npm npm
 if [ ${#missing[@]} -gt 0 ]; then
   [ "$(id -u)" = 0 ] || { say "missing: ${missing[*]}. Run as root, or: apt-get install ${missing[*]}"; exit 1; }

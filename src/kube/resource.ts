@@ -16,6 +16,7 @@ export const kubernetesResources = {
   pods: { ...core, plural: 'pods', kind: 'Pod', namespaced: true },
   nodes: { ...core, plural: 'nodes', kind: 'Node', namespaced: false },
   services: { ...core, plural: 'services', kind: 'Service', namespaced: true },
+  secrets: { ...core, plural: 'secrets', kind: 'Secret', namespaced: true },
   namespaces: { ...core, plural: 'namespaces', kind: 'Namespace', namespaced: false },
   events: { ...core, plural: 'events', kind: 'Event', namespaced: true },
   networkPolicies: {

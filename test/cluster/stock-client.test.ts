@@ -3,7 +3,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
-import { attempt, buildFlowClient, terminalProgress } from '../../lab/lab.ts';
+import {
+  attempt,
+  buildFlowClient,
+  type LabStatus,
+  startAgent,
+  stopAgent,
+  terminalProgress,
+  waitForAgent,
+} from '../../lab/lab.ts';
 import { errorText } from '../../src/core/errors.ts';
 import { createScene, type Scene } from './scene.ts';
 import { nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
@@ -166,10 +174,16 @@ describe('the stock client', { skip }, () => {
     assert.deepEqual(await flows('--namespace', 'client', '--since', '2100-01-01T00:00:00Z'), []);
   });
 
-  test('is told by name which filter cannot be honoured', async () => {
-    const refused = await attempt([client, 'observe', '--server', server, '--http-status', '404']);
+  test('is told by name which filter cannot be understood', async () => {
+    const refused = await attempt([client, 'observe', '--server', server, '--cel-expression', '1 +']);
     assert.notEqual(refused.status, 0);
-    assert.match(refused.stderr, /http_status_code/);
+    assert.match(refused.stderr, /cel_expression/);
+  });
+
+  test('narrows with what no flow has, and with expressions', async () => {
+    assert.deepEqual(await flows('--all', '--http-status', '404'), []);
+    const denied = await flows('--all', '--cel-expression', '_flow.source.pod_name == "stranger"');
+    assert.ok(denied.length > 0 && denied.every(({ source }) => source.pod_name === 'stranger'));
   });
 
   test('follows what comes', async () => {
@@ -192,5 +206,117 @@ describe('the stock client', { skip }, () => {
     }
     const { flow } = JSON.parse(text.split('\n')[0]!) as { flow: Flow };
     assert.deepEqual([flow.source.pod_name, flow.verdict], ['stranger', 'DROPPED']);
+  });
+
+  describe('over the relay, with certificates of both sides', () => {
+    let relay: LabStatus['relay'];
+    let tls: string[] = [];
+
+    /** The client in the network of the control plane, where the relay's port is. */
+    async function throughRelay(args: readonly string[], more: readonly string[] = tls) {
+      const { netns } = (await lab.status()).controlPlane;
+      return attempt([
+        ...['nsenter', `--net=${netns}`, '--', client, ...args],
+        ...['--server', `tls://${relay.addresses[0]}`, ...more],
+      ]);
+    }
+    async function relayFlows(...args: string[]): Promise<(Flow & { node_name: string })[]> {
+      const done = await throughRelay(['observe', ...args, '-o', 'json']);
+      assert.equal(done.status, 0, done.stderr);
+      return done.stdout
+        .split('\n')
+        .filter(Boolean)
+        .flatMap((line) => (JSON.parse(line) as { flow?: Flow & { node_name: string } }).flow ?? []);
+    }
+
+    before(async () => {
+      ({ relay } = await lab.status());
+      tls = [
+        ...['--tls-ca-cert-files', relay.caFile, '--tls-server-name', relay.serverName],
+        ...['--tls-client-cert-file', relay.clientCertFile, '--tls-client-key-file', relay.clientKeyFile],
+      ];
+      await waitFor(
+        'the relay to reach all nodes',
+        async () => /Connected Nodes: (\d+)\/\1/.test((await throughRelay(['status'])).stdout) || undefined,
+        20_000,
+      );
+    });
+
+    test('shows flows of all nodes in order of time, and exactly so many of the last and the first', async () => {
+      const all = await relayFlows('--namespace', 'client', '--all');
+      assert.deepEqual([...new Set(all.map((flow) => flow.node_name))].sort(), [near, far]);
+      const times = all.map((flow) => flow.time);
+      // Of one node flows may be out of order by as much as its processors are apart.
+      assert.ok(times.every((time, i) => i === 0 || Date.parse(time) >= Date.parse(times[i - 1]!) - 100));
+      const until = times.at(-1)!;
+      const last = await relayFlows('--namespace', 'client', '--last', '5', '--until', until);
+      assert.equal(last.length, 5);
+      assert.deepEqual(
+        (await relayFlows('--namespace', 'client', '--first', '5')).map((flow) => flow.uuid),
+        all.slice(0, 5).map((flow) => flow.uuid),
+      );
+    });
+
+    test('is told of nodes and namespaces', async () => {
+      const nodes = (await throughRelay(['list', 'nodes'])).stdout;
+      for (const node of [near, far]) assert.match(nodes, new RegExp(`${node} +Connected`));
+      assert.match((await throughRelay(['list', 'namespaces'])).stdout, /^client$/m);
+    });
+
+    test('is not let in without a certificate, nor with one of the agents’ authority, nor in the clear', async () => {
+      const [caOnly, { clientCertFile, caFile }] = [tls.slice(0, 4), relay];
+      const node = clientCertFile.replace(/client-[^/]*\.crt$/, near);
+      for (const wrong of [
+        caOnly,
+        [...caOnly, '--tls-client-cert-file', `${node}.crt`, '--tls-client-key-file', `${node}.key`],
+        ['--tls-ca-cert-files', caFile.replace(/flows\/ca.crt$/, 'ca.crt'), ...tls.slice(2)],
+      ])
+        assert.notEqual((await throughRelay(['status'], wrong)).status, 0, wrong.join(' '));
+      // A user's certificate opens the relay, and no agent past it.
+      const { netns } = (await lab.status()).controlPlane;
+      const address = (await lab.status()).nodes.find((each) => each.name === near)!.addresses[0]!;
+      const at = `tls://${address.includes(':') ? `[${address}]` : address}:4244`;
+      const past = [...tls, '--tls-server-name', `${near}.default.flows.weir.dev`];
+      assert.notEqual(
+        (await attempt(['nsenter', `--net=${netns}`, '--', client, 'status', '--server', at, ...past])).status,
+        0,
+      );
+    });
+
+    test('goes on while a node’s agent is away, and has its flows again when it is back', async () => {
+      const child = spawn(
+        'bin/weir',
+        ['observe', '--server', `unix:${relay.socket}`, '-f', '-o', 'json', '--pod', 'client/away'],
+        {
+          stdio: ['ignore', 'pipe', 'ignore'],
+        },
+      );
+      let text = '';
+      child.stdout.setEncoding('utf8').on('data', (part) => (text += part));
+      const seen = (what: RegExp) => what.test(text) || undefined;
+      try {
+        await waitFor('the nodes', async () => seen(/NODE_CONNECTED/), 20_000);
+        await stopAgent(lab.record.name, far!, 'ask');
+        await waitFor('the loss', async () => seen(/NODE_UNAVAILABLE.*node4/), 20_000);
+        assert.match((await throughRelay(['status'])).stdout, /Unavailable Nodes|Connected Nodes: 3\/4/);
+        await startAgent(lab.record.name, far!);
+        await waitForAgent(lab.record.name, far!);
+        await waitFor(
+          'its return',
+          async () => seen(/NODE_CONNECTED[^\n]*node4[\s\S]*NODE_UNAVAILABLE[\s\S]*NODE_CONNECTED[^\n]*node4/),
+          40_000,
+        );
+        await waitFor(
+          'a flow of it',
+          async () => {
+            await scene.probe('away', 'server', 80);
+            return seen(/"node_name":"node4"[^\n]*"pod_name":"away"|"pod_name":"away"[^\n]*"node_name":"node4"/);
+          },
+          20_000,
+        );
+      } finally {
+        child.kill();
+      }
+    });
   });
 });

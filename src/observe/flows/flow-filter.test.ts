@@ -34,8 +34,11 @@ scene.record(
   }),
 );
 
+const labelsOfNode = ['k8s:kubernetes.io/arch=amd64', 'k8s:zone=a'];
+const context = { ...scene.context, nodeLabels: () => labelsOfNode };
+
 function matching(filter: MessageInitShape<typeof FlowFilterSchema>): number[] {
-  const match = compileFilter(create(FlowFilterSchema, filter), scene.context);
+  const match = compileFilter(create(FlowFilterSchema, filter), context);
   return scene.rows().flatMap((row) => (match(row) ? [row.seq] : []));
 }
 
@@ -63,6 +66,7 @@ for (const [name, filter, expected] of [
   ['drop_reason_desc', { dropReasonDesc: [133] }, [2]],
   ['traffic_direction', { trafficDirection: [2] }, [0, 3]],
   ['protocol', { protocol: ['UDP', 'sctp'] }, [2]],
+  ['protocol within another: flows have none of HTTP', { protocol: ['http', 'dns'] }, []],
   ['reply', { reply: [true] }, []],
   ['tcp_flags', { tcpFlags: [{ SYN: true, RST: true }] }, [3]],
   ['node_name', { nodeName: ['node*'] }, [0, 1, 2, 3]],
@@ -72,6 +76,31 @@ for (const [name, filter, expected] of [
   ['uuid', { uuid: ['01234567-89ab-8cde-8000-000000000001'] }, [1]],
   ['event_type', { eventType: [{ type: 1 }] }, [2]],
   ['event_type with a sub type', { eventType: [{ type: 4, matchSubType: true, subType: 0 }] }, [1]],
+  ['source_fqdn', { sourceFqdn: ['api.example.com'] }, []],
+  ['http_path: flows carry none', { httpPath: ['/'] }, []],
+  ['http_status_code', { httpStatusCode: ['404'] }, []],
+  ['http_header', { httpHeader: [{ key: 'a', value: 'b' }] }, []],
+  ['interface', { interface: [{ name: 'eth0' }] }, []],
+  ['trace_id', { traceId: ['4bf92f3577b34da6a3ce929d0e0e4736'] }, []],
+  ['ip_trace_id', { ipTraceId: [1n] }, []],
+  ['source_ip_xlated', { sourceIpXlated: ['10.0.0.1'] }, []],
+  ['encrypted', { encrypted: [true] }, []],
+  ['not encrypted', { encrypted: [false] }, [0, 1, 2, 3]],
+  ['node_labels', { nodeLabels: ['kubernetes.io/arch=amd64,zone in (a, b)'] }, [0, 1, 2, 3]],
+  ['node_labels of another', { nodeLabels: ['kubernetes.io/arch=arm64'] }, []],
+  ['destination_cluster_name: the world is in none', { destinationClusterName: ['default'] }, [0, 1, 2]],
+  ['source_cluster_name of another', { sourceClusterName: ['other'] }, []],
+  [
+    'cel_expression',
+    { experimental: { celExpression: ['_flow.verdict == Verdict.DROPPED && _flow.l4.UDP.destination_port == 53'] } },
+    [2],
+  ],
+  ['one of two expressions', { experimental: { celExpression: ['false', '_flow.is_reply'] } }, []],
+  [
+    'cel_expression over labels',
+    { experimental: { celExpression: ['_flow.source.labels.exists(l, l.matches("app=(cart|db)$"))'] } },
+    [2],
+  ],
   ['two fields: both must match', { sourcePod: ['shop/web'], destinationPort: ['443'] }, [3]],
 ] as const) {
   test(`compileFilter() by ${name}`, () =>
@@ -90,16 +119,26 @@ test('compileFilters() takes what one of the whitelist matches and none of the b
 });
 
 for (const [field, filter] of [
-  ['source_fqdn', { sourceFqdn: ['a.example'] }],
-  ['http_path', { httpPath: ['/'] }],
-  ['dns_query', { dnsQuery: ['.*'] }],
-  ['interface', { interface: [{ name: 'eth0' }] }],
-  ['experimental.cel_expression', { experimental: { celExpression: ['true'] } }],
+  ['source_fqdn', { sourceFqdn: [`${'a*'.repeat(400)}`] }],
+  ['http_path', { httpPath: ['['] }],
+  ['http_url', { httpUrl: ['(?<=a)b'] }],
+  ['http_status_code', { httpStatusCode: ['nine'] }],
+  ['dns_query', { dnsQuery: ['('] }],
+  ['dns_query', { dnsQuery: ['a'.repeat(2000)] }],
+  ['dns_query', { dnsQuery: ['((a{100}){100}){100}'] }],
+  ['node_labels', { nodeLabels: ['a in (b'] }],
+  ['source_ip_xlated', { sourceIpXlated: ['10.0.0.300'] }],
+  ['experimental.cel_expression', { experimental: { celExpression: ['1 +'] } }],
+  ['experimental.cel_expression', { experimental: { celExpression: ['_flow.nothing == 1'] } }],
+  ['experimental.cel_expression', { experimental: { celExpression: ['_flow.node_name'] } }],
+  ['experimental.cel_expression', { experimental: { celExpression: ['other == 1'] } }],
+  ['experimental.cel_expression', { experimental: { celExpression: [`${' '.repeat(5000)}true`] } }],
   ['source_ip', { sourceIp: ['10.0.0.300'] }],
   ['destination_ip', { destinationIp: ['10.0.0.0/33'] }],
   ['destination_port', { destinationPort: ['99999'] }],
   ['source_port', { sourcePort: ['9-1'] }],
-  ['protocol', { protocol: ['http'] }],
+  ['protocol', { protocol: ['smtp'] }],
+  ['protocol', { protocol: ['constructor'] }],
   ['source_label', { sourceLabel: ['app in (a'] }],
 ] as const) {
   test(`compileFilter() refuses what it cannot honour: ${field} ${JSON.stringify(filter)}`, () => {
@@ -121,6 +160,46 @@ test('compileFilter() matches node patterns of many stars at once', () => {
     nodeName: 'a'.repeat(250),
   });
   assert.ok(performance.now() - started < 1000);
+});
+
+test('compileFilter() by names: `*` for any characters, letters of either case, with or without the final dot', () => {
+  const [row] = scene.rows();
+  const named = { ...row!, destinationNames: ['Api.Example.com.', 'cdn.example.net'] };
+  const matches = (...destinationFqdn: string[]) =>
+    compileFilter(create(FlowFilterSchema, { destinationFqdn }), context)(named);
+  for (const name of ['api.example.com', 'API.example.com.', '*.example.com', 'cdn.*', '*'])
+    assert.equal(matches(name), true, name);
+  for (const name of ['example.com', '*.example.org', 'api.example.com.*', ''])
+    assert.equal(matches(name), false, name);
+});
+
+test('compileFilter() by dns_query: a pattern that matches anywhere in the name asked for', () => {
+  const [row] = scene.rows();
+  const dns = {
+    response: false,
+    query: 'api.example.com.',
+    types: ['A'],
+    rcode: 0,
+    addresses: [],
+    cnames: [],
+    recordTypes: [],
+    ttl: 0,
+    latencyNs: 0,
+  };
+  const matches = (dnsQuery: string[], asked: typeof dns | undefined = dns) =>
+    compileFilter(create(FlowFilterSchema, { dnsQuery }), context)({ ...row!, dns: asked });
+  assert.deepEqual(
+    [['example'], ['^api\\.'], ['^example'], ['x', 'com\\.$']].map((each) => matches(each)),
+    [true, true, false, true],
+  );
+  assert.equal(compileFilter(create(FlowFilterSchema, { dnsQuery: ['.*'] }), context)(row!), false);
+  const byProtocol = compileFilter(create(FlowFilterSchema, { protocol: ['DNS'] }), context);
+  assert.deepEqual([byProtocol({ ...row!, dns }), byProtocol(row!)], [true, false]);
+});
+
+test('compileFilters() takes only so many expressions and patterns', () => {
+  const filters = Array.from({ length: 65 }, () => create(FlowFilterSchema, { dnsQuery: ['a'] }));
+  assert.throws(() => compileFilters(filters, [], context), FilterError);
 });
 
 const labels = ['k8s:app=web', 'k8s:tier=front', 'reserved:host'];

@@ -1,13 +1,17 @@
 // FlowFilters as predicates on rows, so that a flow nobody asked for is never built. A field that cannot be honoured is
 // refused by its name: a filter that is silently ignored would show what was not asked for.
-import type { FlowFilter } from '../../../proto/gen/flow/flow_pb.js';
+import { fromBinary } from '@bufbuild/protobuf';
+import { type FlowFilter, FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld, reservedIdentities } from '../../core/identity.ts';
 import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
+import { compileCel } from './cel-filter.ts';
+import { createFlowEncoder } from './encode-flow.ts';
 import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid } from './flow-message.ts';
 import type { FlowEnd, FlowRow } from './flow-row.ts';
 import { verdictOf } from './flow-summary.ts';
 import { parseLabelSelector } from './label-selector.ts';
+import { compilePattern, compileWildcard, type TextMatch } from './safe-pattern.ts';
 import { tcpFlagBits } from './tcp-flags.ts';
 
 /** Whether a flow is wanted. */
@@ -16,25 +20,11 @@ export type FlowMatch = (row: FlowRow) => boolean;
 /** What is wrong with a filter, beginning with the field's name. */
 export class FilterError extends Error {}
 
-/** Fields for which flows carry nothing yet. */
-const refused = {
-  sourceFqdn: 'source_fqdn',
-  destinationFqdn: 'destination_fqdn',
-  sourceIpXlated: 'source_ip_xlated',
-  interface: 'interface',
-  httpStatusCode: 'http_status_code',
-  httpMethod: 'http_method',
-  httpPath: 'http_path',
-  httpUrl: 'http_url',
-  httpHeader: 'http_header',
-  dnsQuery: 'dns_query',
-  nodeLabels: 'node_labels',
-  traceId: 'trace_id',
-  ipTraceId: 'ip_trace_id',
-} as const satisfies Partial<Record<keyof FlowFilter, string>>;
-
 const maxFilters = 1024;
 const maxValues = 4096;
+/** Expressions and patterns of all filters of a request: each of them is tried on each flow. */
+const maxDear = 64;
+const clusterName = 'default';
 
 /** One predicate for a whitelist and a blacklist. */
 export function compileFilters(
@@ -43,6 +33,11 @@ export function compileFilters(
   context: FlowContext,
 ): FlowMatch {
   if (whitelist.length + blacklist.length > maxFilters) throw new FilterError(`more than ${maxFilters} filters`);
+  const dear = [...whitelist, ...blacklist].reduce(
+    (sum, { dnsQuery, experimental }) => sum + dnsQuery.length + (experimental?.celExpression.length ?? 0),
+    0,
+  );
+  if (dear > maxDear) throw new FilterError(`more than ${maxDear} expressions and patterns`);
   const wanted = whitelist.map((filter) => compileFilter(filter, context));
   const unwanted = blacklist.map((filter) => compileFilter(filter, context));
   if (wanted.length === 0 && unwanted.length === 0) return () => true;
@@ -51,13 +46,6 @@ export function compileFilters(
 
 /** All fields of a filter that are set must match. */
 export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMatch {
-  for (const [field, name] of Object.entries(refused)) {
-    if ((filter[field as keyof typeof refused] as readonly unknown[]).length > 0)
-      throw new FilterError(`${name}: flows carry nothing to compare it with`);
-  }
-  if (filter.experimental !== undefined && filter.experimental.celExpression.length > 0)
-    throw new FilterError('experimental.cel_expression: expressions are not supported');
-
   const matches: FlowMatch[] = [];
   /** One of the values must match. */
   function add<V>(name: string, values: readonly V[], compile: (value: V) => FlowMatch): void {
@@ -78,6 +66,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   for (const [side, end, address, port] of ends) {
     const of = <K extends string>(field: K) => `${side}${field}` as `${typeof side}${K}`;
     add(`${side}_ip`, filter[of('Ip')], (text) => ipMatch(`${side}_ip`, text, address));
+    add(`${side}_fqdn`, filter[of('Fqdn')], (text) => nameMatch(`${side}_fqdn`, text, side));
     add(`${side}_pod`, filter[of('Pod')], (text) => on(end, podMatch(text)));
     add(`${side}_label`, filter[of('Label')], (text) => on(end, labelMatch(`${side}_label`, text)));
     add(`${side}_service`, filter[of('Service')], (text) => serviceMatch(text, side));
@@ -91,7 +80,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
       ),
     );
     add(`${side}_cluster_name`, filter[of('ClusterName')], (name) =>
-      on(end, (each) => each.pod !== '' && name === 'default'),
+      on(end, (each) => !isWorld(each.identity) && name === clusterName),
     );
     // Here the world has an identity for each family; who asks for the one of neither means both.
     add(`${side}_identity`, filter[of('Identity')], (identity) =>
@@ -124,6 +113,26 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   add('ip_version', filter.ipVersion, (version) => (row) => (row.ipv6 ? 2 : 1) === (version as number));
   add('uuid', filter.uuid, (uuid) => (row) => flowUuid(context.run, row.seq) === uuid.toLowerCase());
   add('encrypted', filter.encrypted, (encrypted) => () => !encrypted);
+  add('node_labels', filter.nodeLabels, (text) => nodeLabelMatch(text, context));
+  add('dns_query', filter.dnsQuery, (text) => {
+    const matches = pattern('dns_query', text);
+    return (row) => row.dns !== undefined && matches(row.dns.query);
+  });
+  add('experimental.cel_expression', filter.experimental?.celExpression ?? [], (text) => celMatch(text, context));
+  // Flows carry nothing of these: such a filter is checked, and matches none.
+  add('source_ip_xlated', filter.sourceIpXlated, (text) => ipMatch('source_ip_xlated', text, () => ''));
+  add('interface', filter.interface, () => none);
+  add('trace_id', filter.traceId, () => none);
+  add('ip_trace_id', filter.ipTraceId, () => none);
+  add('http_status_code', filter.httpStatusCode, (text) => {
+    if (!/^[1-5](?:\d\d|\d?\+)$/.test(text))
+      throw new FilterError(`http_status_code: ${JSON.stringify(text)} is no status, such as 404, 40+ or 5+`);
+    return none;
+  });
+  add('http_method', filter.httpMethod, () => none);
+  add('http_path', filter.httpPath, (text) => pattern('http_path', text) && none);
+  add('http_url', filter.httpUrl, (text) => pattern('http_url', text) && none);
+  add('http_header', filter.httpHeader, () => none);
   return (row) => matches.every((match) => match(row));
 }
 
@@ -206,34 +215,74 @@ const protocols: Readonly<Record<string, readonly number[]>> = {
   igmp: [2],
 };
 
+/** Protocols that packets carry within those; of the others than DNS flows have nothing yet. */
+const innerProtocols: Readonly<Record<string, FlowMatch>> = {
+  dns: (row) => row.dns !== undefined,
+  http: () => false,
+  kafka: () => false,
+};
+
 function protocolMatch(text: string): FlowMatch {
-  const numbers = protocols[text.toLowerCase()];
-  if (numbers === undefined)
-    throw new FilterError(`protocol: ${JSON.stringify(text)} is none of ${Object.keys(protocols).join(', ')}`);
+  const name = text.toLowerCase();
+  const inner = Object.hasOwn(innerProtocols, name) ? innerProtocols[name] : undefined;
+  if (inner !== undefined) return inner;
+  const numbers = Object.hasOwn(protocols, name) ? protocols[name] : undefined;
+  if (numbers === undefined) {
+    const known = [...Object.keys(protocols), ...Object.keys(innerProtocols)];
+    throw new FilterError(`protocol: ${JSON.stringify(text)} is none of ${known.join(', ')}`);
+  }
   return (row) => numbers.includes(row.protocol);
 }
 
+const none: FlowMatch = () => false;
+
 /** `node`, `cluster/node`, `cluster/`, with `*` for any characters. */
-function nodeMatch(pattern: string, node: string): FlowMatch {
-  const slash = pattern.indexOf('/');
-  const cluster = slash < 0 ? '*' : pattern.slice(0, slash) || '*';
-  const name = pattern.slice(slash + 1) || '*';
-  const matches = wildcard(cluster, 'default') && wildcard(name, node);
+function nodeMatch(text: string, node: string): FlowMatch {
+  const slash = text.indexOf('/');
+  const cluster = slash < 0 ? '*' : text.slice(0, slash) || '*';
+  const name = text.slice(slash + 1) || '*';
+  const matches = wildcard('node_name', cluster)(clusterName) && wildcard('node_name', name)(node);
   return () => matches;
 }
 
-function wildcard(pattern: string, text: string): boolean {
-  if (pattern.length > 512) throw new FilterError('node_name: a pattern of more than 512 characters');
-  // Without regular expressions: patterns come from strangers, and backtracking takes their time.
-  const parts = pattern.split('*');
-  if (parts.length === 1) return pattern === text;
-  let at = parts[0]!.length;
-  if (!text.startsWith(parts[0]!)) return false;
-  for (const part of parts.slice(1, -1)) {
-    const found = text.indexOf(part, at);
-    if (found < 0) return false;
-    at = found + part.length;
-  }
-  const end = parts.at(-1)!;
-  return text.length - end.length >= at && text.endsWith(end);
+/** Names that were given for the address, `*` for any characters; the final dot may be left out. */
+function nameMatch(name: string, text: string, side: 'source' | 'destination'): FlowMatch {
+  const plain = (each: string) => each.toLowerCase().replace(/\.$/, '');
+  const matches = wildcard(name, plain(text));
+  return (row) => row[`${side}Names`].some((each) => matches(plain(each)));
+}
+
+function nodeLabelMatch(text: string, context: FlowContext): FlowMatch {
+  const selector = parseLabelSelector(text);
+  if (!selector.ok) throw new FilterError(`node_labels: ${selector.reason}`);
+  const { nodeLabels = () => [] } = context;
+  let known: readonly string[] | undefined;
+  let result = false;
+  return () => {
+    const labels = nodeLabels();
+    if (labels !== known) {
+      known = labels;
+      result = selector.value(labels);
+    }
+    return result;
+  };
+}
+
+function celMatch(text: string, context: FlowContext): FlowMatch {
+  const compiled = compileCel(text);
+  if (!compiled.ok) throw new FilterError(`experimental.cel_expression: ${compiled.reason}`);
+  const encoder = createFlowEncoder(context);
+  return (row) => compiled.value(fromBinary(FlowSchema, encoder.flow(row)));
+}
+
+function pattern(name: string, text: string): TextMatch {
+  const compiled = compilePattern(text);
+  if (!compiled.ok) throw new FilterError(`${name}: ${compiled.reason}`);
+  return compiled.value;
+}
+
+function wildcard(name: string, text: string): TextMatch {
+  const compiled = compileWildcard(text);
+  if (compiled === undefined) throw new FilterError(`${name}: is longer than 512 characters`);
+  return compiled;
 }

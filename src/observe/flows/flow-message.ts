@@ -13,6 +13,8 @@ export interface FlowContext {
   readonly version: string;
   /** 16 hexadecimal digits, others for each start of an agent: with the row's number they are the flow's uuid. */
   readonly run: string;
+  /** Of the node, as `k8s:key=value`; another list when they have changed. */
+  readonly nodeLabels?: () => readonly string[];
 }
 
 /** Event types of the contract. */

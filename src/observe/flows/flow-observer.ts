@@ -14,7 +14,7 @@ import type { FlowSockets } from './flow-sockets.ts';
 import { createLossLog, LossSource } from './loss-log.ts';
 import { readEvents } from './read-events.ts';
 import { createFlowRecorder, type FlowProcesses, type FlowServices } from './record-flows.ts';
-import { type FlowServer, serveFlows } from './serve-flows.ts';
+import { type FlowListener, type FlowServer, serveFlows } from './serve-flows.ts';
 import { createWallClock } from './wall-clock.ts';
 
 /** What the flows are made from. */
@@ -54,7 +54,7 @@ export interface FlowCounters {
 
 /** Flows of an agent. */
 export interface FlowObserver {
-  serve(address: string): Promise<FlowServer>;
+  serve(address: string, listener?: FlowListener, onListenError?: (error: unknown) => void): Promise<FlowServer>;
   status(): FlowStatus;
   /** Whom processes talk to, by the flows there are: the newest first, each once. */
   talks(): ProcessTalk[];
@@ -155,11 +155,18 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
         before: options.processes?.read,
       });
   });
-  const context = { nodeName: options.nodeName, version: options.version, run: options.run };
+  const context = {
+    nodeName: options.nodeName,
+    version: options.version,
+    run: options.run,
+    nodeLabels: labelsOf(options.nodes, options.nodeName),
+  };
   return {
-    serve: (address) =>
+    serve: (address, listener, onListenError) =>
       serveFlows({
         address,
+        listener,
+        onListenError,
         nodes: options.nodes,
         source: { ring, losses, agentEvents, context, startedAtMs: options.startedAtMs, flowsRate },
       }),
@@ -183,6 +190,20 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
       rules.close();
       agentEvents.close();
     },
+  };
+}
+
+/** The labels of a node as flows have labels; the same list while they are the same. */
+function labelsOf(nodes: ReadTable<NodeRow>, name: string): () => readonly string[] {
+  let of: NodeRow['labels'];
+  let texts: readonly string[] = [];
+  return () => {
+    const labels = nodes.get(name)?.labels;
+    if (labels !== of) {
+      of = labels;
+      texts = Object.entries(labels ?? {}).map(([key, value]) => `k8s:${key}=${value}`);
+    }
+    return texts;
   };
 }
 

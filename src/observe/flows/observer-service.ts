@@ -1,28 +1,31 @@
 // The Observer service over this agent's flows.
 import { create } from '@bufbuild/protobuf';
 import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
-import * as grpc from '@grpc/grpc-js';
 import { FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
 import {
   type GetAgentEventsRequest,
   type GetAgentEventsResponse,
   GetAgentEventsResponseSchema,
+  type GetDebugEventsRequest,
   type GetFlowsRequest,
   type GetFlowsResponse,
   GetFlowsResponseSchema,
   GetNamespacesResponseSchema,
   GetNodesResponseSchema,
+  Observer,
   type ServerStatusResponse,
   ServerStatusResponseSchema,
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
+import { type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
+import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import type { AgentEvents } from './agent-events.ts';
+import { CelTooDear } from './cel-filter.ts';
 import { createFlowEncoder } from './encode-flow.ts';
 import { compileFieldMask, type Masking } from './field-mask.ts';
 import { compileFilters, FilterError, type FlowMatch } from './flow-filter.ts';
 import { type FlowContext, lostMessage } from './flow-message.ts';
 import type { FlowRing } from './flow-ring.ts';
-import { statusError, streaming, unary } from './grpc-service.ts';
 import type { LossLog } from './loss-log.ts';
 import { readFlows } from './read-flows.ts';
 
@@ -35,41 +38,54 @@ export interface ObserverSource {
   readonly startedAtMs: number;
   /** Flows a second, of the last minute. */
   readonly flowsRate: () => number;
+  /** Where other nodes reach this one's flows; undefined while it does not listen on the network. */
+  readonly address?: () => string | undefined;
+  readonly tls?: () => { readonly serverName: string } | undefined;
 }
 
-/** The handlers, by the method's name. */
-export function observerHandlers(source: ObserverSource): grpc.UntypedServiceImplementation {
+/** The service over a node's flows. */
+export function observerService(source: ObserverSource): RpcService {
   const { ring, context } = source;
-  return {
-    getFlows: streaming((request: GetFlowsRequest, signal) => getFlows(source, request, signal)),
-    getAgentEvents: streaming((request: GetAgentEventsRequest, signal) => getAgentEvents(source, request, signal)),
-    // biome-ignore lint/correctness/useYield: it only ever refuses
-    getDebugEvents: streaming(async function* () {
-      throw statusError(grpc.status.UNIMPLEMENTED, 'Weir’s datapath has no debug events');
-    }),
-    getNodes: unary(() => {
-      const status = serverStatus(source);
-      return create(GetNodesResponseSchema, {
-        nodes: [
-          {
-            name: context.nodeName,
-            version: context.version,
-            state: NodeState.NODE_CONNECTED,
-            uptimeNs: status.uptimeNs,
-            numFlows: status.numFlows,
-            maxFlows: status.maxFlows,
-            seenFlows: status.seenFlows,
-          },
-        ],
-      });
-    }),
-    getNamespaces: unary(() =>
-      create(GetNamespacesResponseSchema, {
-        namespaces: ring.namespaces().map((namespace) => ({ cluster: 'default', namespace })),
-      }),
-    ),
-    serverStatus: unary(() => serverStatus(source)),
-  } as grpc.UntypedServiceImplementation;
+  return rpcService(Observer, {
+    getFlows: { stream: (request: GetFlowsRequest, { signal }: RpcCall) => getFlows(source, request, signal) },
+    getAgentEvents: {
+      stream: (request: GetAgentEventsRequest, { signal }: RpcCall) => getAgentEvents(source, request, signal),
+    },
+    // The datapath has none: whoever follows them waits, whoever asks for those there are is done at once.
+    getDebugEvents: {
+      async *stream({ follow }: GetDebugEventsRequest, { signal }: RpcCall) {
+        if (follow && !signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve));
+      },
+    },
+    getNodes: {
+      unary() {
+        const status = serverStatus(source);
+        const tls = source.tls?.();
+        return create(GetNodesResponseSchema, {
+          nodes: [
+            {
+              name: context.nodeName,
+              version: context.version,
+              address: source.address?.(),
+              state: NodeState.NODE_CONNECTED,
+              tls: tls === undefined ? { enabled: false } : { enabled: true, serverName: tls.serverName },
+              uptimeNs: status.uptimeNs,
+              numFlows: status.numFlows,
+              maxFlows: status.maxFlows,
+              seenFlows: status.seenFlows,
+            },
+          ],
+        });
+      },
+    },
+    getNamespaces: {
+      unary: () =>
+        create(GetNamespacesResponseSchema, {
+          namespaces: ring.namespaces().map((namespace) => ({ cluster: 'default', namespace })),
+        }),
+    },
+    serverStatus: { unary: () => serverStatus(source) },
+  });
 
   function serverStatus({ flowsRate, startedAtMs }: ObserverSource): ServerStatusResponse {
     return create(ServerStatusResponseSchema, {
@@ -95,7 +111,7 @@ async function* getFlows(
   const masking = maskingOf(request);
   const encoder = createFlowEncoder(context);
   const query = { ...rangeOf(request), match };
-  for await (const item of readFlows(ring, losses, query, signal)) {
+  for await (const item of dearAsStatus(readFlows(ring, losses, query, signal))) {
     if (item.kind === 'lost') {
       yield create(GetFlowsResponseSchema, {
         responseTypes: { case: 'lostEvents', value: lostMessage(item.loss) },
@@ -108,13 +124,22 @@ async function* getFlows(
   }
 }
 
+/** An expression that turns out to be too dear ends the stream, and says so. */
+async function* dearAsStatus<T>(items: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* items;
+  } catch (error) {
+    if (error instanceof CelTooDear) throw new RpcError(RpcCode.resourceExhausted, error.message);
+    throw error;
+  }
+}
+
 function matchOf(request: GetFlowsRequest, context: FlowContext): FlowMatch {
-  if (request.extensions !== undefined)
-    throw statusError(grpc.status.INVALID_ARGUMENT, 'extensions: none are known here');
+  if (request.extensions !== undefined) throw new RpcError(RpcCode.invalidArgument, 'extensions: none are known here');
   try {
     return compileFilters(request.whitelist, request.blacklist, context);
   } catch (error) {
-    if (error instanceof FilterError) throw statusError(grpc.status.INVALID_ARGUMENT, error.message);
+    if (error instanceof FilterError) throw new RpcError(RpcCode.invalidArgument, error.message);
     throw error;
   }
 }
@@ -122,11 +147,11 @@ function matchOf(request: GetFlowsRequest, context: FlowContext): FlowMatch {
 function maskingOf(request: GetFlowsRequest): Masking | undefined {
   const paths = request.fieldMask?.paths ?? [];
   if (paths.length === 0) return undefined;
-  if (paths.length > 1024) throw statusError(grpc.status.INVALID_ARGUMENT, 'field_mask: more than 1024 paths');
+  if (paths.length > 1024) throw new RpcError(RpcCode.invalidArgument, 'field_mask: more than 1024 paths');
   const mask = compileFieldMask(FlowSchema, paths);
   if ('unknown' in mask)
-    throw statusError(
-      grpc.status.INVALID_ARGUMENT,
+    throw new RpcError(
+      RpcCode.invalidArgument,
       `field_mask: a flow has no field ${JSON.stringify(mask.unknown.slice(0, 100))}`,
     );
   return mask.masking;

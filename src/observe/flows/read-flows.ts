@@ -22,8 +22,10 @@ export type FlowItem =
   | { readonly kind: 'flow'; readonly row: FlowRow }
   | { readonly kind: 'lost'; readonly loss: Loss };
 
-/** Rows looked at before others get their turn. */
-const turnRows = 2_048;
+/** Others get their turn after so much time; filters differ too much for a number of rows. */
+const turnMs = 10;
+/** Rows between two looks at the clock. */
+const clockRows = 64;
 /** Events of several processors may be out of order by less than this. */
 const disorderUs = 100_000;
 
@@ -41,12 +43,12 @@ export async function* readFlows(
   // Whoever begins with the oldest flow is also told what is missing before it.
   const lost = losses.reader(live ? undefined : seq === ring.oldest ? seq - 1 : seq);
   let count = 0;
-  let looked = 0;
+  const turn = createTurn();
 
   while (!signal.aborted) {
     while (seq < Math.min(ring.next, last)) {
-      if (++looked % turnRows === 0) {
-        await setImmediate();
+      if (turn.isOver()) {
+        await turn.next();
         if (signal.aborted) return;
       }
       if (seq < ring.oldest) {
@@ -81,15 +83,28 @@ export async function* readFlows(
   }
 }
 
+/** Measures for how long rows are looked at without a pause. */
+function createTurn(): { isOver(): boolean; next(): Promise<void> } {
+  let looked = 0;
+  let startedMs = performance.now();
+  return {
+    isOver: () => ++looked % clockRows === 0 && performance.now() - startedMs > turnMs,
+    async next() {
+      await setImmediate();
+      startedMs = performance.now();
+    },
+  };
+}
+
 /** Where the last `number` flows that match begin, or what `since` asks for. */
 async function rewind(ring: FlowRing, query: FlowQuery, signal: AbortSignal): Promise<number> {
   const { number, sinceUs, untilUs, match } = query;
   let count = 0;
-  let looked = 0;
+  const turn = createTurn();
   let start = ring.next;
   for (let seq = ring.next - 1; seq >= ring.oldest; seq--) {
-    if (++looked % turnRows === 0) {
-      await setImmediate();
+    if (turn.isOver()) {
+      await turn.next();
       if (signal.aborted || seq < ring.oldest) return Math.max(start, ring.oldest);
     }
     const timeUs = ring.timeUs(seq);

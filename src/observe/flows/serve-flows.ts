@@ -1,56 +1,66 @@
-// The gRPC server of an agent: flows, nodes and its health, on a unix socket or any address grpc understands.
-import { chmodSync, rmSync } from 'node:fs';
-import { create } from '@bufbuild/protobuf';
-import * as grpc from '@grpc/grpc-js';
-import {
-  Health,
-  HealthCheckResponse_ServingStatus,
-  HealthCheckResponseSchema,
-} from '../../../proto/gen/health/health_pb.js';
-import { Observer } from '../../../proto/gen/observer/observer_pb.js';
-import { Peer } from '../../../proto/gen/peer/peer_pb.js';
+// The flow servers of an agent: flows, nodes, health and reflection, on its unix socket and, with a certificate, on the
+// network.
 import type { NodeRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
-import { serviceDefinition, unary } from './grpc-service.ts';
-import { type ObserverSource, observerHandlers } from './observer-service.ts';
-import { peerHandlers } from './peer-service.ts';
+import { healthService } from '../rpc/health-service.ts';
+import { reflectionServices } from '../rpc/reflection-service.ts';
+import { parseAddress } from '../rpc/rpc-address.ts';
+import { type RpcLimits, type RpcServer, type RpcTls, serveRpc } from '../rpc/serve-rpc.ts';
+import { type ObserverSource, observerService } from './observer-service.ts';
+import { flowServerName, peerService } from './peer-service.ts';
 
-/** A server that runs. */
+/** Where flows are served on the network. */
+export interface FlowListener {
+  /** Such as `[::]:4244`. */
+  readonly address: string;
+  /** Without it whoever reaches the port reads all flows: only ever by the user's explicit word. */
+  readonly tls?: RpcTls;
+}
+
+/** The servers, running. */
 export interface FlowServer {
-  /** Ends all streams and the server. */
+  /** The address on the network, with the port; undefined when there is none, or it could not be had. */
+  readonly network: string | undefined;
   close(): Promise<void>;
 }
 
-const maxRequestBytes = 1 << 20;
-
-/** Listens on `address`, such as `unix:/run/weir/hubble.sock`; an old socket of that name is removed. */
+/** Listens on the unix socket `address`, such as `unix:/run/weir/hubble.sock`, and on the network when told so. */
 export async function serveFlows(options: {
   readonly address: string;
   readonly source: ObserverSource;
   readonly nodes: ReadTable<NodeRow>;
-  readonly credentials?: grpc.ServerCredentials;
+  readonly listener?: FlowListener;
+  readonly limits?: Partial<RpcLimits>;
+  /** The port of the network cannot be had; the socket is served all the same. */
+  readonly onListenError?: (error: unknown) => void;
 }): Promise<FlowServer> {
-  const { address, source, nodes, credentials = grpc.ServerCredentials.createInsecure() } = options;
-  const server = new grpc.Server({
-    'grpc.max_receive_message_length': maxRequestBytes,
-    'grpc.max_concurrent_streams': 128,
-    'grpc.keepalive_time_ms': 60_000,
-  });
-  server.addService(serviceDefinition(Observer), observerHandlers(source));
-  server.addService(serviceDefinition(Peer), peerHandlers(nodes, source.context.nodeName, address));
-  server.addService(serviceDefinition(Health), {
-    check: unary(() => create(HealthCheckResponseSchema, { status: HealthCheckResponse_ServingStatus.SERVING })),
-  });
-  const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
-  if (path !== undefined) rmSync(path, { force: true });
-  await new Promise<void>((resolve, reject) => {
-    server.bindAsync(address, credentials, (error) => (error === null ? resolve() : reject(error)));
-  });
-  if (path !== undefined) chmodSync(path, 0o600);
+  const { address, nodes, listener, limits } = options;
+  const { nodeName } = options.source.context;
+  const listening = {
+    port: listener === undefined ? undefined : parseAddress(listener.address).port,
+    tls: listener?.tls !== undefined,
+  };
+  let network: RpcServer | undefined;
+  const source: ObserverSource = {
+    ...options.source,
+    address: () => nodes.get(nodeName)?.addresses[0],
+    tls: () => (listening.tls && network !== undefined ? { serverName: flowServerName(nodeName) } : undefined),
+  };
+  const own = [observerService(source), peerService(nodes, nodeName, address, listening)];
+  const services = [...own, healthService(own), ...reflectionServices(own)];
+  const local = await serveRpc({ address, services, limits });
+  if (listener !== undefined) {
+    network = await serveRpc({ ...listener, services, limits }).catch((error) => {
+      options.onListenError?.(error);
+      return undefined;
+    });
+  }
   return {
+    get network() {
+      return network?.address;
+    },
     async close() {
-      server.forceShutdown();
-      if (path !== undefined) rmSync(path, { force: true });
+      await Promise.all([local.close(), network?.close()]);
     },
   };
 }

@@ -2,11 +2,17 @@
 import { join } from 'node:path';
 import { errorText } from '../../core/errors.ts';
 import { u32Codec } from '../../kernel/codec.ts';
-import { createFlowObserver, type FlowCounters, type FlowObserver } from '../../observe/flows/flow-observer.ts';
+import {
+  createFlowObserver,
+  type FlowCounters,
+  type FlowObserver,
+  type FlowStatus,
+} from '../../observe/flows/flow-observer.ts';
 import { createFlowSockets } from '../../observe/flows/flow-sockets.ts';
 import { version } from '../cli/version.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
+import { type FlowNetworkStatus, flowNetworkStatus, planFlowListener } from './flow-listener.ts';
 import { createFlowServices } from './flow-services.ts';
 import type { AgentMetrics } from './metrics.ts';
 import { createStateFile } from './node-state.ts';
@@ -15,7 +21,7 @@ import { socketNames } from './settings.ts';
 
 /** The agent's flows and their server. */
 export interface AgentFlows {
-  readonly status: FlowObserver['status'];
+  status(): FlowStatus & { readonly network: FlowNetworkStatus };
   readonly talks: FlowObserver['talks'];
   close(): Promise<void>;
 }
@@ -68,15 +74,26 @@ export async function startFlows(
   });
   const socket = join(settings.runDir, socketNames.flows);
   // An agent that cannot show flows still forwards and serves the container runtime.
-  const server = await observer.serve(`unix:${socket}`).catch((error) => {
+  const plan = planFlowListener(settings);
+  if (plan.mistaken) log.error('flows are not served on the network', { reason: plan.reason });
+  let listenError: string | undefined;
+  const refused = (error: unknown) => {
+    listenError = errorText(error);
+    log.error('flows cannot be served on the network', { address: settings.flowListen, error: listenError });
+  };
+  const server = await observer.serve(`unix:${socket}`, plan.listener, refused).catch((error) => {
     log.error('flows cannot be served', { socket, error: errorText(error) });
     return undefined;
   });
-  if (server !== undefined) log.info('flows are served', { socket, capacity: settings.flowCapacity });
+  if (server !== undefined)
+    log.info('flows are served', { socket, network: server.network, capacity: settings.flowCapacity });
+  if (server?.network !== undefined && plan.files === undefined)
+    log.warn('flows are served in the clear to whoever reaches the port', { address: server.network });
   return {
-    status: observer.status,
+    status: () => ({ ...observer.status(), network: flowNetworkStatus(plan, server?.network, listenError) }),
     talks: observer.talks,
     async close() {
+      plan.files?.close();
       await server?.close();
       observer.close();
     },

@@ -32,6 +32,12 @@ export interface AgentSettings {
   readonly processArguments: 'redacted' | 'all' | 'off';
   /** Regular expressions: what they match in arguments, or their first group of it, is replaced too. */
   readonly redactArguments: readonly string[];
+  /** Where flows are served on the network: used with a certificate, or with `flowInsecure`. */
+  readonly flowListen: string;
+  /** Of the flows' server, and the authority of those who may read them. */
+  readonly flowTls: { readonly certFile?: string; readonly keyFile?: string; readonly caFile?: string };
+  /** Flows in the clear for whoever reaches the port. */
+  readonly flowInsecure: boolean;
   /** How packets from outside reach backends on other nodes: translated here both ways (snat), answered by the backend's
    * node (dsr), or dsr for TCP and snat for the rest (hybrid). */
   readonly lbMode: 'snat' | 'dsr' | 'hybrid';

@@ -175,6 +175,14 @@ export function agentCommand(): Command {
       regularExpressions,
     )
     .option('--flows <count>', 'flows kept in memory', wholeNumber(64, 10_000_000), 16_384)
+    .option('--flow-listen <address>', 'where flows are served on the network, with a certificate', '[::]:4244')
+    .option('--flow-tls-cert-file <file>', 'the certificate of the flows’ server; read again when it changes')
+    .option('--flow-tls-key-file <file>', 'its key')
+    .option(
+      '--flow-tls-client-ca-file <file>',
+      'who reads flows over the network must have a certificate of this authority',
+    )
+    .option('--flow-insecure', 'serve flows on the network in the clear, without a certificate, to whoever comes')
     .option(
       '--map-entries <name=count>',
       'size of a map of the datapath (repeat); those of policy and addresses follow the memory of the machine',
@@ -186,6 +194,7 @@ export function agentCommand(): Command {
       `
 Examples:
   weir agent --node-name node1 --kubeconfig /etc/weir/kubeconfig
+  weir agent --flow-tls-cert-file agents.crt --flow-tls-key-file agents.key --flow-tls-client-ca-file ca.crt
   weir agent --map-entries ct4=524288 --map-entries ct6=262144   # for busy nodes
 `,
     )
@@ -223,6 +232,13 @@ Examples:
         processArguments: options.processArguments,
         redactArguments: options.redactArguments ?? [],
         flowCapacity: options.flows,
+        flowListen: options.flowListen,
+        flowTls: {
+          certFile: options.flowTlsCertFile,
+          keyFile: options.flowTlsKeyFile,
+          caFile: options.flowTlsClientCaFile,
+        },
+        flowInsecure: options.flowInsecure === true,
         mapEntries: { ...mapSizes(totalmem()), ...options.mapEntries },
         logLevel: options.logLevel,
       });

@@ -59,7 +59,8 @@ test('commands that ask agents all take the same flags for where and how', () =>
   // These work on files and ask nobody.
   const offline = ['validate', 'test', 'diff', 'fmt', 'convert'];
   for (const { path, flags } of commands) {
-    if (['agent', 'operator', 'lab', 'completion'].includes(path[1]!) || path[2] === 'cleanup') continue;
+    if (['agent', 'operator', 'relay', 'certs', 'lab', 'completion'].includes(path[1]!) || path[2] === 'cleanup')
+      continue;
     if (path[1] === 'policy' && offline.includes(path[2]!)) continue;
     for (const flag of ['--context', '--node', '--socket', '--output'])
       assert.ok(

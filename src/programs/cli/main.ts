@@ -29,6 +29,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   completion: async () => (await import('./completion-command.ts')).completionCommand(weirCommand),
   lab: async () => (await import('./lab-command.ts')).labCommand(),
   agent: async () => (await import('./agent-command.ts')).agentCommand(),
+  certs: async () => (await import('./certs-command.ts')).certsCommand(),
+  relay: async () => (await import('./relay-command.ts')).relayCommand(),
   operator: async () => (await import('./operator-command.ts')).operatorCommand(),
 };
 

@@ -1,6 +1,7 @@
 // `weir observe`: flows of one node or all. The flags are here; what they ask for is in observe/.
 import { Command, Option } from 'commander';
 import { collect, wholeNumber } from './agent-command.ts';
+import { addServerOptions } from './server-options.ts';
 import { addTargetOptions } from './targets.ts';
 
 /** Collects a filter and where it stood, so that --not binds to the filter after it. */
@@ -32,7 +33,7 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--port <PORT>', 'either port is this one, or in a range such as 8000-8999'],
   ['--from-port <PORT>', 'the source port'],
   ['--to-port <PORT>', 'the destination port'],
-  ['--protocol <NAME>', 'tcp, udp, sctp, icmp, icmpv4 or icmpv6'],
+  ['--protocol <NAME>', 'tcp, udp, sctp, icmp, icmpv4, icmpv6, or dns'],
   ['--verdict <VERDICT>', 'forwarded, dropped or audit'],
   ['--drop-reason <NAME>', 'such as POLICY_DENIED; all are in docs/drop-reasons.md'],
   ['--direction <DIRECTION>', 'ingress or egress: seen from the pod at which the flow was observed'],
@@ -40,6 +41,28 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--tcp-flags <FLAGS>', 'TCP with all of these flags, such as SYN,ACK'],
   ['--ip-version <VERSION>', '4 or 6'],
   ['--reply', 'only packets that answer'],
+  ['--fqdn <NAME>', 'either end is known by the name to the other; * stands for any characters'],
+  ['--from-fqdn <NAME>', 'the source is known by the name'],
+  ['--to-fqdn <NAME>', 'the destination is known by the name'],
+  ['--dns-query <PATTERN>', 'messages of DNS that ask for a name with a part that matches (RE2)'],
+  ['--from-service <NS/NAME>', 'the source was reached through the Service'],
+  ['--from-workload <NAME>', 'the source belongs to the workload'],
+  ['--to-workload <NAME>', 'the destination belongs to the workload'],
+  ['--cluster <NAME>', 'either end is in the cluster'],
+  ['--node-name <NAME>', 'of nodes with such a name, * for any characters; cluster/name is narrower'],
+  ['--node-label <SELECTOR>', 'of nodes with these labels'],
+  ['--type <TYPE>', 'drop, trace or l7; a sub type after a colon, such as trace:to-endpoint'],
+  ['--interface <NAME>', 'seen on the interface'],
+  ['--snat-ip <ADDRESS>', 'the source was translated to an address of these'],
+  ['--encrypted', 'over an encrypted link between nodes'],
+  ['--trace-id <ID>', 'of the trace of a request'],
+  ['--ip-trace-id <ID>', 'with the trace id in an option of the IP header'],
+  ['--http-status <CODE>', 'answers of HTTP: 404, 40+ or 5+'],
+  ['--http-method <METHOD>', 'requests of HTTP with the method'],
+  ['--http-path <PATTERN>', 'requests of HTTP whose path matches (RE2)'],
+  ['--http-url <PATTERN>', 'requests of HTTP whose URL matches (RE2)'],
+  ['--http-header <KEY:VALUE>', 'requests of HTTP with the header'],
+  ['--cel-expression <EXPRESSION>', "an expression of CEL over _flow, such as '_flow.verdict == Verdict.DROPPED'"],
   ['--uuid <UUID>', 'the flow with this uuid'],
   ['--policy <NS/NAME>', 'a policy that allowed or denied'],
 ];
@@ -48,9 +71,11 @@ const filterFlags: readonly [flags: string, description: string][] = [
 export function observeCommand(): Command {
   const filters: FilterFlag[] = [];
   let not = false;
-  const command = addTargetOptions(
-    new Command('observe').description(
-      'Show flows: who talked to whom, what became of it, and which policy and rule said so.',
+  const command = addServerOptions(
+    addTargetOptions(
+      new Command('observe').description(
+        'Show flows: who talked to whom, what became of it, and which policy and rule said so.',
+      ),
     ),
   )
     .option(
@@ -96,6 +121,7 @@ Examples:
   weir observe --from-namespace shop --to-identity world # who leaves the cluster
   weir observe --policy shop/default-deny                # what a policy did
   weir observe -f --not --namespace kube-system          # all but a namespace
+  weir observe --server relay:4245 --tls-ca-cert-files ca.crt -f   # of a relay
   weir observe --last 100 -o json | jq .flow.verdict
 `,
     )

@@ -1,11 +1,15 @@
 // Prints agents' status for people. The order is the order of questions: is it well, what is wrong, what waits.
 import { exitCodes } from '../../core/exit-codes.ts';
-import type { FlowStatus } from '../../observe/flows/flow-observer.ts';
+import type { FlowStatus as ObserverStatus } from '../../observe/flows/flow-observer.ts';
+import type { FlowNetworkStatus } from '../agent/flow-listener.ts';
 import type { StatusView } from '../agent/status-view.ts';
 import { askNodes } from './ask-nodes.ts';
 import { bytesText, durationText, percentText } from './display-units.ts';
 import { type Column, printValue, tableText, terminalColumns } from './output.ts';
 import type { QueryOptions } from './query-command.ts';
+
+/** What an agent says of its flows. */
+type FlowStatus = ObserverStatus & { readonly network?: FlowNetworkStatus };
 
 /** What is printed for one node. */
 export type NodeStatus = StatusView & { readonly flows?: FlowStatus };
@@ -76,6 +80,7 @@ function nodeText(status: NodeStatus, options: TableOptions): string {
             'Flows',
             `${flows.flows} of ${flows.capacity} kept, ${flows.flowsPerSecond}/s; lost ${flows.lostInKernel}, held back ${flows.heldBack}`,
           ] as [string, string],
+          ...(flows.network === undefined ? [] : [['Flow API', networkText(flows.network)] as [string, string]]),
         ]),
   ];
   const lines = facts.map(([name, text]) => `  ${`${name}:`.padEnd(12)}${text}\n`);
@@ -102,6 +107,12 @@ function nodeText(status: NodeStatus, options: TableOptions): string {
       options,
     ),
   ].join('');
+}
+
+function networkText({ address, tls, reason, certificateEnds, problem }: FlowNetworkStatus): string {
+  if (address === undefined) return `unix socket only: ${reason ?? 'not asked for'}`;
+  const how = tls ? `mutual TLS, certificate until ${certificateEnds?.slice(0, 10)}` : 'IN THE CLEAR';
+  return `${address} (${how})${problem === undefined ? '' : `; the certificate’s files cannot be used: ${problem}`}`;
 }
 
 function section<R>(title: string, columns: readonly Column<R>[], rows: readonly R[], options: TableOptions): string {

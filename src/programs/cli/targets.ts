@@ -9,6 +9,7 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { socketNames } from '../agent/settings.ts';
+import type { FlowServerTarget } from './flow-server.ts';
 
 /** One agent: its node's name and its two sockets. */
 export interface Target {
@@ -18,6 +19,8 @@ export interface Target {
   readonly socket: string;
   /** gRPC: flows. */
   readonly hubbleSocket: string;
+  /** A server of flows by its address: then there is no agent's socket. */
+  readonly server?: FlowServerTarget;
 }
 
 /** The values of the flags that `addTargetOptions` adds. */

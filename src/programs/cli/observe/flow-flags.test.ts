@@ -73,6 +73,37 @@ test('flowRequest() finds no filter for what can never be, and so asks for nothi
   );
 });
 
+for (const [flag, filters] of [
+  ['fqdn=*.example.com', [{ source_fqdn: ['*.example.com'] }, { destination_fqdn: ['*.example.com'] }]],
+  ['to-fqdn=a.example', [{ destination_fqdn: ['a.example'] }]],
+  ['dns-query=^api', [{ dns_query: ['^api'] }]],
+  ['node-name=node*', [{ node_name: ['node*'] }]],
+  ['node-label=zone in (a, b)', [{ node_labels: ['zone in (a, b)'] }]],
+  ['cluster=default', [{ source_cluster_name: ['default'] }, { destination_cluster_name: ['default'] }]],
+  ['from-workload=Deployment/web', [{ source_workload: [{ name: 'web', kind: 'Deployment' }] }]],
+  ['type=trace:to-endpoint', [{ event_type: [{ type: 4, match_sub_type: true }] }]],
+  ['type=l7', [{ event_type: [{ type: 129 }] }]],
+  ['protocol=DNS', [{ protocol: ['dns'] }]],
+  ['type=drop', [{ event_type: [{ type: 1 }] }]],
+  ['interface=eth0', [{ interface: [{ name: 'eth0' }] }]],
+  ['snat-ip=10.0.0.0/8', [{ source_ip_xlated: ['10.0.0.0/8'] }]],
+  ['encrypted=', [{ encrypted: [true] }]],
+  ['trace-id=4bf9', [{ trace_id: ['4bf9'] }]],
+  ['ip-trace-id=7', [{ ip_trace_id: ['7'] }]],
+  ['http-status=5+', [{ http_status_code: ['5+'] }]],
+  ['http-method=get', [{ http_method: ['GET'] }]],
+  ['http-path=/a.*', [{ http_path: ['/a.*'] }]],
+  ['http-url=x', [{ http_url: ['x'] }]],
+  ['http-header=Host: a:1', [{ http_header: [{ key: 'Host', value: 'a:1' }] }]],
+  ['cel-expression=true', [{ experimental: { cel_expression: ['true'] } }]],
+] as const) {
+  test(`flowRequest() --${flag}`, () => assert.deepEqual(request(flag).whitelist, filters));
+}
+
+for (const flag of ['type=l9', 'type=trace:nowhere', 'snat-ip=x', 'ip-trace-id=-1', 'http-header=x', 'fqdn= ']) {
+  test(`flowRequest() refuses --${flag}`, () => assert.throws(() => request(flag), WeirError));
+}
+
 test('flowRequest() puts what --not turns round on the blacklist', () => {
   assert.deepEqual(request('!namespace=kube-system').blacklist, [
     { source_pod: ['kube-system/'] },
@@ -86,7 +117,7 @@ for (const [flag, value] of [
   ['direction', 'up'],
   ['ip', '10.0.0.300'],
   ['port', '70000'],
-  ['protocol', 'http'],
+  ['protocol', 'smtp'],
   ['identity', 'nobody'],
   ['policy', 'no-slash'],
   ['drop-reason', 'WHY'],

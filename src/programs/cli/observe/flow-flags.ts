@@ -205,8 +205,8 @@ function waysOf({ flag, value }: FilterFlag): Ways {
         throw bad(flag, value, 'a port from 0 to 65535, or a range such as 8000-8999');
       return ends('Port', value);
     case 'protocol':
-      if (!/^(tcp|udp|sctp|icmp|icmpv4|icmpv6)$/i.test(value))
-        throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4 or icmpv6');
+      if (!/^(tcp|udp|sctp|icmp|icmpv4|icmpv6|vrrp|igmp|dns|http|kafka)$/i.test(value))
+        throw bad(flag, value, 'tcp, udp, sctp, icmp, icmpv4, icmpv6, vrrp, igmp, dns, http or kafka');
       return [{ protocol: [value.toLowerCase()] }];
     case 'verdict': {
       const verdict = { FORWARDED: Verdict.FORWARDED, DROPPED: Verdict.DROPPED, AUDIT: Verdict.AUDIT }[
@@ -241,11 +241,71 @@ function waysOf({ flag, value }: FilterFlag): Ways {
       return [{ ipVersion: [value === '4' ? IPVersion.IPv4 : IPVersion.IPv6] }];
     case 'reply':
       return [{ reply: [true] }];
+    case 'fqdn':
+      if (value.trim() === '') throw bad(flag, value, 'a name, such as *.example.com');
+      return ends('Fqdn', value);
+    case 'cluster':
+      return ends('ClusterName', value);
+    case 'dns-query':
+      return [{ dnsQuery: [value] }];
+    case 'node-name':
+      return [{ nodeName: [value] }];
+    case 'node-label':
+      return [{ nodeLabels: [value] }];
+    case 'type':
+      return [{ eventType: [eventType(flag, value)] }];
+    case 'interface':
+      return [{ interface: [{ name: value }] }];
+    case 'snat-ip': {
+      const ip = canonicalIp(value);
+      if (ip === undefined) throw bad(flag, value, 'an address such as 10.0.0.1 or a block such as 10.0.0.0/8');
+      return [{ sourceIpXlated: [ip] }];
+    }
+    case 'encrypted':
+      return [{ encrypted: [true] }];
+    case 'trace-id':
+      return [{ traceId: [value] }];
+    case 'ip-trace-id':
+      if (!/^\d{1,19}$/.test(value)) throw bad(flag, value, 'a number');
+      return [{ ipTraceId: [BigInt(value)] }];
+    case 'http-status':
+      return [{ httpStatusCode: [value] }];
+    case 'http-method':
+      return [{ httpMethod: [value.toUpperCase()] }];
+    case 'http-path':
+      return [{ httpPath: [value] }];
+    case 'http-url':
+      return [{ httpUrl: [value] }];
+    case 'http-header': {
+      const colon = value.indexOf(':');
+      if (colon < 1) throw bad(flag, value, 'KEY:VALUE');
+      return [{ httpHeader: [{ key: value.slice(0, colon), value: value.slice(colon + 1).trim() }] }];
+    }
+    case 'cel-expression':
+      return [{ experimental: { celExpression: [value] } }];
     case 'uuid':
       return [{ uuid: [value] }];
     default:
       throw new Error(`no filter is behind --${flag}`);
   }
+}
+
+/** Observation points of what was not dropped, by the numbers of the datapath. */
+const traceSubTypes: Readonly<Record<string, number>> = {
+  'to-endpoint': 0,
+  'to-host': 2,
+  'to-network': 11,
+  'from-endpoint': 5,
+};
+
+function eventType(flag: string, value: string): { type: number; matchSubType?: boolean; subType?: number } {
+  const [type = '', sub] = value.toLowerCase().split(':');
+  if (type === 'drop' && sub === undefined) return { type: 1 };
+  if (type === 'l7' && sub === undefined) return { type: 129 };
+  const subType = sub === undefined ? undefined : traceSubTypes[sub];
+  if (type !== 'trace' || (sub !== undefined && subType === undefined))
+    throw bad(flag, value, `drop, l7, trace, or trace: with ${Object.keys(traceSubTypes).join(', ')}`);
+  return subType === undefined ? { type: 4 } : { type: 4, matchSubType: true, subType };
 }
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };

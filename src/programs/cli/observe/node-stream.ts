@@ -11,7 +11,7 @@ import {
   Observer,
 } from '../../../../proto/gen/observer/observer_pb.js';
 import { errorText, WeirError } from '../../../core/errors.ts';
-import { serviceClient } from '../../../observe/flows/grpc-service.ts';
+import { flowServerClient, flowServerTarget } from '../flow-server.ts';
 import { type Target, targetName, unreachable } from '../targets.ts';
 
 /** A response and its time. */
@@ -29,17 +29,14 @@ export async function* readNode(
   request: GetFlowsRequest,
   onConnected: () => void = () => {},
 ): AsyncGenerator<NodeFlow> {
-  if (!existsSync(target.hubbleSocket))
+  if (target.server === undefined && !existsSync(target.hubbleSocket))
     throw unreachable(target, `its flow socket ${target.hubbleSocket} is not there`);
-  const client = serviceClient(Observer, `unix:${target.hubbleSocket}`, {
-    'grpc.max_receive_message_length': 16 << 20,
-    'grpc.enable_retries': 0,
-    'grpc.use_local_subchannel_pool': 1,
-  });
+  const where = target.server ?? flowServerTarget({ server: `unix:${target.hubbleSocket}` });
+  const client = flowServerClient(Observer, where);
   try {
     await new Promise<void>((resolve, reject) => {
       client.waitForReady(Date.now() + connectTimeoutMs, (error) =>
-        error ? reject(unreachable(target, `nothing answers on ${target.hubbleSocket}`)) : resolve(),
+        error ? reject(unreachable(target, `nothing answers on ${where.address}`)) : resolve(),
       );
     });
     onConnected();

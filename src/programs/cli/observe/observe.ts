@@ -1,8 +1,11 @@
 // `weir observe` at work: asks the nodes, merges what they tell, prints it.
 import type { Policy } from '../../../../proto/gen/flow/flow_pb.js';
+import { NodeState, type NodeStatusEvent } from '../../../../proto/gen/relay/relay_pb.js';
 import { WeirError } from '../../../core/errors.ts';
 import { exitCodes } from '../../../core/exit-codes.ts';
+import { flowServerTarget } from '../flow-server.ts';
 import type { FilterFlag } from '../observe-command.ts';
+import type { ServerOptions } from '../server-options.ts';
 import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
 import { flowRequest, type ObserveOptions } from './flow-flags.ts';
 import { type FlowFormat, flowPrinter } from './flow-text.ts';
@@ -10,14 +13,14 @@ import { createReorder, mergeByTime } from './merge-streams.ts';
 import { followNode, type NodeFlow, readNode } from './node-stream.ts';
 
 /** All flags of the command. */
-export interface ObserveFlags extends ObserveOptions, TargetOptions {
+export interface ObserveFlags extends ObserveOptions, TargetOptions, ServerOptions {
   readonly output: FlowFormat;
   readonly color: 'auto' | 'always' | 'never';
 }
 
 /** Runs the command and answers with its exit code. */
 export async function observe(flags: ObserveFlags): Promise<number> {
-  const { targets } = resolveTargets(flags);
+  const targets = flags.server === undefined ? resolveTargets(flags).targets : [serverTarget(flags, flags.server)];
   const { request, policies } = flowRequest(flags, Date.now());
   const format = flags.output;
   if (flags.fieldMask !== undefined && flags.fieldMask.length > 0 && !format.startsWith('json')) {
@@ -29,18 +32,29 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   }
   const colors =
     flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
-  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 });
+  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 || flags.server !== undefined });
   const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
   const out = output();
   const wanted = (item: NodeFlow) => policies.length === 0 || hasPolicy(item, policies);
-  const show = (item: NodeFlow): Promise<void> | undefined =>
-    wanted(item) ? out.write(print(item.response)) : undefined;
+  let failures = 0;
+  const show = (item: NodeFlow): Promise<void> | undefined => {
+    const { responseTypes } = item.response;
+    if (responseTypes.case === 'nodeStatus') {
+      if (failed.has(responseTypes.value.stateChange)) failures++;
+      // News of nodes are no flows: of text they would be a line among lines.
+      if (!format.startsWith('json')) {
+        const news = newsText(responseTypes.value);
+        if (news !== undefined) say(news);
+        return undefined;
+      }
+    }
+    return wanted(item) ? out.write(print(item.response)) : undefined;
+  };
 
   if (flags.follow) {
     await follow(targets, (target) => followNode(target, request, say), show);
     return exitCodes.ok;
   }
-  let failures = 0;
   const streams = targets.map((target) =>
     tolerant(readNode(target, request), (error) => {
       failures++;
@@ -52,8 +66,14 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   if (last === undefined || flags.first !== undefined)
     await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
   else for (const item of await lastOf(mergeByTime(streams), last, wanted)) await show(item);
-  if (failures === targets.length) throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
+  if (flags.server === undefined && failures === targets.length)
+    throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
+}
+
+function serverTarget(flags: ObserveFlags, address: string): Target {
+  const server = flowServerTarget({ ...flags, server: address });
+  return { node: address, socket: address, hubbleSocket: '', server };
 }
 
 /** Without any range, and with a policy to look for, the last 20. */
@@ -143,6 +163,25 @@ function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolea
     spoke.some((policy: Policy) => `${policy.namespace}/${policy.name}` === flag.value);
   const only = flags.filter((each) => !each.not);
   return (only.length === 0 || only.some(named)) && !flags.some((each) => each.not && named(each));
+}
+
+/** States of nodes whose flows are missing. */
+const failed = new Set([NodeState.NODE_UNAVAILABLE, NodeState.NODE_ERROR]);
+
+/** What a relay says of its nodes; nothing when they are just there. */
+function newsText({ stateChange, nodeNames, message }: NodeStatusEvent): string | undefined {
+  const names = nodeNames.length > 5 ? `${nodeNames.length} nodes` : nodeNames.join(', ');
+  const reason = message === '' ? '' : `: ${message}`;
+  switch (stateChange) {
+    case NodeState.NODE_UNAVAILABLE:
+      return `not reached: ${names}${reason}`;
+    case NodeState.NODE_GONE:
+      return `gone: ${names}`;
+    case NodeState.NODE_ERROR:
+      return `trouble with ${names}${reason}`;
+    default:
+      return undefined;
+  }
 }
 
 /** Standard output: waits when the other end does not keep up. */

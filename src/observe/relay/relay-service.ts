@@ -1,0 +1,254 @@
+// The Observer service over all nodes: flows merged by time, states summed, namespaces united.
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type Timestamp, TimestampSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import {
+  type GetAgentEventsRequest,
+  GetAgentEventsRequestSchema,
+  type GetDebugEventsRequest,
+  GetDebugEventsRequestSchema,
+  type GetFlowsRequest,
+  GetFlowsRequestSchema,
+  GetFlowsResponseSchema,
+  GetNamespacesRequestSchema,
+  GetNamespacesResponseSchema,
+  GetNodesRequestSchema,
+  type GetNodesResponse,
+  GetNodesResponseSchema,
+  Observer,
+  ServerStatusRequestSchema,
+  type ServerStatusResponse,
+  ServerStatusResponseSchema,
+} from '../../../proto/gen/observer/observer_pb.js';
+import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
+import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
+import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
+import { type MergeQuery, type MergeShared, mergeNodes, type NodeNews, type patienceMs } from './merge-nodes.ts';
+import type { NodeLink, PeerPool } from './peer-pool.ts';
+import type { RelayAccess } from './relay-access.ts';
+
+/** What a relay is made of. */
+export interface RelayOptions {
+  readonly pool: PeerPool;
+  readonly access: RelayAccess;
+  /** The relay's own name: news of nodes are from it. */
+  readonly name: string;
+  readonly version: string;
+  /** Flows of a node that came after later ones had been handed on. */
+  readonly onLate: (node: string, count: number) => void;
+  readonly patience?: Partial<typeof patienceMs>;
+}
+
+const nodeTimeoutMs = 3_000;
+const tailBytesOfAll = 128 << 20;
+/** Nodes that are named in a status; the rest is only counted. */
+const unavailableShown = 10;
+
+const states: Readonly<Record<NodeNews, NodeState>> = {
+  connected: NodeState.NODE_CONNECTED,
+  unavailable: NodeState.NODE_UNAVAILABLE,
+  gone: NodeState.NODE_GONE,
+  error: NodeState.NODE_ERROR,
+};
+
+interface Ranged {
+  number: bigint;
+  first: boolean;
+  readonly follow: boolean;
+  since?: Timestamp;
+  readonly until?: Timestamp;
+}
+
+/** The service. */
+export function relayService(options: RelayOptions): RpcService {
+  const { pool, access } = options;
+  const shared: MergeShared = {
+    pool,
+    tailBytes: { left: tailBytesOfAll },
+    onLate: options.onLate,
+    patience: options.patience,
+  };
+
+  const status: MergeQuery['status'] = (news, nodes, message) =>
+    toBinary(
+      GetFlowsResponseSchema,
+      create(GetFlowsResponseSchema, {
+        responseTypes: {
+          case: 'nodeStatus',
+          value: { stateChange: states[news], nodeNames: [...nodes], message },
+        },
+        nodeName: options.name,
+        time: timestampFromMs(Date.now()),
+      }),
+    );
+
+  /** Asks all nodes that are connected; what does not answer is left out. */
+  async function askAll<T>(ask: (link: NodeLink) => Promise<T>): Promise<(T | undefined)[]> {
+    await pool.settled(nodeTimeoutMs);
+    return Promise.all(
+      pool.nodes().map((link) => (link.connection === undefined ? undefined : ask(link).catch(() => undefined))),
+    );
+  }
+  const statusOf = async (link: NodeLink): Promise<ServerStatusResponse> =>
+    fromBinary(
+      ServerStatusResponseSchema,
+      await link.connection!.unary(
+        methodPath(Observer.method.serverStatus),
+        toBinary(ServerStatusRequestSchema, create(ServerStatusRequestSchema)),
+        nodeTimeoutMs,
+      ),
+    );
+  const nodesOf = async (link: NodeLink): Promise<GetNodesResponse> =>
+    fromBinary(
+      GetNodesResponseSchema,
+      await link.connection!.unary(
+        methodPath(Observer.method.getNodes),
+        toBinary(GetNodesRequestSchema, create(GetNodesRequestSchema)),
+        nodeTimeoutMs,
+      ),
+    );
+
+  return rpcService(Observer, {
+    getFlows: {
+      stream(request: GetFlowsRequest, { signal, peer }: RpcCall) {
+        const grant = access.flows(request, peer);
+        return mergeNodes(
+          shared,
+          {
+            ...rangeOf(grant.request),
+            path: methodPath(Observer.method.getFlows),
+            request: (fromUs) =>
+              toBinary(
+                GetFlowsRequestSchema,
+                resumed(grant.admits === undefined ? grant.request : uncounted(grant.request), fromUs),
+              ),
+            admits: grant.admits,
+            status,
+          },
+          signal,
+        );
+      },
+    },
+    getAgentEvents: {
+      stream(request: GetAgentEventsRequest, { signal, peer }: RpcCall) {
+        if (!access.agentEvents(peer))
+          throw new RpcError(RpcCode.permissionDenied, 'what agents did speaks of all namespaces');
+        return mergeNodes(
+          shared,
+          {
+            ...rangeOf(request),
+            path: methodPath(Observer.method.getAgentEvents),
+            request: (fromUs) => toBinary(GetAgentEventsRequestSchema, resumed(request, fromUs)),
+          },
+          signal,
+        );
+      },
+    },
+    getDebugEvents: {
+      stream(request: GetDebugEventsRequest, { signal, peer }: RpcCall) {
+        if (!access.agentEvents(peer))
+          throw new RpcError(RpcCode.permissionDenied, 'events for debugging speak of all namespaces');
+        return mergeNodes(
+          shared,
+          {
+            ...rangeOf(request),
+            path: methodPath(Observer.method.getDebugEvents),
+            request: (fromUs) => toBinary(GetDebugEventsRequestSchema, resumed(request, fromUs)),
+          },
+          signal,
+        );
+      },
+    },
+    getNodes: {
+      async unary() {
+        const answers = await askAll(async (link) => ({ link, nodes: (await nodesOf(link)).nodes }));
+        const told = new Map(answers.flatMap((each) => (each === undefined ? [] : [[each.link, each.nodes]])));
+        const nodes = pool.nodes().flatMap((link) => {
+          const { name, address, serverName } = link.peer;
+          const seen = {
+            name,
+            address,
+            tls: { enabled: serverName !== undefined, serverName: serverName ?? '' },
+          };
+          const own = told.get(link)?.[0];
+          if (own === undefined)
+            return {
+              ...seen,
+              state: link.connection === undefined ? NodeState.NODE_UNAVAILABLE : NodeState.NODE_ERROR,
+            };
+          const { version, uptimeNs, numFlows, maxFlows, seenFlows } = own;
+          return { ...seen, state: NodeState.NODE_CONNECTED, version, uptimeNs, numFlows, maxFlows, seenFlows };
+        });
+        return create(GetNodesResponseSchema, { nodes: nodes.sort((a, b) => (a.name < b.name ? -1 : 1)) });
+      },
+    },
+    getNamespaces: {
+      async unary(_: unknown, { peer }: RpcCall) {
+        const answers = await askAll(async (link) =>
+          fromBinary(
+            GetNamespacesResponseSchema,
+            await link.connection!.unary(
+              methodPath(Observer.method.getNamespaces),
+              toBinary(GetNamespacesRequestSchema, create(GetNamespacesRequestSchema)),
+              nodeTimeoutMs,
+            ),
+          ),
+        );
+        const all = answers.flatMap((each) => each?.namespaces ?? []);
+        const united = new Map(all.map((each) => [`${each.cluster}/${each.namespace}`, each]));
+        return create(GetNamespacesResponseSchema, {
+          namespaces: [...united.keys()]
+            .sort()
+            .map((key) => united.get(key)!)
+            .filter(({ cluster, namespace }) => access.namespace(cluster, namespace, peer)),
+        });
+      },
+    },
+    serverStatus: {
+      async unary() {
+        const links = pool.nodes();
+        const answers = (await askAll(statusOf)).filter((each) => each !== undefined);
+        const missing = pool.nodes().filter((link) => link.connection === undefined);
+        const sum = (of: (status: ServerStatusResponse) => bigint) => answers.reduce((all, each) => all + of(each), 0n);
+        return create(ServerStatusResponseSchema, {
+          numFlows: sum((each) => each.numFlows),
+          maxFlows: sum((each) => each.maxFlows),
+          seenFlows: sum((each) => each.seenFlows),
+          // Since then all of them have been seen.
+          uptimeNs: answers.map((each) => each.uptimeNs).sort((a, b) => Number(a - b))[0] ?? 0n,
+          numConnectedNodes: links.length - missing.length,
+          numUnavailableNodes: missing.length,
+          unavailableNodes: missing.slice(0, unavailableShown).map((link) => link.peer.name),
+          version: options.version,
+          flowsRate: answers.reduce((all, each) => all + each.flowsRate, 0),
+        });
+      },
+    },
+  });
+}
+
+function rangeOf({ number, first, follow, since, until }: Ranged) {
+  return {
+    number: Number(number > BigInt(Number.MAX_SAFE_INTEGER) ? 0n : number),
+    first,
+    follow,
+    live: follow && !first && number === 0n && since === undefined,
+    endsByItself: until !== undefined,
+  };
+}
+
+/** A request for all that there is: nodes cannot count what only the relay leaves out. */
+function uncounted(request: GetFlowsRequest): GetFlowsRequest {
+  if (request.number === 0n) return request;
+  return { ...request, number: 0n, since: request.since ?? create(TimestampSchema) };
+}
+
+/** A request as it is, or for what is left of it from a time on. */
+function resumed<R extends Ranged>(request: R, fromUs: number | undefined): R {
+  if (fromUs === undefined) return request;
+  const rest = { ...request, number: 0n, first: false };
+  rest.since = create(TimestampSchema, {
+    seconds: BigInt(Math.floor(fromUs / 1e6)),
+    nanos: Math.floor(fromUs % 1e6) * 1000,
+  });
+  return rest;
+}

@@ -1,0 +1,72 @@
+// `weir relay`: one or a few for a cluster.
+import { Command, Option } from 'commander';
+import { collect, wholeNumber } from './agent-command.ts';
+
+/** The command and its options. */
+export function relayCommand(): Command {
+  return new Command('relay')
+    .description('Run a relay: the flows of all nodes, merged by time, for clients of the Hubble API.')
+    .option(
+      '--listen <address>',
+      'where clients connect: host:port or unix:/path (repeat; default: [::]:4245 with a certificate, else 127.0.0.1:4245)',
+      collect,
+    )
+    .option(
+      '--peers <source>',
+      'who tells of the nodes: kubernetes, or an agent by unix:/path or host:port',
+      'unix:/run/weir/hubble.sock',
+    )
+    .option('--peer-port <port>', 'where nodes of Kubernetes serve their flows', wholeNumber(1, 65_535), 4244)
+    .option(
+      '--kubeconfig <file>',
+      'how to reach the API server (default: the pod’s service account, $KUBECONFIG or ~/.kube/config)',
+    )
+    .option('--tls-cert-file <file>', 'the certificate that clients are shown; read again when it changes')
+    .option('--tls-key-file <file>', 'its key')
+    .option('--tls-client-ca-file <file>', 'clients must show a certificate of this authority')
+    .addOption(
+      new Option('--tls-client-auth <mode>', 'whether clients without such a certificate are let in')
+        .choices(['required', 'optional'])
+        .default('required'),
+    )
+    .option(
+      '--agent-cert-file <file>',
+      'the certificate that agents are shown; without it only agents in the clear are read',
+    )
+    .option('--agent-key-file <file>', 'its key')
+    .option('--agent-ca-file <file>', 'the authority of the agents’ certificates')
+    .option('--insecure', 'serve clients in the clear on addresses that others can reach')
+    .option('--log-level <level>', 'debug, info, warn or error', 'info')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  weir relay                              # on a node: flows of all nodes in the clear, for clients of this machine
+  weir relay --peers kubernetes --tls-cert-file relay.crt --tls-key-file relay.key \\
+    --tls-client-ca-file client-ca.crt \\
+    --agent-cert-file relay.crt --agent-key-file relay.key --agent-ca-file ca.crt
+
+\`weir certs issue\` makes the certificates; \`weir observe --server localhost:4245\` is what a client says.
+`,
+    )
+    .action(async (options) => {
+      const { runRelay } = await import('../relay/run-relay.ts');
+      const stop = new AbortController();
+      for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+      await runRelay(
+        {
+          listen: options.listen ?? [options.tlsCertFile === undefined ? '127.0.0.1:4245' : '[::]:4245'],
+          peers: options.peers,
+          peerPort: options.peerPort,
+          kubeconfig: options.kubeconfig,
+          tls: { certFile: options.tlsCertFile, keyFile: options.tlsKeyFile, caFile: options.tlsClientCaFile },
+          clientAuth: options.tlsClientAuth,
+          agentTls: { certFile: options.agentCertFile, keyFile: options.agentKeyFile, caFile: options.agentCaFile },
+          insecure: options.insecure === true,
+          logLevel: options.logLevel,
+        },
+        stop.signal,
+      );
+      process.exit(0);
+    });
+}

@@ -1,0 +1,146 @@
+// Runs a relay until it is told to stop: the nodes it reads, the servers it offers, and what it says of itself.
+import { hostname } from 'node:os';
+import { WeirError } from '../../core/errors.ts';
+import { createKubeClient } from '../../kube/client.ts';
+import { findAccess } from '../../kube/kubeconfig.ts';
+import { anyAgentName } from '../../observe/flows/peer-service.ts';
+import { followPeers } from '../../observe/relay/follow-peers.ts';
+import { createPeerPool } from '../../observe/relay/peer-pool.ts';
+import { openAccess } from '../../observe/relay/relay-access.ts';
+import { relayService } from '../../observe/relay/relay-service.ts';
+import { healthService } from '../../observe/rpc/health-service.ts';
+import { reflectionServices } from '../../observe/rpc/reflection-service.ts';
+import { parseAddress } from '../../observe/rpc/rpc-address.ts';
+import { type RpcServer, serveRpc } from '../../observe/rpc/serve-rpc.ts';
+import { type TlsFiles, type WatchedTls, watchTlsFiles } from '../../observe/rpc/tls-files.ts';
+import { version } from '../cli/version.ts';
+import { createLog } from '../log.ts';
+import { followNodes } from './node-peers.ts';
+
+/** What a relay can be told. */
+export interface RelaySettings {
+  readonly listen: readonly string[];
+  /** `kubernetes`, or the address of an agent's flows. */
+  readonly peers: string;
+  readonly peerPort: number;
+  readonly kubeconfig?: string;
+  /** What clients are shown, and which of them may come. */
+  readonly tls: TlsFiles;
+  readonly clientAuth: 'required' | 'optional';
+  /** What agents are shown. */
+  readonly agentTls: TlsFiles;
+  /** Clients in the clear on addresses that others can reach. */
+  readonly insecure: boolean;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+/** Clients of a relay read all nodes: each holds more than at an agent. */
+const limits = { calls: 256, callsPerConnection: 64, connections: 256, connectionsPerClient: 32 } as const;
+
+/** Resolves when the relay has stopped. */
+export async function runRelay(settings: RelaySettings, signal: AbortSignal): Promise<void> {
+  const log = createLog('relay', settings.logLevel);
+  const serverTls = watched('--tls-cert-file', settings.tls);
+  const agentTls = watched('--agent-cert-file', settings.agentTls);
+  for (const address of settings.listen) checkListen(address, serverTls !== undefined, settings.insecure);
+
+  const listeners = new Set<() => void>();
+  const pool = createPeerPool({
+    tls: agentTls === undefined ? undefined : () => agentTls.material,
+    onEvent({ kind, link }) {
+      const { name, address } = link.peer;
+      const said = { node: name, address };
+      if (kind === 'unavailable') log.warn('a node is not reached', { ...said, reason: link.problem });
+      else log.info(kind === 'gone' ? 'a node is gone' : 'a node is connected', said);
+      for (const listener of [...listeners]) listener();
+    },
+  });
+  const service = relayService({
+    pool,
+    access: openAccess,
+    name: hostname(),
+    version: `weir-relay v${version}`,
+    onLate: (node, count) => log.warn('flows came too late for their place in a stream', { node, count }),
+  });
+  const own = [service];
+  const health = healthService(own, {
+    serving: () => pool.nodes().some((link) => link.connection !== undefined),
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  });
+  const services = [...own, health, ...reflectionServices(own)];
+  const clients =
+    settings.tls.caFile === undefined ? 'none' : settings.clientAuth === 'required' ? 'required' : 'asked';
+  const servers: RpcServer[] = [];
+  for (const address of settings.listen) {
+    const tls =
+      serverTls === undefined || parseAddress(address).path !== undefined
+        ? undefined
+        : ({ files: serverTls, clients } as const);
+    const server = await serveRpc({ address, services, tls, limits });
+    servers.push(server);
+    log.info('flows are served', { address: server.address, tls: tls !== undefined, clients });
+  }
+  const stopPeers =
+    settings.peers === 'kubernetes'
+      ? followNodes({
+          client: createKubeClient(findAccess(settings.kubeconfig)),
+          pool,
+          port: settings.peerPort,
+          tls: agentTls !== undefined,
+          onState: ({ connected, error }) =>
+            connected ? log.info('nodes are followed') : log.warn('nodes are not followed', { error }),
+        })
+      : followPeers(
+          () => ({
+            address: settings.peers,
+            tls: agentTls === undefined ? undefined : { material: agentTls.material, serverName: anyAgentName },
+          }),
+          pool,
+          (reason) => log.warn('the agent that tells of nodes does not answer', { address: settings.peers, reason }),
+        );
+  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve));
+  log.info('relay stops');
+  stopPeers();
+  await Promise.all(servers.map((server) => server.close()));
+  pool.close();
+  for (const each of [serverTls, agentTls]) each?.close();
+}
+
+/** The certificate in these files; undefined when none is named. */
+function watched(flag: string, files: TlsFiles): WatchedTls | undefined {
+  if (files.certFile === undefined && files.keyFile === undefined && files.caFile === undefined) return undefined;
+  if (files.certFile === undefined || files.keyFile === undefined)
+    throw new WeirError('CONFIG_INVALID', `${flag} and its key file belong together`, 'Give both, or neither.');
+  try {
+    return watchTlsFiles(files);
+  } catch (error) {
+    throw new WeirError(
+      'CONFIG_INVALID',
+      `the certificate of ${flag} cannot be used: ${(error as Error).message}`,
+      'Make certificates with `weir certs issue`.',
+    );
+  }
+}
+
+/** Flows say who talks to whom: they are in the clear only where nobody else listens, or by the user's word. */
+function checkListen(address: string, tls: boolean, insecure: boolean): void {
+  const { path, host } = parsed(address);
+  const loopback = host === 'localhost' || host === '::1' || host?.startsWith('127.') === true;
+  if (path !== undefined || tls || insecure || loopback) return;
+  throw new WeirError(
+    'CONFIG_INVALID',
+    `--listen ${address} is reached from outside, and there is no certificate`,
+    'Give --tls-cert-file and --tls-key-file, listen on 127.0.0.1 or a unix socket, or say --insecure.',
+  );
+}
+
+function parsed(address: string): ReturnType<typeof parseAddress> {
+  try {
+    return parseAddress(address);
+  } catch (error) {
+    throw new WeirError('CONFIG_INVALID', `--listen: ${(error as Error).message}`);
+  }
+}
