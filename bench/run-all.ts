@@ -30,6 +30,7 @@ const benches: Readonly<Record<string, string>> = {
   'policy-compile': 'Compiling policy on one node',
   'policy-tools': 'The tools for policies, offline: checking files, and comparing two sets of policies',
   'policy-scale': 'Policy at the size of a large cluster, and what packets cost beside it',
+  processes: 'The process of every connection: what knowing it costs, against bare routed namespaces in turns',
   'flow-pipeline': 'Events from the kernel’s ring to flows, on one core',
   relay:
     'Flows of fifty agents through a relay to one client, over the real wire with certificates, in processes of their own',

@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { loadObject } from '../../src/kernel/bpf-object.ts';
 import { HostFirewall } from '../../src/kernel/datapath.gen.ts';
+import { processProgramNames } from '../../src/observe/processes/process-programs.ts';
 
 const folder = fileURLToPath(new URL('../../build/bpf', import.meta.url));
 const { HOST_FIREWALL_OFF, HOST_FIREWALL_ENFORCE } = HostFirewall;
@@ -16,7 +17,12 @@ const loads = [
 for (const { path, host_firewall } of loads.sort((a, b) => (a.path < b.path ? -1 : 1))) {
   const started = performance.now();
   try {
-    using object = loadObject({ path, ...(host_firewall !== HOST_FIREWALL_OFF && { constants: { host_firewall } }) });
+    using object = loadObject({
+      path,
+      ...(host_firewall !== HOST_FIREWALL_OFF && { constants: { host_firewall } }),
+      // Of what older kernels have no tracepoints for nothing is asked.
+      ...(basename(path) === 'process.bpf.o' && { programs: processProgramNames() }),
+    });
     const verified = [...object.programs].map(([name, { verifiedInsns }]) => `${name} ${verifiedInsns}`);
     console.log(`${basename(path)}: ${verified.join(', ')} (${Math.round(performance.now() - started)} ms)`);
   } catch (error) {

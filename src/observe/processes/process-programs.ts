@@ -29,6 +29,12 @@ export interface ProcessPrograms {
 const workers = { socket_sent: 'sock_send_length', socket_received: 'sock_recv_length' } as const;
 const tracepoints = ['process_exec', 'process_fork', 'process_exit', ...Object.keys(workers)];
 
+/** The programs that the running kernel has tracepoints for. */
+export function processProgramNames(): string[] {
+  const names = tracepoints.filter((name) => hasWorkerTracepoints() || !(name in workers));
+  return [...names, 'list_processes', 'list_sockets'];
+}
+
 function hasWorkerTracepoints(): boolean {
   const [major = 0, minor = 0] = release().split('.').map(Number);
   return major > 6 || (major === 6 && minor >= 3);
@@ -42,12 +48,11 @@ export function processObject(options: {
 }): LoadOptions {
   const path = join(options.objects, 'process.bpf.o');
   if (!existsSync(path)) throw new WeirError('BPF_OBJECT_MISSING', `${path} does not exist`);
-  const programs = tracepoints.filter((name) => hasWorkerTracepoints() || !(name in workers));
   return {
     path,
     pinDir: join(options.pinDir, 'maps'),
     constants: { node_netns_cookie: netnsCookie(), node_pid_namespace: pidNamespace() },
-    programs: [...programs, 'list_processes', 'list_sockets'],
+    programs: processProgramNames(),
     maxEntries: options.maxEntries,
   };
 }
