@@ -12,6 +12,7 @@ const allowed = {
     destination: cart,
     l4: { TCP: { destination_port: 8080 } },
     egress_allowed_by: [{ name: 'out', namespace: 'shop', labels: ['weir:rule=egress[1]'] }],
+    extensions: { value: { source_process: { binary: '/usr/bin/curl', arguments: '-s http://cart' } } },
   },
 };
 
@@ -37,7 +38,9 @@ test('summarize() joins what both ends of a connection say', () => {
     flows: 3,
     egressPolicies: ['shop/out egress[1]'],
     ingressPolicies: ['shop/in'],
+    processes: ['/usr/bin/curl -s http://cart'],
   });
+  assert.match(describe(connection!), /^ {6}made by \/usr\/bin\/curl -s http:\/\/cart$/m);
   assert.match(describe(connection!), /allowed by shop\/out egress\[1\] and shop\/in$/m);
 });
 

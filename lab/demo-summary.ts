@@ -17,6 +17,7 @@ export interface FlowLine {
     readonly ingress_allowed_by?: readonly PolicyName[];
     readonly egress_denied_by?: readonly PolicyName[];
     readonly ingress_denied_by?: readonly PolicyName[];
+    readonly extensions?: { readonly value?: { readonly source_process?: ProcessName } };
   };
 }
 
@@ -24,6 +25,11 @@ interface FlowEnd {
   readonly namespace?: string;
   readonly pod_name?: string;
   readonly labels?: readonly string[];
+}
+
+interface ProcessName {
+  readonly binary?: string;
+  readonly arguments?: string;
 }
 
 interface PolicyName {
@@ -46,6 +52,8 @@ export interface Connection {
   readonly flows: number;
   readonly egressPolicies: readonly string[];
   readonly ingressPolicies: readonly string[];
+  /** Programs that made it, with their arguments. */
+  readonly processes: readonly string[];
 }
 
 /** The lines of `weir observe -o json`; a line that is no flow is left out. */
@@ -89,6 +97,7 @@ export function summarize(lines: readonly FlowLine[]): Connection[] {
         before?.ingressPolicies,
         policyNames(denied ? flow.ingress_denied_by : flow.ingress_allowed_by),
       ),
+      processes: union(before?.processes, processNames(flow.extensions?.value?.source_process)),
     });
   }
   const order = (each: Connection) => `${Number(each.denied)} ${each.from} ${each.to} ${each.port}`;
@@ -114,14 +123,19 @@ function policyNames(policies: readonly PolicyName[] | undefined): string[] {
   });
 }
 
+function processNames(process: ProcessName | undefined): string[] {
+  return process?.binary === undefined ? [] : [`${process.binary} ${process.arguments ?? ''}`.trimEnd()];
+}
+
 function union<T>(before: readonly T[] | undefined, more: readonly T[]): T[] {
   return [...new Set([...(before ?? []), ...more])];
 }
 
-/** One connection in two lines: the ends, and why it was allowed or denied. */
+/** One connection in a few lines: the ends, the process that made it, and why it was allowed or denied. */
 export function describe(connection: Connection): string {
   const { from, to, port, families, flows } = connection;
-  return `  ${from} -> ${to} ${port} (${families.join(', ')}; ${flows} ${flows === 1 ? 'flow' : 'flows'})\n      ${why(connection)}\n`;
+  const made = connection.processes.length === 0 ? '' : `      made by ${connection.processes.join(', ')}\n`;
+  return `  ${from} -> ${to} ${port} (${families.join(', ')}; ${flows} ${flows === 1 ? 'flow' : 'flows'})\n${made}      ${why(connection)}\n`;
 }
 
 function why(connection: Connection): string {

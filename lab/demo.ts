@@ -86,9 +86,11 @@ function print(lines: readonly FlowLine[]): void {
   process.stdout.write(`
 The lab stays up until: bin/weir lab down
 
-Five things to try next:
+Six things to try next:
   bin/weir observe -f --verdict DROPPED
       watch the recommender being refused, with the policies that refuse it
+  bin/weir ps storefront && bin/weir why storefront/recommender backend/payment
+      what runs in these pods and whom it talks to, and why one of them gets no answer
   export KUBECONFIG=$(bin/weir lab kubeconfig) && kubectl get pods -A -o wide
       from here on it is an ordinary cluster
   bin/weir lab kubectl delete networkpolicy -n storefront web-to-services

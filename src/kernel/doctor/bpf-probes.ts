@@ -81,8 +81,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'kernel type information (BTF)',
-    neededFor: 'nothing yet (process names in flows)',
-    instead: 'nothing',
+    neededFor: 'processes in flows',
+    instead: 'flows without processes',
     attempt() {
       const bytes = readFileSync('/sys/kernel/btf/vmlinux').length;
       return `${(bytes / 1e6).toFixed(1)} MB`;
@@ -90,8 +90,8 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'typed tracepoints (tp_btf)',
-    neededFor: 'nothing yet (process names in flows)',
-    instead: 'nothing',
+    neededFor: 'processes in flows',
+    instead: 'flows without processes',
     attempt: () =>
       tryProgram({
         type: ProgType.tracing,
@@ -102,7 +102,7 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'programs may read kernel memory',
-    neededFor: 'nothing yet (process names in flows)',
+    neededFor: 'nothing: what is read of the kernel is followed by type',
     instead: 'nothing',
     attempt: () => tryHelper(113, [0, 0, 0]),
   },
@@ -176,7 +176,7 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'connect hooks of cgroups',
-    neededFor: 'nothing yet (services in the system call)',
+    neededFor: 'services in the system call, processes of sockets',
     instead: 'nothing',
     attempt: () =>
       tryProgram({
@@ -187,7 +187,7 @@ export const bpfProbes: readonly Probe[] = [
   },
   {
     feature: 'socket events of cgroups (sock_ops)',
-    neededFor: 'nothing yet (process names in flows)',
+    neededFor: 'nothing: what is read of the kernel is followed by type',
     instead: 'nothing',
     attempt: () => tryProgram({ type: ProgType.sockOps, instructions: returnProgram(1) }),
   },

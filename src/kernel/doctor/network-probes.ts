@@ -82,7 +82,7 @@ export const networkProbes: readonly Probe[] = [
   },
   {
     feature: 'native XDP on veth',
-    neededFor: 'nothing yet (load balancing)',
+    neededFor: 'balancing of packets from outside',
     instead: 'nothing',
     attempt: inside((netlink, netnsFd) => {
       makeVeth(netlink);

@@ -42,7 +42,7 @@ export const systemProbes: readonly Probe[] = [
   },
   {
     feature: 'cgroup v2',
-    neededFor: 'nothing yet (services in the system call, process names)',
+    neededFor: 'services in the system call, processes of sockets',
     instead: 'nothing',
     attempt() {
       const path = findCgroup2();

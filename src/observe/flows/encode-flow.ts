@@ -158,6 +158,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.bytes(9, destination.endpoint);
     out.uint(10, row.dns === undefined ? FlowType.L3_L4 : FlowType.L7);
     out.raw(flowNode);
+    for (const label of context.nodeLabels?.() ?? []) out.text(37, label);
     for (const name of row.sourceNames) out.text(13, name);
     for (const name of row.destinationNames) out.text(14, name);
     if (row.dns !== undefined) writeDns(row.dns);
