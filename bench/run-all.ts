@@ -31,6 +31,7 @@ const benches: Readonly<Record<string, string>> = {
   'policy-tools': 'The tools for policies, offline: checking files, and comparing two sets of policies',
   'policy-scale': 'Policy at the size of a large cluster, and what packets cost beside it',
   processes: 'The process of every connection: what knowing it costs, against bare routed namespaces in turns',
+  'flow-load': 'A real agent while pods open connections and a client follows all flows',
   'flow-pipeline': 'Events from the kernel’s ring to flows, on one core',
   relay:
     'Flows of fifty agents through a relay to one client, over the real wire with certificates, in processes of their own',

@@ -2,8 +2,9 @@
 /* Load for the network benchmarks: one blocking thread per connection, nothing clever, so that what is measured is the
  * path between two sockets.
  *   load serve PORT                       answers every kind below on [::]:PORT until it is killed
- *   load rr|crr|stream ADDRESS PORT THREADS SECONDS   prints {"kind", "count", "bytes", "seconds", "errors"}
- * rr: one byte each way on a kept connection; crr: connect, one byte each way, close; stream: 128 KiB writes one way. */
+ *   load rr|crr|stream ADDRESS PORT THREADS SECONDS [RATE]   prints {"kind", "count", "bytes", "seconds", "errors"}
+ * rr: one byte each way on a kept connection; crr: connect, one byte each way, close; stream: 128 KiB writes one way.
+ * RATE: so many a second of all threads together, and no more. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,6 +26,7 @@ static struct sockaddr_storage target;
 static socklen_t target_len;
 static const char *kind;
 static atomic_int stopped;
+static double pause_s; /* between two of a thread; 0: none */
 static atomic_ullong count, bytes, errors;
 
 static void tune(int fd)
@@ -104,9 +106,25 @@ static int exchange(int fd)
 	return write(fd, &c, 1) == 1 && read(fd, &c, 1) == 1 ? 0 : -1;
 }
 
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void wait_until(double due)
+{
+	struct timespec t = { .tv_sec = due, .tv_nsec = (due - (time_t)due) * 1e9 };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
 static void *client(void *arg)
 {
 	char *chunk = malloc(CHUNK);
+	double due = now_s();
 	int fd = -1;
 
 	(void)arg;
@@ -134,6 +152,10 @@ static void *client(void *arg)
 			close(fd);
 			fd = -1;
 		}
+		if (pause_s > 0) {
+			due += pause_s;
+			wait_until(due);
+		}
 	}
 	free(chunk);
 	return NULL;
@@ -150,8 +172,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		return serve(atoi(argv[2]));
-	if (argc != 6) {
-		fprintf(stderr, "usage: load serve PORT | load rr|crr|stream ADDRESS PORT THREADS SECONDS\n");
+	if (argc != 6 && argc != 7) {
+		fprintf(stderr, "usage: load serve PORT | load rr|crr|stream ADDRESS PORT THREADS SECONDS [RATE]\n");
 		return 2;
 	}
 	kind = argv[1];
@@ -169,6 +191,8 @@ int main(int argc, char **argv)
 	}
 	threads = atoi(argv[4]);
 	seconds = atof(argv[5]);
+	if (argc == 7 && atof(argv[6]) > 0)
+		pause_s = threads / atof(argv[6]);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (i = 0; i < threads; i++) {
 		pthread_t thread;
