@@ -68,10 +68,11 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 const decoder = new TextDecoder();
 const ticksNs = 1e7;
-const defaultMaxExited = 16_384;
+const defaultMaxExited = 8_192;
 /** Programs that one process had one after another, and are remembered. */
 const maxBefore = 8;
-const maxArgumentsLength = 8_192;
+/** Whoever runs programs with long arguments as fast as it can takes no more than this of the agent's memory for each. */
+const maxArgumentsLength = 2_048;
 
 /** Makes a table. `catchUp` reads the ring of processes to its end. */
 export function createProcessTable(sources: ProcessSources, catchUp: () => void = () => {}): ProcessTable {

@@ -23,6 +23,7 @@ export interface AgentProcesses {
   close(): void;
 }
 
+const maxLookupsPerSecond = 500;
 /** Programs whose names fill the table are forgotten a while after they ended. */
 const reconcileMs = 60_000;
 
@@ -38,7 +39,7 @@ export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefin
     {
       nodeName: settings.nodeName,
       readProcess,
-      workingDirectory,
+      workingDirectory: limited(workingDirectory),
       container: (cgroup) => known(groups.byId(cgroup)),
       containerByPath: (path) => known(parseContainerGroup(path)),
       redact: redactionOf(settings),
@@ -84,6 +85,20 @@ export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefin
       clearInterval(timer);
       containers.close();
     },
+  };
+}
+
+/** Looking up where a program began costs two system calls: a storm of programs does without. */
+function limited(look: typeof workingDirectory): typeof workingDirectory {
+  let window = 0;
+  let used = 0;
+  return (pid, startTicks) => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== window) {
+      window = now;
+      used = 0;
+    }
+    return used++ < maxLookupsPerSecond ? look(pid, startTicks) : '';
   };
 }
 
