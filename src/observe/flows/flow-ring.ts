@@ -132,6 +132,9 @@ export function createFlowRing(
       const sport = view.getUint16(at + EventOffset.sport, false);
       const dport = view.getUint16(at + EventOffset.dport, false);
       const source = swapped ? responder : originator;
+      // Most rows have neither.
+      const known = names.size > 0 ? (names.get(seq) ?? noNames) : noNames;
+      const more = details.size > 0 ? details.get(seq) : undefined;
       return {
         seq,
         seconds: view.getUint32(at, true),
@@ -145,7 +148,7 @@ export function createFlowRing(
         destination: swapped ? originator : responder,
         sourceService: swapped ? services[slot] : undefined,
         destinationService: swapped ? undefined : services[slot],
-        sourceAddress: forged.get(seq) ?? source.address,
+        sourceAddress: (forged.size > 0 ? forged.get(seq) : undefined) ?? source.address,
         sourcePort: swapped ? dport : sport,
         destinationPort: swapped ? sport : dport,
         tcpFlags: shownTcpFlags(type, u8(EventOffset.reason), u8(EventOffset.tcpFlags), u8(EventOffset.tcpFlags + 1)),
@@ -161,11 +164,11 @@ export function createFlowRing(
         ingressRules: rules(ingress[slot], at + EventOffset.cookie + 4),
         sourceProcess: swapped ? responderProcesses[slot] : originatorProcesses[slot],
         destinationProcess: swapped ? originatorProcesses[slot] : responderProcesses[slot],
-        sourceNames: swapped ? (names.get(seq) ?? noNames) : noNames,
-        destinationNames: swapped ? noNames : (names.get(seq) ?? noNames),
+        sourceNames: swapped ? known : noNames,
+        destinationNames: swapped ? noNames : known,
         closedBy: type === EventType.EVENT_END ? u8(EventOffset.direction) : 0,
-        tcp: details.get(seq)?.tcp,
-        dns: details.get(seq)?.dns,
+        tcp: more?.tcp,
+        dns: more?.dns,
       };
     },
     timeUs(seq) {
