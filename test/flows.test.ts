@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { create } from '@bufbuild/protobuf';
 import { type Flow, TrafficDirection, Verdict } from '../proto/gen/flow/flow_pb.js';
@@ -25,7 +25,7 @@ const skip =
       : 'build/bpf/pod.bpf.o is not built';
 
 /** The flows of a node of the bed, as its agent would serve them. */
-async function observeNode(t: TestContext, bed: Bed, index: number) {
+async function observeNode(bed: Bed, index: number) {
   const node = bed.nodes[index]!;
   const datapath = node.datapath!;
   const addresses = createTable<AddressRow>({ name: 'addresses', key: (row) => row.address });
@@ -75,12 +75,13 @@ async function observeNode(t: TestContext, bed: Bed, index: number) {
   });
   const server = await observer.serve(address);
   const client = serviceClient(Observer, address);
-  t.after(async () => {
+  async function close(): Promise<void> {
     client.close();
-    await server.close();
+    // First of all: its timer looks at the bed's maps.
     observer.close();
+    await server.close();
     rmSync(folder, { recursive: true });
-  });
+  }
   async function read(): Promise<Flow[]> {
     const flows: Flow[] = [];
     for await (const { responseTypes } of client.getFlows!(
@@ -91,6 +92,7 @@ async function observeNode(t: TestContext, bed: Bed, index: number) {
   }
   return {
     observer,
+    close,
     /** Flows once `enough` says so. */
     async until(enough: (flows: Flow[]) => boolean): Promise<Flow[]> {
       const deadline = Date.now() + 5000;
@@ -148,10 +150,13 @@ test('packets between pods become flows that name both ends and the rule, in bot
       { name: 'far', namespace: 'shop', node: 1 },
     ],
   });
-  t.after(() => bed.close());
   const [web, db, far] = [bed.pod('web'), bed.pod('db'), bed.pod('far')];
   bed.setPolicies(readPolicies([isolate, admit]));
-  const flows = await observeNode(t, bed, 0);
+  const flows = await observeNode(bed, 0);
+  t.after(async () => {
+    await flows.close();
+    bed.close();
+  });
   const server = python(db.netns, serve, '8080');
   t.after(() => server.child.kill());
   await connectUntil(web.netns, db.ipv4, true);
@@ -213,10 +218,13 @@ test('drops over the rate of reports are counted exactly, and every flow that wa
     ],
     constants: { drop_reports_per_second: 5 },
   });
-  t.after(() => bed.close());
   const [web, db] = [bed.pod('web'), bed.pod('db')];
   bed.setPolicies(readPolicies([isolate]));
-  const flows = await observeNode(t, bed, 0);
+  const flows = await observeNode(bed, 0);
+  t.after(async () => {
+    await flows.close();
+    bed.close();
+  });
   const flood =
     'import socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor i in range(200): s.sendto(b"x",(sys.argv[1],9))';
   assert.equal(await python(web.netns, flood, db.ipv4).done, 0);
