@@ -6,7 +6,7 @@ import { type AgentSettings, socketNames } from './settings.ts';
 import { takeNode } from './take-node.ts';
 
 /** Showing flows begins when the node is in step, or after so long: what it needs takes longest to import. */
-const flowsWaitMs = 1_000;
+const flowsWaitMs = 3_000;
 
 /** Resolves when the agent has stopped. The datapath goes on without it. */
 export async function runAgent(settings: AgentSettings): Promise<void> {
