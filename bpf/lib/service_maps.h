@@ -114,7 +114,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 24576);
 	__type(key, struct service_flow_key);
 	__type(value, struct socket_service);
 } socket_services SEC(".maps");

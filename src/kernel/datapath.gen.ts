@@ -2440,7 +2440,7 @@ export const datapathMaps = {
   services: { name: 'services', type: 1, maxEntries: 131072, flags: 1, perCpu: false, key: serviceKey, value: service } satisfies MapSpec<ServiceKey, Service>,
   socket_owners: { name: 'socket_owners', type: 9, maxEntries: 16384, flags: 0, perCpu: false, key: socketKey, value: socketOwner } satisfies MapSpec<SocketKey, SocketOwner>,
   socket_peers: { name: 'socket_peers', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: socketPeerKey, value: socketPeer } satisfies MapSpec<SocketPeerKey, SocketPeer>,
-  socket_services: { name: 'socket_services', type: 9, maxEntries: 32768, flags: 0, perCpu: false, key: serviceFlowKey, value: socketService } satisfies MapSpec<ServiceFlowKey, SocketService>,
+  socket_services: { name: 'socket_services', type: 9, maxEntries: 24576, flags: 0, perCpu: false, key: serviceFlowKey, value: socketService } satisfies MapSpec<ServiceFlowKey, SocketService>,
   source_ranges: { name: 'source_ranges', type: 11, maxEntries: 65536, flags: 1, perCpu: false, key: sourceRangeKey, value: u32Codec } satisfies MapSpec<SourceRangeKey, number>,
   unnamed_sockets: { name: 'unnamed_sockets', type: 24, maxEntries: 0, flags: 1, perCpu: false, key: makeCodec<number>(4, (view, offset, row) => { view.setInt32(offset, row, true); }, (view, offset) => view.getInt32(offset, true)), value: unnamedSocket } satisfies MapSpec<number, UnnamedSocket>,
 } as const;
@@ -2448,7 +2448,7 @@ export const datapathMaps = {
 /** Maps without keys and values of their own: ring buffers, program arrays. */
 export const datapathPlainMaps = {
   events: { name: 'events', type: 27, maxEntries: 4194304, flags: 0 },
-  process_events: { name: 'process_events', type: 27, maxEntries: 1048576, flags: 0 },
+  process_events: { name: 'process_events', type: 27, maxEntries: 524288, flags: 0 },
 } as const;
 
 /** What can be set before loading: `const volatile` variables of the datapath. */

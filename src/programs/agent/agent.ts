@@ -24,7 +24,6 @@ import { createTable, type ReadTable } from '../../core/table.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
-import type { ProcessPrograms } from '../../observe/processes/process-programs.ts';
 import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from '../../secure/policy/compile.ts';
 import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import type { Log } from '../log.ts';
@@ -62,7 +61,6 @@ export interface Agent {
   readonly reconcilers: readonly Reconciler[];
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
-  readonly processes: ProcessPrograms | undefined;
   readonly services: AgentServices;
   /** Undefined when this node is not to announce. */
   readonly announcing: Announcing | undefined;
@@ -166,7 +164,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   const reconcilers: Reconciler[] = [];
 
   // The API server has been asked: its answers come while the kernel verifies.
-  const { datapath, hooks, processes } = await node.loading;
+  const { datapath, hooks } = await node.loading;
   for (const { map, why } of datapath.replaced)
     log.warn('a map of an earlier version was replaced by an empty one', { map, why });
   datapath.attachNode(devices.netIfindex);
@@ -472,7 +470,6 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     reconcilers,
     compiler,
     datapath,
-    processes,
     services,
     announcing,
     writerStatus: writer.status,
@@ -519,7 +516,6 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
       client.close();
       interfaces.close();
       xdp.close();
-      processes?.close();
       datapath.close();
       netlink.close();
       node.lock.close();

@@ -1,12 +1,19 @@
 // The processes of the node for its flows: programs hung in, those that run already read, names of containers joined.
 import { uptime } from 'node:os';
+import { join } from 'node:path';
 import { errorText } from '../../core/errors.ts';
 import type { ContainerRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
+import { loadObjects } from '../../kernel/bpf-object.ts';
 import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { readProcess, workingDirectory } from '../../kernel/proc.ts';
 import { readRing } from '../../kernel/ring-buffer.ts';
 import { type ContainerGroup, createContainerGroups, parseContainerGroup } from '../../observe/processes/containers.ts';
+import {
+  createProcessPrograms,
+  type ProcessPrograms,
+  processObject,
+} from '../../observe/processes/process-programs.ts';
 import type { ProcessContainer } from '../../observe/processes/process-row.ts';
 import { createProcessTable, type ProcessTable } from '../../observe/processes/process-table.ts';
 import { secretPatterns } from '../../observe/processes/redact.ts';
@@ -27,10 +34,12 @@ const maxLookupsPerSecond = 500;
 /** Programs whose names fill the table are forgotten a while after they ended. */
 const reconcileMs = 60_000;
 
-/** Undefined where the kernel has refused the programs. */
-export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefined {
-  const { processes: programs, settings, sources } = agent;
+/** Has the kernel take the programs; undefined where it refuses: flows then say nothing of processes. */
+export async function startProcesses(agent: Agent, log: Log): Promise<AgentProcesses | undefined> {
+  const { settings, sources } = agent;
+  const programs = await loadPrograms(settings, log);
   if (programs === undefined) return undefined;
+  const { ring } = programs;
   const groups = createContainerGroups(findCgroup2());
   const containers = nameContainers(sources.containers);
   const known = (group: ContainerGroup | undefined) => group && containers.find(group);
@@ -54,7 +63,7 @@ export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefin
     if (reading) return;
     reading = true;
     try {
-      readRing(programs!.ring, table.record);
+      readRing(ring, table.record);
     } finally {
       reading = false;
     }
@@ -84,8 +93,20 @@ export function startProcesses(agent: Agent, log: Log): AgentProcesses | undefin
     close() {
       clearInterval(timer);
       containers.close();
+      programs.close();
     },
   };
+}
+
+async function loadPrograms(settings: AgentSettings, log: Log): Promise<ProcessPrograms | undefined> {
+  const pinDir = join(settings.bpffs, 'weir');
+  try {
+    const [loading] = loadObjects([processObject({ objects: settings.objects, pinDir })]);
+    return createProcessPrograms(pinDir, await loading!);
+  } catch (error) {
+    log.error('processes will not be known', { error: errorText(error) });
+    return undefined;
+  }
 }
 
 /** Looking up where a program began costs two system calls: a storm of programs does without. */

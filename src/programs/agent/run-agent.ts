@@ -28,7 +28,7 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
       import('./processes.ts'),
       import('./metrics.ts'),
     ]);
-    const processes = startProcesses(agent, log);
+    const processes = await startProcesses(agent, log);
     const metrics = await startMetrics(agent, processes, log);
     const started = await startFlows(agent, processes, metrics, log);
     metrics.show(started.status);

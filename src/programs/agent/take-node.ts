@@ -16,11 +16,6 @@ import { HostFirewall } from '../../kernel/datapath.gen.ts';
 import { type FolderLock, lockFolder } from '../../kernel/folder-lock.ts';
 import { mount } from '../../kernel/libc.ts';
 import { type Netlink, openNetlink } from '../../kernel/netlink.ts';
-import {
-  createProcessPrograms,
-  type ProcessPrograms,
-  processObject,
-} from '../../observe/processes/process-programs.ts';
 import type { Log } from '../log.ts';
 import { type AgentSettings, ticks } from './settings.ts';
 import { deviceMtu } from './traffic-devices.ts';
@@ -36,8 +31,6 @@ export interface TakenNode {
   readonly loading: Promise<{
     readonly datapath: Datapath;
     readonly hooks: SocketHooks;
-    /** Undefined where the kernel refuses them: flows then say nothing of processes. */
-    readonly processes: ProcessPrograms | undefined;
   }>;
 }
 
@@ -77,36 +70,17 @@ export async function takeNode(settings: AgentSettings, log: Log): Promise<Taken
     maxEntries: settings.mapEntries,
     onError: (message, error) => log.warn(message, { error: errorText(error) }),
   };
-  const loading = load(options, log, settings.bindProtection === 'on');
+  const loading = load(options, settings.bindProtection === 'on');
   loading.catch(() => {}); // it is waited for later
   return { startedAtMs, lock, netlink, mtu, devices, options, loading };
 }
 
-async function load(
-  options: DatapathOptions,
-  log: Log,
-  bindProtection: boolean,
-): Promise<Awaited<TakenNode['loading']>> {
+async function load(options: DatapathOptions, bindProtection: boolean): Promise<Awaited<TakenNode['loading']>> {
   try {
-    // Nobody waits for the last one, which the rest can do without.
-    const all = loadObjects([
-      socketHooksObject({ ...options, bindProtection }),
-      ...datapathObjects(options),
-      processObject({ objects: options.objects, pinDir: options.pinDir }),
-    ]);
-    const processes = all.pop()!.then(
-      (object) => createProcessPrograms(options.pinDir, object),
-      (error) => {
-        log.error('processes will not be known', { error: errorText(error) });
-        return undefined;
-      },
+    const [hooks, ...datapath] = await Promise.all(
+      loadObjects([socketHooksObject({ ...options, bindProtection }), ...datapathObjects(options)]),
     );
-    const [hooks, ...datapath] = await Promise.all(all);
-    return {
-      datapath: createDatapath(options, datapath),
-      hooks: createSocketHooks(options.pinDir, hooks!),
-      processes: await processes,
-    };
+    return { datapath: createDatapath(options, datapath), hooks: createSocketHooks(options.pinDir, hooks!) };
   } catch (error) {
     throw await explained(error);
   }
