@@ -64,6 +64,10 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--http-header <KEY:VALUE>', 'requests of HTTP with the header'],
   ['--cel-expression <EXPRESSION>', "an expression of CEL over _flow, such as '_flow.verdict == Verdict.DROPPED'"],
   ['--uuid <UUID>', 'the flow with this uuid'],
+  [
+    '--process <PATTERN>',
+    'either end’s process: a base name such as curl, a path, or an exec id; * for any characters',
+  ],
   ['--policy <NS/NAME>', 'a policy that allowed or denied'],
 ];
 
@@ -94,6 +98,7 @@ export function observeCommand(): Command {
         .default('compact'),
     )
     .addOption(new Option('--color <WHEN>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
+    .option('--print-process', 'compact and table name processes, too (default: on wide terminals)')
     .option('--field-mask <PATHS>', 'only these fields, such as time,source.pod_name (repeat; json only)', collect);
   // Two-dash options that commander keeps in order by collecting them all into one list.
   command.option('--not', 'turns round the filter after it: leave out what it matches');
@@ -120,6 +125,7 @@ Examples:
   weir observe --since 5m --pod shop/cart                # either end is a pod of shop whose name begins with cart
   weir observe --from-namespace shop --to-identity world # who leaves the cluster
   weir observe --policy shop/default-deny                # what a policy did
+  weir observe -f --process curl                         # what curl talks to, or is asked by
   weir observe -f --not --namespace kube-system          # all but a namespace
   weir observe --server relay:4245 --tls-ca-cert-files ca.crt -f   # of a relay
   weir observe --last 100 -o json | jq .flow.verdict

@@ -16,7 +16,11 @@ import { followNode, type NodeFlow, readNode } from './node-stream.ts';
 export interface ObserveFlags extends ObserveOptions, TargetOptions, ServerOptions {
   readonly output: FlowFormat;
   readonly color: 'auto' | 'always' | 'never';
+  readonly printProcess?: boolean;
 }
+
+/** Terminals of so many columns have room for processes. */
+const roomyColumns = 160;
 
 /** Runs the command and answers with its exit code. */
 export async function observe(flags: ObserveFlags): Promise<number> {
@@ -32,7 +36,8 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   }
   const colors =
     flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
-  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 || flags.server !== undefined });
+  const processes = flags.printProcess ?? (process.stdout.isTTY === true && process.stdout.columns >= roomyColumns);
+  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 || flags.server !== undefined, processes });
   const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
   const out = output();
   const wanted = (item: NodeFlow) => policies.length === 0 || hasPolicy(item, policies);
