@@ -65,7 +65,9 @@ export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrint
 function withPlainFields(json: JsonObject): JsonObject {
   const flow = json.flow as JsonObject | undefined;
   const more = (flow?.extensions as JsonObject | undefined)?.value as JsonObject | undefined;
-  return flow === undefined || more === undefined ? json : { ...json, flow: { ...more, ...flow } };
+  if (flow === undefined || more === undefined) return json;
+  const fields = Object.entries(more).filter(([name]) => !Object.hasOwn(flow, name));
+  return { ...json, flow: { ...flow, ...Object.fromEntries(fields) } };
 }
 
 const lossText: Readonly<Record<number, string>> = {
@@ -177,7 +179,7 @@ function dictPrinter({ nodeNames }: TextOptions): (flow: Flow, response: GetFlow
 const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** `Nov 22 17:30:01.123`, in the local time zone. */
-function timeText(time: Timestamp | undefined): string {
+export function timeText(time: Timestamp | undefined): string {
   if (time === undefined) return '-';
   const date = new Date(Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6));
   const two = (value: number) => String(value).padStart(2, '0');

@@ -9,7 +9,7 @@ import type { ServerOptions } from '../server-options.ts';
 import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
 import { flowRequest, type ObserveOptions } from './flow-flags.ts';
 import { type FlowFormat, flowPrinter } from './flow-text.ts';
-import { createReorder, mergeByTime } from './merge-streams.ts';
+import { followAll, mergeByTime, tolerant } from './merge-streams.ts';
 import { followNode, type NodeFlow, readNode } from './node-stream.ts';
 
 /** All flags of the command. */
@@ -57,7 +57,10 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   };
 
   if (flags.follow) {
-    await follow(targets, (target) => followNode(target, request, say), show);
+    await followAll(
+      targets.map((target) => followNode(target, request, say)),
+      show,
+    );
     return exitCodes.ok;
   }
   const streams = targets.map((target) =>
@@ -84,44 +87,6 @@ function serverTarget(flags: ObserveFlags, address: string): Target {
 /** Without any range, and with a policy to look for, the last 20. */
 function defaultLast(flags: ObserveFlags): number | undefined {
   return flags.all || flags.since !== undefined || flags.first !== undefined ? undefined : 20;
-}
-
-async function follow(
-  targets: readonly Target[],
-  start: (target: Target) => AsyncIterable<NodeFlow>,
-  show: (item: NodeFlow) => Promise<void> | undefined,
-): Promise<void> {
-  if (targets.length === 1) {
-    for await (const item of start(targets[0]!)) await show(item);
-    return;
-  }
-  let written: Promise<void> | undefined;
-  const reorder = createReorder<NodeFlow>((items) => {
-    for (const item of items) written = show(item) ?? written;
-  });
-  await Promise.all(
-    targets.map(async (target) => {
-      for await (const item of start(target)) {
-        // A terminal that does not keep up holds back the nodes, which count what is lost.
-        await written;
-        reorder.add(item);
-      }
-    }),
-  );
-  reorder.flush();
-}
-
-/** A stream that ends where the node fails, after `onError` has been told. */
-async function* tolerant(
-  stream: AsyncIterable<NodeFlow>,
-  onError: (error: WeirError) => void,
-): AsyncGenerator<NodeFlow> {
-  try {
-    yield* stream;
-  } catch (error) {
-    if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
-    onError(error);
-  }
 }
 
 async function showAll(
