@@ -39,6 +39,13 @@ export declare type ProcessFilter = Message<"weir.process.ProcessFilter"> & {
    * @generated from field: repeated string binaries = 3;
    */
   binaries: string[];
+
+  /**
+   * Leaves out what runs beside the pods.
+   *
+   * @generated from field: bool in_containers = 4;
+   */
+  inContainers: boolean;
 };
 
 /**

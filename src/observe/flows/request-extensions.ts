@@ -2,9 +2,10 @@
 // here is refused by its name, as of filters: what is silently ignored would show what was not asked for.
 import { create, createRegistry, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { type Any, AnySchema, anyPack, anyUnpack, StructSchema } from '@bufbuild/protobuf/wkt';
-import { compileProcessPattern } from '../processes/process-pattern.ts';
-import type { ProcessRow } from '../processes/process-row.ts';
-import { FilterError, type FlowMatch } from './flow-filter.ts';
+import { compileProcessPattern, type NamedProcess } from '../processes/process-pattern.ts';
+import { FilterError } from './filter-values.ts';
+import type { FlowMatch } from './flow-filter.ts';
+import type { FlowRow } from './flow-row.ts';
 
 /** What `extensions` of a request may hold. */
 export interface RequestExtensions {
@@ -34,18 +35,30 @@ export function packRequestExtensions(wanted: RequestExtensions): Any | undefine
   return create(AnySchema, anyPack(StructSchema, struct));
 }
 
+/** Whether a process is meant. */
+type ProcessMatch = (process: NamedProcess) => boolean;
+
+/** What the field asks for; undefined for what it says nothing of. Throws a FilterError for what is not understood. */
+export function requestedProcesses(extensions: Any | undefined): {
+  readonly process?: ProcessMatch;
+  readonly notProcess?: ProcessMatch;
+} {
+  if (extensions === undefined) return {};
+  const wanted = patternsOf(extensions);
+  const of = (name: (typeof known)[number]) => {
+    const patterns = wanted.get(name) ?? [];
+    return patterns.length === 0 ? undefined : compileProcesses(`extensions.${name}`, patterns);
+  };
+  return { process: of('process'), notProcess: of('not_process') };
+}
+
 /** The predicate that the field asks for. Throws a FilterError for what is not understood. */
 export function compileRequestExtensions(extensions: Any | undefined): FlowMatch {
-  if (extensions === undefined) return () => true;
-  const wanted = patternsOf(extensions);
-  const matches = known.map((name) => {
-    const patterns = wanted.get(name) ?? [];
-    if (patterns.length === 0) return undefined;
-    const match = compileProcesses(`extensions.${name}`, patterns);
-    return name === 'process' ? match : (row: Parameters<FlowMatch>[0]) => !match(row);
-  });
-  const [process = () => true, notProcess = () => true] = matches;
-  return (row) => process(row) && notProcess(row);
+  const { process, notProcess } = requestedProcesses(extensions);
+  const isAt = (match: ProcessMatch, { sourceProcess, destinationProcess }: FlowRow) =>
+    (sourceProcess !== undefined && match(sourceProcess)) ||
+    (destinationProcess !== undefined && match(destinationProcess));
+  return (row) => (process === undefined || isAt(process, row)) && (notProcess === undefined || !isAt(notProcess, row));
 }
 
 function patternsOf(extensions: Any): ReadonlyMap<string, readonly string[]> {
@@ -72,16 +85,15 @@ function patternsOf(extensions: Any): ReadonlyMap<string, readonly string[]> {
   return wanted;
 }
 
-function compileProcesses(name: string, patterns: readonly string[]): FlowMatch {
+function compileProcesses(name: string, patterns: readonly string[]): ProcessMatch {
   const any = patterns.map((text) => {
     const match = compileProcessPattern(text);
     if (match === undefined) throw new FilterError(`${name}: is longer than 512 characters`);
     return match;
   });
   // Processes are few and flows many.
-  const before = new WeakMap<ProcessRow, boolean>();
-  const matches = (process: ProcessRow | undefined): boolean => {
-    if (process === undefined) return false;
+  const before = new WeakMap<NamedProcess, boolean>();
+  return (process) => {
     let result = before.get(process);
     if (result === undefined) {
       result = any.some((match) => match(process));
@@ -89,5 +101,4 @@ function compileProcesses(name: string, patterns: readonly string[]): FlowMatch 
     }
     return result;
   };
-  return (row) => matches(row.sourceProcess) || matches(row.destinationProcess);
 }

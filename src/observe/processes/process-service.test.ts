@@ -94,6 +94,7 @@ test('GetProcessEvents keeps to its filter', async (t) => {
   assert.deepEqual(await pids({ pods: ['shop/web'] }), [1, 3]);
   assert.deepEqual(await pids({ pods: ['/till'] }), [2]);
   assert.deepEqual(await pids({ pods: ['web'] }), []);
+  assert.deepEqual(await pids({ inContainers: true }), [1, 2, 3]);
   assert.deepEqual(await pids({ binaries: ['/bin/*', 'nobody'] }), [3]);
 });
 

@@ -56,7 +56,7 @@ export function processService({ nodeName, events, running }: ProcessServiceSour
 /** A predicate for a filter. Throws INVALID_ARGUMENT with the field's name for what is not understood. */
 function compileProcessFilter(filter: ProcessFilter | undefined): (process: ProcessRow) => boolean {
   if (filter === undefined) return () => true;
-  const { namespaces, pods, binaries } = filter;
+  const { namespaces, pods, binaries, inContainers } = filter;
   for (const [name, values] of Object.entries({ namespaces, pods, binaries }))
     if (values.length > maxValues) throw refused(`filter.${name}: more than ${maxValues} values`);
   const programs = binaries.map((text) => {
@@ -75,6 +75,7 @@ function compileProcessFilter(filter: ProcessFilter | undefined): (process: Proc
       container.pod.startsWith(prefix);
   });
   return (process) =>
+    (!inContainers || process.container !== undefined) &&
     (namespaces.length === 0 || namespaces.includes(process.container?.namespace || '\0')) &&
     (inPod.length === 0 || inPod.some((match) => match(process))) &&
     (programs.length === 0 || programs.some((match) => match(process)));

@@ -53,6 +53,8 @@ export async function showProcessEvents(
       ...(wanted !== undefined &&
         (pod === undefined ? { namespaces: [namespace] } : { pods: [`${namespace}/${pod}`] })),
       binaries: [...(options.binary ?? [])],
+      // Beside the pods a node is always busy.
+      inContainers: options.host !== true,
     },
   });
   const failed: WeirError[] = [];
@@ -63,8 +65,6 @@ export async function showProcessEvents(
     }),
   );
   const show = ({ event }: NodeEvent): Promise<void> | undefined => {
-    // Beside the pods a node is always busy.
-    if (!options.host && wanted === undefined && isBesidePods(event)) return undefined;
     const text =
       output === 'json'
         ? JSON.stringify(toJson(ProcessEventSchema, event, { useProtoFieldName: true }))
@@ -84,10 +84,6 @@ export async function showProcessEvents(
 async function* eventsOf(target: Target, request: ReturnType<typeof create>): AsyncGenerator<NodeEvent> {
   for await (const event of readStream<ProcessEvent>(target, Processes.method.getProcessEvents, request))
     yield { timeNs: timestampNs(event.time), event };
-}
-
-function isBesidePods({ event }: ProcessEvent): boolean {
-  return (event.case === 'exec' || event.case === 'exit') && event.value.process?.container === undefined;
 }
 
 /** `Nov 22 17:30:01.123 [node1] shop/web-0 exec 4711 /usr/bin/curl http://db`. */
