@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { FlowFilterSchema } from '../../../proto/gen/flow/flow_pb.js';
 import { DropReason, EventType } from '../../kernel/datapath.gen.ts';
-import { compileFilter, compileFilters, FilterError } from './flow-filter.ts';
+import { FilterError } from './filter-values.ts';
+import { compileFilter, compileFilters } from './flow-filter.ts';
 import { parseLabelSelector } from './label-selector.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 

@@ -3,28 +3,33 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import { type FlowFilter, FlowSchema } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld, reservedIdentities } from '../../core/identity.ts';
-import { cidrContains, hostCidr, parseAddress, parseCidr } from '../../core/ip.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
 import { compileCel } from './cel-filter.ts';
 import { createFlowEncoder } from './encode-flow.ts';
+import {
+  addressMatch,
+  clusterName,
+  dnsNameMatch,
+  FilterError,
+  httpStatusMatch,
+  nodeNameMatch,
+  objectMatch,
+  pattern,
+  portRangeMatch,
+} from './filter-values.ts';
 import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid } from './flow-message.ts';
 import type { FlowEnd, FlowRow } from './flow-row.ts';
 import { verdictOf } from './flow-summary.ts';
 import { parseLabelSelector } from './label-selector.ts';
-import { compilePattern, compileWildcard, type TextMatch } from './safe-pattern.ts';
 import { tcpFlagBits } from './tcp-flags.ts';
 
 /** Whether a flow is wanted. */
 export type FlowMatch = (row: FlowRow) => boolean;
 
-/** What is wrong with a filter, beginning with the field's name. */
-export class FilterError extends Error {}
-
 const maxFilters = 1024;
 const maxValues = 4096;
 /** Expressions and patterns of all filters of a request: each of them is tried on each flow. */
 const maxDear = 64;
-const clusterName = 'default';
 
 /** One predicate for a whitelist and a blacklist. */
 export function compileFilters(
@@ -124,11 +129,7 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   add('interface', filter.interface, () => none);
   add('trace_id', filter.traceId, () => none);
   add('ip_trace_id', filter.ipTraceId, () => none);
-  add('http_status_code', filter.httpStatusCode, (text) => {
-    if (!/^[1-5](?:\d\d|\d?\+)$/.test(text))
-      throw new FilterError(`http_status_code: ${JSON.stringify(text)} is no status, such as 404, 40+ or 5+`);
-    return none;
-  });
+  add('http_status_code', filter.httpStatusCode, (text) => httpStatusMatch(text) && none);
   add('http_method', filter.httpMethod, () => none);
   add('http_path', filter.httpPath, (text) => pattern('http_path', text) && none);
   add('http_url', filter.httpUrl, (text) => pattern('http_url', text) && none);
@@ -141,42 +142,20 @@ function on(end: (row: FlowRow) => FlowEnd, match: (end: FlowEnd) => boolean): F
 }
 
 function ipMatch(name: string, text: string, address: (row: FlowRow) => string): FlowMatch {
-  if (!text.includes('/')) {
-    const one = parseAddress(text);
-    if (!one.ok) throw new FilterError(`${name}: ${one.reason}`);
-    const cidr = hostCidr(one.value);
-    return blockMatch(cidr, address);
-  }
-  const block = parseCidr(text);
-  if (!block.ok) throw new FilterError(`${name}: ${block.reason}`);
-  return blockMatch(block.value, address);
+  const matches = addressMatch(name, text);
+  return (row) => matches(address(row));
 }
 
-function blockMatch(block: ReturnType<typeof hostCidr>, address: (row: FlowRow) => string): FlowMatch {
-  return (row) => {
-    const parsed = parseAddress(address(row));
-    return parsed.ok && cidrContains(block, parsed.value);
-  };
-}
-
-/** `ns/prefix`, `ns/` for all pods of a namespace, `/prefix` in every namespace, `prefix` in namespace default. */
 function podMatch(text: string): (end: FlowEnd) => boolean {
-  const slash = text.indexOf('/');
-  const namespace = slash < 0 ? 'default' : text.slice(0, slash);
-  const prefix = text.slice(slash + 1);
-  return (end) => end.pod !== '' && (namespace === '' || end.namespace === namespace) && end.pod.startsWith(prefix);
+  const matches = objectMatch(text);
+  return (end) => matches(end.namespace, end.pod);
 }
 
-/** `ns/prefix`, `ns/` for all of a namespace, `prefix` in namespace default. */
 function serviceMatch(text: string, side: 'source' | 'destination'): FlowMatch {
-  const slash = text.indexOf('/');
-  const namespace = slash < 0 ? 'default' : text.slice(0, slash);
-  const prefix = text.slice(slash + 1);
+  const matches = objectMatch(text);
   return (row) => {
     const service = row[`${side}Service`];
-    return (
-      service !== undefined && (namespace === '' || service.namespace === namespace) && service.name.startsWith(prefix)
-    );
+    return service !== undefined && matches(service.namespace, service.name);
   };
 }
 
@@ -195,13 +174,8 @@ function labelMatch(name: string, text: string): (end: FlowEnd) => boolean {
 }
 
 function portMatch(name: string, text: string, port: (row: FlowRow) => number): FlowMatch {
-  const range = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
-  const first = Number(range?.[1]);
-  const last = Number(range?.[2] ?? range?.[1]);
-  if (range === null || first > last || last > 65_535)
-    throw new FilterError(`${name}: ${JSON.stringify(text)} is not a port, such as 80 or 8000-8999`);
-  return (row) =>
-    (row.protocol === 6 || row.protocol === 17 || row.protocol === 132) && port(row) >= first && port(row) <= last;
+  const matches = portRangeMatch(name, text);
+  return (row) => (row.protocol === 6 || row.protocol === 17 || row.protocol === 132) && matches(port(row));
 }
 
 const protocols: Readonly<Record<string, readonly number[]>> = {
@@ -236,20 +210,15 @@ function protocolMatch(text: string): FlowMatch {
 
 const none: FlowMatch = () => false;
 
-/** `node`, `cluster/node`, `cluster/`, with `*` for any characters. */
 function nodeMatch(text: string, node: string): FlowMatch {
-  const slash = text.indexOf('/');
-  const cluster = slash < 0 ? '*' : text.slice(0, slash) || '*';
-  const name = text.slice(slash + 1) || '*';
-  const matches = wildcard('node_name', cluster)(clusterName) && wildcard('node_name', name)(node);
+  const matches = nodeNameMatch(text)(node);
   return () => matches;
 }
 
-/** Names that were given for the address, `*` for any characters; the final dot may be left out. */
+/** Names that were given for the address. */
 function nameMatch(name: string, text: string, side: 'source' | 'destination'): FlowMatch {
-  const plain = (each: string) => each.toLowerCase().replace(/\.$/, '');
-  const matches = wildcard(name, plain(text));
-  return (row) => row[`${side}Names`].some((each) => matches(plain(each)));
+  const matches = dnsNameMatch(name, text);
+  return (row) => row[`${side}Names`].some(matches);
 }
 
 function nodeLabelMatch(text: string, context: FlowContext): FlowMatch {
@@ -273,16 +242,4 @@ function celMatch(text: string, context: FlowContext): FlowMatch {
   if (!compiled.ok) throw new FilterError(`experimental.cel_expression: ${compiled.reason}`);
   const encoder = createFlowEncoder(context);
   return (row) => compiled.value(fromBinary(FlowSchema, encoder.flow(row)));
-}
-
-function pattern(name: string, text: string): TextMatch {
-  const compiled = compilePattern(text);
-  if (!compiled.ok) throw new FilterError(`${name}: ${compiled.reason}`);
-  return compiled.value;
-}
-
-function wildcard(name: string, text: string): TextMatch {
-  const compiled = compileWildcard(text);
-  if (compiled === undefined) throw new FilterError(`${name}: is longer than 512 characters`);
-  return compiled;
 }

@@ -5,6 +5,7 @@ import { Counter, EventType } from '../../kernel/datapath.gen.ts';
 import type { RingBuffer } from '../../kernel/ring-buffer.ts';
 import { createDnsNames } from '../dns/dns-names.ts';
 import type { ProcessRow } from '../processes/process-row.ts';
+import type { RpcService } from '../rpc/rpc-service.ts';
 import { createAgentEvents } from './agent-events.ts';
 import { createFlowEnds, type EndTables } from './flow-ends.ts';
 import { createRevisedRules } from './flow-policies.ts';
@@ -38,6 +39,8 @@ export interface FlowObserverOptions extends EndTables {
   readonly endpoints: ReadTable<EndpointRow>;
   readonly policies: ReadTable<PolicyObjectRow>;
   readonly nodes: ReadTable<NodeRow>;
+  /** Served beside the flows. */
+  readonly rpcServices?: readonly RpcService[];
   /** Counters as an earlier run of the agent left them, so that what was lost in between is told too. */
   readonly countersBefore?: FlowCounters;
   readonly onCounters?: (counters: FlowCounters) => void;
@@ -168,6 +171,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
         listener,
         onListenError,
         nodes: options.nodes,
+        services: options.rpcServices,
         source: { ring, losses, agentEvents, context, startedAtMs: options.startedAtMs, flowsRate },
       }),
     talks: () => talksOf(ring),

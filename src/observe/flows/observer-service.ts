@@ -23,11 +23,13 @@ import type { AgentEvents } from './agent-events.ts';
 import { CelTooDear } from './cel-filter.ts';
 import { createFlowEncoder } from './encode-flow.ts';
 import { compileFieldMask, type Masking } from './field-mask.ts';
-import { compileFilters, FilterError, type FlowMatch } from './flow-filter.ts';
+import { FilterError } from './filter-values.ts';
+import { compileFilters, type FlowMatch } from './flow-filter.ts';
 import { type FlowContext, lostMessage } from './flow-message.ts';
 import type { FlowRing } from './flow-ring.ts';
 import type { LossLog } from './loss-log.ts';
 import { readFlows } from './read-flows.ts';
+import { compileRequestExtensions } from './request-extensions.ts';
 
 /** What the service hands out. */
 export interface ObserverSource {
@@ -135,9 +137,11 @@ async function* dearAsStatus<T>(items: AsyncIterable<T>): AsyncGenerator<T> {
 }
 
 function matchOf(request: GetFlowsRequest, context: FlowContext): FlowMatch {
-  if (request.extensions !== undefined) throw new RpcError(RpcCode.invalidArgument, 'extensions: none are known here');
   try {
-    return compileFilters(request.whitelist, request.blacklist, context);
+    const filters = compileFilters(request.whitelist, request.blacklist, context);
+    if (request.extensions === undefined) return filters;
+    const more = compileRequestExtensions(request.extensions);
+    return (row) => more(row) && filters(row);
   } catch (error) {
     if (error instanceof FilterError) throw new RpcError(RpcCode.invalidArgument, error.message);
     throw error;

@@ -5,7 +5,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { create, fromJson, type MessageInitShape } from '@bufbuild/protobuf';
+import { anyPack, StructSchema } from '@bufbuild/protobuf/wkt';
 import * as grpc from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { Health } from '../../../proto/gen/health/health_pb.js';
@@ -98,6 +99,11 @@ test('GetFlows keeps to filters and to the field mask', async (t) => {
 for (const [name, request, says] of [
   ['a pattern that is none', { whitelist: [{ dnsQuery: ['('] }] }, /dns_query/],
   ['an expression that is none', { whitelist: [{ experimental: { celExpression: ['1 +'] } }] }, /cel_expression/],
+  [
+    'extensions that it does not know',
+    { extensions: anyPack(StructSchema, fromJson(StructSchema, { who: ['x'] })) },
+    /extensions\.who/,
+  ],
   ['a field that a flow does not have', { fieldMask: { paths: ['source.nothing'] } }, /source\.nothing/],
 ] as const) {
   test(`GetFlows refuses ${name}`, async (t) => {

@@ -5,6 +5,7 @@ import type { ReadTable } from '../../core/table.ts';
 import { healthService } from '../rpc/health-service.ts';
 import { reflectionServices } from '../rpc/reflection-service.ts';
 import { parseAddress } from '../rpc/rpc-address.ts';
+import type { RpcService } from '../rpc/rpc-service.ts';
 import { type RpcLimits, type RpcServer, type RpcTls, serveRpc } from '../rpc/serve-rpc.ts';
 import { type ObserverSource, observerService } from './observer-service.ts';
 import { flowServerName, peerService } from './peer-service.ts';
@@ -29,6 +30,8 @@ export async function serveFlows(options: {
   readonly address: string;
   readonly source: ObserverSource;
   readonly nodes: ReadTable<NodeRow>;
+  /** Others that are served beside. */
+  readonly services?: readonly RpcService[];
   readonly listener?: FlowListener;
   readonly limits?: Partial<RpcLimits>;
   /** The port of the network cannot be had; the socket is served all the same. */
@@ -46,7 +49,7 @@ export async function serveFlows(options: {
     address: () => nodes.get(nodeName)?.addresses[0],
     tls: () => (listening.tls && network !== undefined ? { serverName: flowServerName(nodeName) } : undefined),
   };
-  const own = [observerService(source), peerService(nodes, nodeName, address, listening)];
+  const own = [observerService(source), peerService(nodes, nodeName, address, listening), ...(options.services ?? [])];
   const services = [...own, healthService(own), ...reflectionServices(own)];
   const local = await serveRpc({ address, services, limits });
   if (listener !== undefined) {

@@ -29,8 +29,22 @@ export interface MergeQuery {
 /** News of a node within a call. */
 export type NodeNews = 'connected' | 'unavailable' | 'gone' | 'error';
 
+/** What went through all calls so far. */
+export interface RelayCounts {
+  /** Flows and events that were read of nodes, and that were handed on. */
+  received: number;
+  sent: number;
+  /** Those that came after later ones had been handed on. */
+  late: number;
+  /** Events that nodes said they had lost. */
+  lost: number;
+}
+
 /** What calls have in common. */
 export interface MergeShared {
+  readonly counts?: RelayCounts;
+  /** How many events a response of a node says were lost. */
+  readonly lostEvents?: (response: Uint8Array) => number;
   readonly pool: PeerPool;
   /** Bytes that all calls may keep while the last of all nodes are sought. */
   readonly tailBytes: { left: number };
@@ -68,7 +82,7 @@ export async function* mergeNodes(
   query: MergeQuery,
   signal: AbortSignal,
 ): AsyncGenerator<FramedMessages> {
-  const { pool } = shared;
+  const { pool, counts: totals } = shared;
   const patience = { ...patienceMs, ...shared.patience };
   const startedUs = Date.now() * 1000;
   const queues = new Map<string, NodeQueue>();
@@ -182,7 +196,10 @@ export async function* mergeNodes(
     };
     const result = (untilMs: number) => ({ batch: out?.subarray(0, length), whole: out, untilMs });
     const flushTail = () => {
-      for (const each of tail!.take()) write(each.bytes, each.start, each.end);
+      for (const each of tail!.take()) {
+        write(each.bytes, each.start, each.end);
+        if (each.counts) tellSent(1);
+      }
       tailing = false;
       holdMs = patience.follow;
     };
@@ -211,10 +228,15 @@ export async function* mergeNodes(
       const { bytes, start, end, kind, timeUs } = queue;
       if (timeUs < emittedUs && timeUs >= queue.latestUs) queue.late++;
       if (timeUs > emittedUs) emittedUs = timeUs;
+      if (kind === ResponseKind.item && totals !== undefined) totals.received++;
       if (query.admits === undefined || query.admits(bytes!, start, end)) {
         const counts = kind === ResponseKind.item;
+        if (kind === ResponseKind.lost) tellLost(bytes!.subarray(start, end));
         if (tailing) tail!.add(bytes!, start, end, counts);
-        else write(bytes!, start, end);
+        else {
+          write(bytes!, start, end);
+          if (counts) tellSent(1);
+        }
         if (counts && query.first && !query.follow && query.number > 0 && ++count >= query.number) over = true;
       }
       if (queue.next(now)) heap.settleFirst();
@@ -225,6 +247,14 @@ export async function* mergeNodes(
       if (length >= batchBytes) return result(now);
     }
     return result(0);
+  }
+
+  function tellSent(flows: number): void {
+    if (totals !== undefined) totals.sent += flows;
+  }
+
+  function tellLost(response: Uint8Array): void {
+    if (totals !== undefined) totals.lost += shared.lostEvents?.(response) ?? 0;
   }
 
   /** Goes on without the nodes that have been silent for too long, and says so. */
@@ -274,6 +304,7 @@ export async function* mergeNodes(
       if (over) return;
       if (isAllTold()) {
         const last = tailing ? tail!.take() : [];
+        tellSent(last.filter((each) => each.counts).length);
         tailing = false;
         for (const framed of inBatches(last)) yield new FramedMessages(framed);
         return;

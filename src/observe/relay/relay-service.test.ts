@@ -23,12 +23,14 @@ async function relayOver(t: TestContext, nodes: readonly FakeNode[], access: Rel
   const folder = mkdtempSync(join(tmpdir(), 'weir-relay-'));
   const late: Record<string, number> = {};
   const pool = createPeerPool({});
+  const counts = { received: 0, sent: 0, late: 0, lost: 0 };
   for (const { name, address } of nodes) pool.set({ name, address });
   const service = relayService({
     pool,
     access,
     name: 'relay',
     version: 'test',
+    counts,
     onLate: (node, count) => {
       late[node] = (late[node] ?? 0) + count;
     },
@@ -50,7 +52,7 @@ async function relayOver(t: TestContext, nodes: readonly FakeNode[], access: Rel
     for await (const each of open(request) as AsyncIterable<GetFlowsResponse>) got.push(text(each));
     return got;
   };
-  return { pool, client, open, read, late, address };
+  return { pool, client, open, read, late, address, counts };
 }
 
 function text({ responseTypes: { case: kind, value } }: GetFlowsResponse): string {
@@ -96,6 +98,20 @@ test('relay GetFlows: all nodes by time, which nodes there are first, losses whe
     `a-${start + 5}`,
     `b-${start + 6}`,
   ]);
+});
+
+test('relay counts what it reads, what it hands on, and losses once for each client', async (t) => {
+  const a = await fakeNode(t, 'a');
+  const b = await fakeNode(t, 'b');
+  a.add(start + 1, start + 2, start + 3);
+  b.add(start + 4);
+  b.lose(7, start + 4);
+  const { read, counts } = await relayOver(t, [a, b]);
+  await read({ since: timestampFromMs(start) });
+  assert.deepEqual(counts, { received: 4, sent: 4, late: 0, lost: 7 });
+  await read({ number: 1n });
+  assert.ok(counts.received >= 5);
+  assert.equal(counts.sent, 5, 'what is not among the last was not handed on');
 });
 
 test('relay GetFlows: the last and the first of all nodes are exact', async (t) => {

@@ -22,7 +22,14 @@ import {
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
-import { type MergeQuery, type MergeShared, mergeNodes, type NodeNews, type patienceMs } from './merge-nodes.ts';
+import {
+  type MergeQuery,
+  type MergeShared,
+  mergeNodes,
+  type NodeNews,
+  type patienceMs,
+  type RelayCounts,
+} from './merge-nodes.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
 import type { RelayAccess } from './relay-access.ts';
 
@@ -36,6 +43,8 @@ export interface RelayOptions {
   /** Flows of a node that came after later ones had been handed on. */
   readonly onLate: (node: string, count: number) => void;
   readonly patience?: Partial<typeof patienceMs>;
+  /** Counts what goes through. */
+  readonly counts?: RelayCounts;
 }
 
 const nodeTimeoutMs = 3_000;
@@ -64,6 +73,11 @@ export function relayService(options: RelayOptions): RpcService {
   const shared: MergeShared = {
     pool,
     tailBytes: { left: tailBytesOfAll },
+    counts: options.counts,
+    lostEvents(bytes) {
+      const { responseTypes } = fromBinary(GetFlowsResponseSchema, bytes);
+      return responseTypes.case === 'lostEvents' ? Number(responseTypes.value.numEventsLost) : 0;
+    },
     onLate: options.onLate,
     patience: options.patience,
   };

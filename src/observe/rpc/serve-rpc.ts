@@ -41,6 +41,8 @@ export interface RpcServer {
   readonly address: string;
   readonly connections: number;
   readonly calls: number;
+  /** What was over a limit. */
+  readonly refused: { readonly connections: number; readonly calls: number };
   /** Ends all streams and the server. */
   close(): Promise<void>;
 }
@@ -65,6 +67,7 @@ export async function serveRpc(options: {
   const sockets = new Map<string, number>();
   let connections = 0;
   let calls = 0;
+  const refused = { connections: 0, calls: 0 };
 
   const { tls } = options;
   const http2Options: http2.ServerOptions = {
@@ -81,8 +84,10 @@ export async function serveRpc(options: {
     const client = socket.remoteAddress ?? '';
     const before = sockets.get(client) ?? 0;
     // Whoever reaches a unix socket is one who may.
-    if (connections >= limits.connections || (client !== '' && before >= limits.connectionsPerClient))
+    if (connections >= limits.connections || (client !== '' && before >= limits.connectionsPerClient)) {
+      refused.connections++;
       return socket.destroy();
+    }
     connections++;
     sockets.set(client, before + 1);
     socket.on('close', () => {
@@ -104,8 +109,10 @@ export async function serveRpc(options: {
   });
   server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
     stream.on('error', () => {});
-    if (calls >= limits.calls)
+    if (calls >= limits.calls) {
+      refused.calls++;
       return finish(stream, new RpcError(RpcCode.resourceExhausted, 'the server has too many calls'));
+    }
     calls++;
     stream.on('close', () => calls--);
     return answer(stream, headers, handlers, limits);
@@ -135,6 +142,7 @@ export async function serveRpc(options: {
     get calls() {
       return calls;
     },
+    refused,
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       for (const session of sessions) session.destroy();

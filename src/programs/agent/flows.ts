@@ -63,6 +63,7 @@ export async function startFlows(
       sockets: agent.services.hooks.map('socket_services'),
     }),
     ...(processes && { processes: { find: processes.table.find, read: processes.read } }),
+    ...(processes && { rpcServices: [processes.service] }),
     sockets: createFlowSockets(agent.services.hooks.map('socket_owners')),
     endpoints: agent.endpoints,
     policies: agent.policies.objects,

@@ -1,7 +1,6 @@
 // What the agent tells Prometheus: flows under the ecosystem's names, and how it is doing itself under its own.
 import { randomBytes } from 'node:crypto';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import { errorText } from '../../core/errors.ts';
+import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client';
 import { counterName, datapathMaps, dropReasons } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import { flowUuid } from '../../observe/flows/flow-message.ts';
@@ -10,10 +9,10 @@ import type { NewRow } from '../../observe/flows/flow-ring.ts';
 import { createConnectionMetrics } from '../../observe/metrics/connection-metrics.ts';
 import { type CountedFlow, countedFlow, createFlowMetrics } from '../../observe/metrics/flow-metrics.ts';
 import { parseMetric } from '../../observe/metrics/metric-options.ts';
-import { parseListen } from '../../observe/metrics/parse-listen.ts';
-import { type MetricsServer, serveMetrics } from '../../observe/metrics/serve-metrics.ts';
+import { metricsIn } from '../../observe/metrics/registered.ts';
 import { version } from '../cli/version.ts';
 import type { Log } from '../log.ts';
+import { offerMetrics } from '../offer-metrics.ts';
 import type { Agent } from './agent.ts';
 import type { AgentProcesses } from './processes.ts';
 
@@ -38,14 +37,40 @@ export async function startMetrics(
   log: Log,
 ): Promise<AgentMetrics> {
   const { settings } = agent;
+  const run = randomBytes(8).toString('hex');
+  let status: (() => FlowStatus) | undefined;
+  const { registry, flows, connections, onCni } = agentRegistry(agent, processes, run, () => status?.());
+  const flow = {} as { -readonly [K in keyof CountedFlow]: CountedFlow[K] };
+
+  const server = await offerMetrics(settings.metricsListen, registry, log);
+  return {
+    run,
+    onCni,
+    onRow(words, from, row, seq) {
+      countedFlow(words, from, row, seq, flow);
+      flows.count(flow);
+      connections(flow);
+    },
+    show(from) {
+      status = from;
+    },
+    address: server?.address,
+    close: async () => server?.close(),
+  };
+}
+
+/** All that the agent can say, and what is to be told of flows. */
+export function agentRegistry(
+  agent: Agent,
+  processes: AgentProcesses | undefined,
+  run: string,
+  status: () => FlowStatus | undefined,
+) {
   // Exemplars are for registries of this kind; what is served is written as it is asked for.
   const registry = new Registry();
   registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE as never);
-  const run = randomBytes(8).toString('hex');
-  const flows = createFlowMetrics(settings.metrics.map(parseMetric), settings.metricsSeries);
+  const flows = createFlowMetrics(agent.settings.metrics.map(parseMetric), agent.settings.metricsSeries);
   const connections = createConnectionMetrics(registry, (seq) => flowUuid(run, seq));
-  const flow = {} as { -readonly [K in keyof CountedFlow]: CountedFlow[K] };
-  let status: (() => FlowStatus) | undefined;
 
   for (const counted of flows.counters)
     new Counter({
@@ -70,35 +95,8 @@ export async function startMetrics(
       for (const { name, refused } of flows.counters) this.inc({ metric: name }, refused);
     },
   });
-  const onCni = registerAgent(registry, agent, processes, () => status?.());
-
-  let server: MetricsServer | undefined;
-  const listen = settings.metricsListen === 'off' ? undefined : parseListen(settings.metricsListen);
-  if (listen !== undefined)
-    try {
-      server = await serveMetrics({
-        listen,
-        registry,
-        onError: (error) => log.error('metrics could not be read', { error: errorText(error) }),
-      });
-      log.info('metrics are served', { address: server.address });
-    } catch (error) {
-      log.error('metrics cannot be served', { address: settings.metricsListen, error: errorText(error) });
-    }
-  return {
-    run,
-    onCni,
-    onRow(words, from, row, seq) {
-      countedFlow(words, from, row, seq, flow);
-      flows.count(flow);
-      connections(flow);
-    },
-    show(from) {
-      status = from;
-    },
-    address: server?.address,
-    close: async () => server?.close(),
-  };
+  const onCni = registerAgent(registry, agent, processes, status);
+  return { registry, flows, connections, onCni };
 }
 
 function registerAgent(
@@ -108,73 +106,47 @@ function registerAgent(
   flowStatus: () => FlowStatus | undefined,
 ): AgentMetrics['onCni'] {
   const { datapath, sources, endpoints } = agent;
-  const registers = [registry];
+  const { gauge, gauges, counters: counterTable } = metricsIn(registry);
   collectDefaultMetrics({ register: registry, prefix: 'weir_agent_' });
-  const gauge = (name: string, help: string, value: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(value());
-      },
-    });
-  const table = <L extends string>(
-    Kind: typeof Gauge | typeof Counter,
-    name: string,
-    help: string,
-    labelNames: readonly L[],
-    rows: () => Iterable<readonly [Record<L, string>, number]>,
-  ) =>
-    new Kind({
-      name,
-      help,
-      labelNames: [...labelNames],
-      registers,
-      collect() {
-        this.reset();
-        for (const [labels, value] of rows()) this.inc(labels, value);
-      },
-    });
 
-  table(Gauge, 'weir_build_info', 'The version that runs.', ['version', 'node'], () => [
+  gauges('weir_build_info', 'The version that runs.', ['version', 'node'], () => [
     [{ version, node: agent.settings.nodeName }, 1],
   ]);
   gauge('weir_endpoints', 'Pods of this node.', () => endpoints.size);
   gauge('weir_identities', 'Identities that this node knows.', () => sources.identities.size);
   gauge('weir_policies', 'Policies that this node knows.', () => agent.policies.objects.size);
   gauge('weir_nodes', 'Nodes that this node knows.', () => sources.nodes.size);
-  table(Gauge, 'weir_api_watch_connected', 'Whether a kind of object is followed.', ['resource'], () =>
+  gauges('weir_api_watch_connected', 'Whether a kind of object is followed.', ['resource'], () =>
     [...sources.watches(), ...agent.policies.watches()].map((each) => [
       { resource: each.resource },
       each.connected ? 1 : 0,
     ]),
   );
-  table(Gauge, 'weir_reconciler_rows', 'Rows by how far they have come.', ['reconciler', 'state'], () =>
+  gauges('weir_reconciler_rows', 'Rows by how far they have come.', ['reconciler', 'state'], () =>
     agent.reconcilers.flatMap((each) =>
       Object.entries(each.statusCounts()).map(([state, count]) => [{ reconciler: each.name, state }, count] as const),
     ),
   );
-  table(Gauge, 'weir_map_entries', 'Rows that the agent keeps in a map.', ['map'], () =>
+  gauges('weir_map_entries', 'Rows that the agent keeps in a map.', ['map'], () =>
     agent.writerStatus().map((each) => [{ map: each.name }, each.rows]),
   );
-  table(Gauge, 'weir_map_capacity', 'Rows that a map has room for.', ['map'], () =>
+  gauges('weir_map_capacity', 'Rows that a map has room for.', ['map'], () =>
     agent.writerStatus().map((each) => [{ map: each.name }, each.capacity]),
   );
-  table(Gauge, 'weir_map_pressure', 'Rows divided by room, 0 to 1.', ['map'], () =>
+  gauges('weir_map_pressure', 'Rows divided by room, 0 to 1.', ['map'], () =>
     agent.writerStatus().map((each) => [{ map: each.name }, each.rows / each.capacity]),
   );
-  table(Gauge, 'weir_map_rows_failing', 'Rows that could not be written.', ['map'], () =>
+  gauges('weir_map_rows_failing', 'Rows that could not be written.', ['map'], () =>
     agent.writerStatus().map((each) => [{ map: each.name }, each.failing.length]),
   );
-  table(Gauge, 'weir_ipam_addresses', 'Addresses for pods, used and in all.', ['cidr', 'state'], () =>
+  gauges('weir_ipam_addresses', 'Addresses for pods, used and in all.', ['cidr', 'state'], () =>
     agent.pools.pools().flatMap((pool) => {
       const { cidr, used, capacity } = pool.usage();
       return [[{ cidr, state: 'used' }, used] as const, [{ cidr, state: 'capacity' }, capacity] as const];
     }),
   );
   const counters = typedMap(datapath.map('counters'), datapathMaps.counters);
-  table(Counter, 'weir_datapath_events_total', 'What the datapath counts.', ['event'], () =>
+  counterTable('weir_datapath_events_total', 'What the datapath counts.', ['event'], () =>
     counters.entriesPerCpu().flatMap(({ key, values }) => {
       const name = counterName[key];
       if (name === undefined || name === 'COUNTER_MAX') return [];
@@ -193,15 +165,14 @@ function registerAgent(
       const reason = dropReasons.find((each) => each.number === key)?.name ?? String(key);
       return total === 0 ? [] : [[{ reason }, total] as const];
     });
-  table(
-    Counter,
+  counterTable(
     'weir_dropped_packets_total',
     'Packets that were dropped, reported or not.',
     ['reason'],
     dropTable('packets'),
   );
-  table(Counter, 'weir_dropped_bytes_total', 'Bytes of packets that were dropped.', ['reason'], dropTable('bytes'));
-  table(Counter, 'hubble_lost_events_total', 'Events that were lost, by where.', ['source'], () => {
+  counterTable('weir_dropped_bytes_total', 'Bytes of packets that were dropped.', ['reason'], dropTable('bytes'));
+  counterTable('hubble_lost_events_total', 'Events that were lost, by where.', ['source'], () => {
     const flows = flowStatus();
     return [
       [{ source: 'perf_event_ring_buffer' }, flows?.lostInKernel ?? 0],
@@ -216,7 +187,7 @@ function registerAgent(
   );
   if (processes !== undefined) {
     gauge('weir_processes', 'Processes that run on this node.', () => processes.status().running);
-    table(Counter, 'weir_process_events_total', 'What processes did, and what of it was lost.', ['event'], () => {
+    counterTable('weir_process_events_total', 'What processes did, and what of it was lost.', ['event'], () => {
       const { execs, exits, lost, unknown, malformed } = processes.status();
       return Object.entries({ execs, exits, lost, unknown, malformed }).map(
         ([event, count]) => [{ event }, count] as const,
@@ -228,7 +199,7 @@ function registerAgent(
     help: 'How long the container runtime waited.',
     labelNames: ['command', 'result'],
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
-    registers,
+    registers: [registry],
   });
   return (command, result, seconds) => cni.observe({ command, result }, seconds);
 }

@@ -9,14 +9,17 @@ import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { readProcess, workingDirectory } from '../../kernel/proc.ts';
 import { readRing } from '../../kernel/ring-buffer.ts';
 import { type ContainerGroup, createContainerGroups, parseContainerGroup } from '../../observe/processes/containers.ts';
+import { createProcessEvents } from '../../observe/processes/process-events.ts';
 import {
   createProcessPrograms,
   type ProcessPrograms,
   processObject,
 } from '../../observe/processes/process-programs.ts';
 import type { ProcessContainer } from '../../observe/processes/process-row.ts';
+import { processService } from '../../observe/processes/process-service.ts';
 import { createProcessTable, type ProcessTable } from '../../observe/processes/process-table.ts';
 import { secretPatterns } from '../../observe/processes/redact.ts';
+import type { RpcService } from '../../observe/rpc/rpc-service.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
 import type { AgentSettings } from './settings.ts';
@@ -26,6 +29,8 @@ export interface AgentProcesses {
   readonly table: ProcessTable;
   /** Takes what the kernel has told since: before the connections are read that it made. */
   read(): void;
+  /** Hands out what runs and what happens, to who asks. */
+  readonly service: RpcService;
   status(): { running: number; execs: number; exits: number; lost: number; unknown: number; malformed: number };
   close(): void;
 }
@@ -33,6 +38,8 @@ export interface AgentProcesses {
 const maxLookupsPerSecond = 500;
 /** Programs whose names fill the table are forgotten a while after they ended. */
 const reconcileMs = 60_000;
+/** The kernel's count of lost events is looked at so often: the ring itself is read up to a hundred times a second. */
+const lostReadEveryMs = 500;
 
 /** Has the kernel take the programs; undefined where it refuses: flows then say nothing of processes. */
 export async function startProcesses(agent: Agent, log: Log): Promise<AgentProcesses | undefined> {
@@ -56,7 +63,11 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     },
     read,
   );
+  const events = createProcessEvents();
+  const stopEvents = table.subscribe(events.add);
   let lost = programs.lost();
+  let lostTold = lost;
+  let lostReadMs = performance.now();
   let reading = false;
 
   function read(): void {
@@ -64,9 +75,20 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     reading = true;
     try {
       readRing(ring, table.record);
+      tellLost();
     } finally {
       reading = false;
     }
+  }
+
+  /** What the ring had no room for stands among the events, at about its place. */
+  function tellLost(): void {
+    const nowMs = performance.now();
+    if (nowMs - lostReadMs < lostReadEveryMs) return;
+    lostReadMs = nowMs;
+    const now = programs!.lost();
+    if (now > lostTold) events.add({ kind: 'lost', timeMs: Date.now(), count: now - lostTold });
+    lostTold = now;
   }
 
   const missing = programs.attach();
@@ -89,9 +111,18 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
   return {
     table,
     read,
+    service: processService({
+      nodeName: settings.nodeName,
+      events,
+      running() {
+        read();
+        return table.running();
+      },
+    }),
     status: () => ({ running: table.running().length, lost: programs.lost(), ...table.counts }),
     close() {
       clearInterval(timer);
+      stopEvents();
       containers.close();
       programs.close();
     },

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { commandTree, leaves } from './command-tree.ts';
 import { shells } from './completion-command.ts';
+import { completionNames } from './completion-names.ts';
 import { completionScript } from './completion-scripts.ts';
 import { weirCommand } from './main.ts';
 
@@ -68,6 +69,33 @@ test('bash completes the names of contexts from their folder', (t) => {
   );
   assert.deepEqual(names, ['lab', 'other']);
   assert.deepEqual(none, []);
+});
+
+test('bash completes values of filters, and asks agents for names', (t) => {
+  const home = mkdtempSync(join(tmpdir(), 'weir-completion-'));
+  t.after(() => rmSync(home, { recursive: true }));
+  // Stands for the program: says what it was asked.
+  const weir = join(home, 'weir');
+  writeFileSync(weir, '#!/bin/bash\n[ "$3" = --names ] && echo "asked-$4$5$6"\n', { mode: 0o755 });
+  const [verdicts, reasons, pods, namespaces, why, flags] = complete([
+    ['weir', 'observe', '--verdict', 'd'],
+    ['weir', 'observe', '--drop-reason', 'POLICY_D'],
+    [weir, 'observe', '--context', 'lab', '--from-pod', ''],
+    [weir, 'top', '-n', ''],
+    [weir, 'why', 'asked'],
+    [weir, 'why', '--po'],
+  ]);
+  assert.deepEqual(verdicts, ['dropped']);
+  assert.deepEqual(reasons, ['POLICY_DENIED']);
+  assert.deepEqual(pods, ['asked-pods--contextlab']);
+  assert.deepEqual(namespaces, ['asked-namespaces']);
+  assert.deepEqual(why, ['asked-pods']);
+  assert.deepEqual(flags, ['--port']);
+});
+
+test('names that nobody tells are none', async () => {
+  assert.deepEqual(await completionNames('pods', { socket: '/nowhere/agent.sock' }), []);
+  assert.deepEqual(await completionNames('nodes', { context: 'of that name there is none' }), []);
 });
 
 test('every script names every command and its flags', () => {

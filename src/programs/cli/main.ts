@@ -11,6 +11,7 @@ import { version } from './version.ts';
 /** The commands in the order of --help, each in a file of its own that is loaded when it is needed. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   observe: async () => (await import('./observe-command.ts')).observeCommand(),
+  top: async () => (await import('./top-command.ts')).topCommand(),
   why: async () => (await import('./why-command.ts')).whyCommand(),
   ps: async () => (await import('./ps-command.ts')).psCommand(),
   status: async () => (await import('./status-command.ts')).statusCommand(),

@@ -64,13 +64,47 @@ const filterFlags: readonly [flags: string, description: string][] = [
   ['--http-header <KEY:VALUE>', 'requests of HTTP with the header'],
   ['--cel-expression <EXPRESSION>', "an expression of CEL over _flow, such as '_flow.verdict == Verdict.DROPPED'"],
   ['--uuid <UUID>', 'the flow with this uuid'],
+  [
+    '--process <PATTERN>',
+    'either end’s process: a base name such as curl, a path, or an exec id; * for any characters',
+  ],
   ['--policy <NS/NAME>', 'a policy that allowed or denied'],
 ];
 
-/** The command and its options. */
-export function observeCommand(): Command {
+/** The filters that were given, in their order. */
+export interface ChosenFilters {
+  readonly filters: readonly FilterFlag[];
+  /** A --not that nothing came after. */
+  readonly trailingNot: boolean;
+}
+
+/** Adds all filters and --not; what is given of them is in the answer when the command runs. */
+export function addFilterFlags(command: Command): ChosenFilters {
   const filters: FilterFlag[] = [];
   let not = false;
+  // Two-dash options that commander keeps in order by collecting them all into one list.
+  command.option('--not', 'turns round the filter after it: leave out what it matches');
+  command.on('option:not', () => {
+    not = true;
+  });
+  for (const [flags, description] of filterFlags) {
+    command.option(flags, description);
+    const option = command.options.at(-1)!;
+    command.on(`option:${option.name()}`, (value: string | null) => {
+      filters.push({ flag: option.name(), value: value ?? '', not });
+      not = false;
+    });
+  }
+  return {
+    filters,
+    get trailingNot() {
+      return not;
+    },
+  };
+}
+
+/** The command and its options. */
+export function observeCommand(): Command {
   const command = addServerOptions(
     addTargetOptions(
       new Command('observe').description(
@@ -94,20 +128,14 @@ export function observeCommand(): Command {
         .default('compact'),
     )
     .addOption(new Option('--color <WHEN>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
+    .option(
+      '--input-file <FILE>',
+      'flows from a file, as -o json or jsonpb wrote them, instead of nodes; - for standard input',
+    )
+    .option('--stats', 'count flows by verdict, drop reason, pod and port, instead of printing them')
+    .option('--print-process', 'compact and table name processes, too (default: on wide terminals)')
     .option('--field-mask <PATHS>', 'only these fields, such as time,source.pod_name (repeat; json only)', collect);
-  // Two-dash options that commander keeps in order by collecting them all into one list.
-  command.option('--not', 'turns round the filter after it: leave out what it matches');
-  command.on('option:not', () => {
-    not = true;
-  });
-  for (const [flags, description] of filterFlags) {
-    command.option(flags, description);
-    const option = command.options.at(-1)!;
-    command.on(`option:${option.name()}`, (value: string | null) => {
-      filters.push({ flag: option.name(), value: value ?? '', not });
-      not = false;
-    });
-  }
+  const chosen = addFilterFlags(command);
   return command
     .addHelpText(
       'after',
@@ -120,13 +148,21 @@ Examples:
   weir observe --since 5m --pod shop/cart                # either end is a pod of shop whose name begins with cart
   weir observe --from-namespace shop --to-identity world # who leaves the cluster
   weir observe --policy shop/default-deny                # what a policy did
+  weir observe -f --process curl                         # what curl talks to, or is asked by
   weir observe -f --not --namespace kube-system          # all but a namespace
   weir observe --server relay:4245 --tls-ca-cert-files ca.crt -f   # of a relay
+  weir observe --input-file flows.json --verdict dropped # what was written before
+  weir observe --since 10m --stats                       # what there was, in numbers
   weir observe --last 100 -o json | jq .flow.verdict
 `,
     )
     .action(async (options) => {
       const { observe } = await import('./observe/observe.ts');
-      process.exitCode = await observe({ ...options, filters, trailingNot: not });
+      process.exitCode = await observe({
+        ...options,
+        filters: chosen.filters,
+        trailingNot: chosen.trailingNot,
+      });
+      if (options.stats) process.stdout.write('', () => process.exit());
     });
 }

@@ -44,6 +44,7 @@ export function operatorCommand(): Command {
       10,
     )
     .option('--lease-namespace <name>', 'where the lease of the operator that leads is', 'kube-system')
+    .option('--metrics-listen <address>', 'where metrics for Prometheus are served; "off": nowhere', '[::]:9966')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
@@ -71,12 +72,18 @@ Examples:
         const problem = poolProblem(pool);
         if (problem !== undefined) throw new WeirError('CONFIG_INVALID', problem);
       }
+      const { createOperatorFacts, operatorRegistry } = await import('../operator/metrics.ts');
+      const { offerMetrics } = await import('../offer-metrics.ts');
+      const log = createLog('operator', options.logLevel);
+      const facts = createOperatorFacts();
+      await offerMetrics(options.metricsListen, operatorRegistry(facts, pools), log);
       const stop = new AbortController();
       for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
       await runOperator(
         {
           client: createKubeClient(findAccess(options.kubeconfig)),
-          log: createLog('operator', options.logLevel),
+          log,
+          facts,
           pools,
           ignoredLabels: [...ignoredLabelKeys, ...(options.ignoreLabel ?? [])],
           policyEnforcement: options.policyEnforcement,

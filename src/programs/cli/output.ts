@@ -3,6 +3,7 @@
 
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import { printable } from './printable.ts';
 
 /** A column of a table. */
 export interface Column<R> {
@@ -38,13 +39,10 @@ export function terminalColumns(): number | undefined {
 }
 
 const gap = '  ';
-// biome-ignore lint/suspicious/noControlCharactersInRegex: what must not reach a terminal is just those
-const controls = /[\u0000-\u001f\u007f-\u009f]/g;
 
 /** The text of a cell: names come from others, and a terminal obeys control characters. */
 function cellText(value: string | number | undefined): string {
-  const text = value === undefined || value === '' ? '-' : String(value);
-  return text.replace(controls, '?');
+  return value === undefined || value === '' ? '-' : printable(String(value));
 }
 
 function cut(text: string, width: number): string {

@@ -1,9 +1,11 @@
 // `weir ps`: what runs in which pod, and whom it talks to.
 import type { Command } from 'commander';
 import type { ProcessesView, ProcessView } from '../agent/processes-view.ts';
+import { collect, wholeNumber } from './agent-command.ts';
+import type { EventOptions } from './ps-events.ts';
 import { type QueryOptions, queryCommand } from './query-command.ts';
 
-type PsOptions = QueryOptions & { host?: boolean; talking?: boolean };
+type PsOptions = QueryOptions & { host?: boolean; talking?: boolean; events?: boolean } & Omit<EventOptions, 'host'>;
 
 /** The command. */
 export function psCommand(): Command {
@@ -12,22 +14,46 @@ export function psCommand(): Command {
     'weir ps shop                 # pods of namespace shop',
     'weir ps shop/web-0           # one pod',
     'weir ps --host               # what runs beside the pods, and talks',
+    'weir ps --events -f shop     # what begins and ends there, as it happens',
     'weir ps -o json | jq ".[].processes[].binary"',
   ])
     .argument('[pod]', 'NAMESPACE, or NAMESPACE/POD; a beginning of the pod’s name will do')
     .option('--host', 'processes of the nodes themselves, too')
     .option('--talking', 'only processes that talk to somebody')
+    .option(
+      '--binary <PATTERN>',
+      'only these programs: a base name, a path or an exec id, * for any characters (repeat)',
+      collect,
+    )
+    .option('--events', 'programs that began and processes that ended, instead of what runs')
+    .option('-f, --follow', 'with --events: go on with new ones')
+    .option(
+      '--last <COUNT>',
+      'with --events: the last ones (default: 20; none with --follow)',
+      wholeNumber(1, 1_000_000),
+    )
+    .option('--since <TIME>', 'with --events: from then on: 30s, 5m, 2h ago, or a time such as 2026-11-22T17:30:00Z')
     .action(listProcesses);
 }
 
 async function listProcesses(wanted: string | undefined, options: PsOptions): Promise<void> {
+  if (options.events) {
+    const { showProcessEvents } = await import('./ps-events.ts');
+    process.exitCode = await showProcessEvents(wanted, options);
+    return;
+  }
+  const { compileProcessPattern } = await import('../../observe/processes/process-pattern.ts');
+  const programs = (options.binary ?? []).map((text) => compileProcessPattern(text) ?? (() => false));
   const { askNodes } = await import('./ask-nodes.ts');
   const answers = await askNodes<ProcessesView>(options, '/v1/processes');
   const selected = answers.map(({ node, value }) => ({
     node,
     known: value?.known ?? false,
     processes: (value?.processes ?? []).filter(
-      (each) => isWanted(each, wanted, options.host ?? false) && (!options.talking || each.talks.length > 0),
+      (each) =>
+        isWanted(each, wanted, options.host ?? false) &&
+        (!options.talking || each.talks.length > 0) &&
+        (programs.length === 0 || programs.some((match) => match(each))),
     ),
   }));
   if (options.output !== 'table') {
@@ -99,7 +125,7 @@ function processLines(rows: readonly ProcessView[]): string[] {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: what must not reach a terminal is just those
 const controls = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 
-/** Names and arguments come from strangers, and a terminal obeys control characters. */
+/** Names and arguments come from strangers, and a terminal obeys control characters; here it is shown which they were. */
 function printable(text: string): string {
   return text.replace(controls, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -36,6 +36,7 @@ export function relayCommand(): Command {
     .option('--agent-key-file <file>', 'its key')
     .option('--agent-ca-file <file>', 'the authority of the agents’ certificates')
     .option('--insecure', 'serve clients in the clear on addresses that others can reach')
+    .option('--metrics-listen <address>', 'where metrics for Prometheus are served; "off": nowhere', '[::]:9967')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .addHelpText(
       'after',
@@ -63,6 +64,7 @@ Examples:
           clientAuth: options.tlsClientAuth,
           agentTls: { certFile: options.agentCertFile, keyFile: options.agentKeyFile, caFile: options.agentCaFile },
           insecure: options.insecure === true,
+          metricsListen: options.metricsListen,
           logLevel: options.logLevel,
         },
         stop.signal,

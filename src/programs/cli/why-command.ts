@@ -1,6 +1,7 @@
 // `weir why`: which layer broke, in one answer.
 import type { Command } from 'commander';
 import { wholeNumber } from './agent-command.ts';
+import { printable } from './printable.ts';
 import { type QueryOptions, queryCommand } from './query-command.ts';
 
 type WhyOptions = QueryOptions & { port?: number; protocol: string; since: string };
@@ -78,12 +79,4 @@ async function ask(): Promise<{ from: string; to: string }> {
   } finally {
     terminal.close();
   }
-}
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: what must not reach a terminal is just those
-const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
-
-/** Names come from others, and a terminal obeys control characters. */
-function printable(text: string): string {
-  return text.replace(controls, '?');
 }

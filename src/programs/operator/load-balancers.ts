@@ -20,6 +20,7 @@ import { type KubeObject, kubernetesResources, type Resource, resourcePath } fro
 import { type WatchState, watchIntoTable } from '../../kube/watch.ts';
 import { installCustomResources } from '../../kube/weir/custom-resources.ts';
 import type { Log } from '../log.ts';
+import type { OperatorFacts } from './metrics.ts';
 import type { OperatorNode } from './node-blocks.ts';
 import { serialize } from './serialize.ts';
 
@@ -32,6 +33,7 @@ export interface LoadBalancerOptions {
   readonly onState: (state: WatchState) => void;
   /** Their addresses are given to no service, whatever the pools say. */
   readonly nodes: ReadTable<OperatorNode>;
+  readonly facts: OperatorFacts;
 }
 
 interface PoolEntry extends PoolRow {
@@ -51,6 +53,14 @@ export async function startLoadBalancers(options: LoadBalancerOptions, signal: A
   await installCustomResources(client, signal, [ciliumResources.loadBalancerPools]);
   const pools = createTable<PoolEntry>({ name: 'load-balancer-pools', key: (row) => row.name });
   const services = createTable<ServiceEntry>({ name: 'address-requests', key: (row) => row.key });
+  options.facts.loadBalancers = () => {
+    const all = [...services.rows()];
+    return {
+      pools: pools.size,
+      addresses: all.reduce((sum, { assigned }) => sum + assigned.length, 0),
+      waiting: all.filter(({ assigned }) => assigned.length === 0).length,
+    };
+  };
   /** Versions that this operator wrote: what the watch brings of earlier ones is old news. */
   const written = new Map<string, string>();
 

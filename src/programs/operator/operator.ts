@@ -23,6 +23,7 @@ import type { Log } from '../log.ts';
 import { clearLeases } from './announcement-leases.ts';
 import { whileLeading } from './leadership.ts';
 import { startLoadBalancers } from './load-balancers.ts';
+import { createOperatorFacts, forgetTerm, type OperatorFacts } from './metrics.ts';
 import { createNodeBlocks, type Named, type OperatorNode } from './node-blocks.ts';
 import { startPolicyStatus } from './policy-status.ts';
 import { serialize } from './serialize.ts';
@@ -43,6 +44,8 @@ export interface OperatorOptions {
   /** One operator leads while it renews its lease; another takes over when the lease has not been renewed for so long. */
   readonly leaseMs: number;
   readonly leaseNamespace: string;
+  /** Where the operator says what it does. */
+  readonly facts?: OperatorFacts;
 }
 
 interface PodObject extends KubeObject {
@@ -74,11 +77,28 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal)
   const { client, log, leaseMs, leaseNamespace: namespace } = options;
   log.info('operator starts', { server: client.server, pools: options.pools });
   await waitForApi(client, log, signal).catch(() => {});
-  await whileLeading({ client, log, namespace, leaseMs }, (term, mayAct) => lead(options, mayAct, term), signal);
+  const { facts = createOperatorFacts() } = options;
+  await whileLeading(
+    { client, log, namespace, leaseMs },
+    async (term, mayAct) => {
+      facts.leading = true;
+      try {
+        await lead(options, facts, mayAct, term);
+      } finally {
+        forgetTerm(facts);
+      }
+    },
+    signal,
+  );
 }
 
 /** Does the operator's work until the signal aborts. */
-async function lead(options: OperatorOptions, mayAct: () => boolean, signal: AbortSignal): Promise<void> {
+async function lead(
+  options: OperatorOptions,
+  facts: OperatorFacts,
+  mayAct: () => boolean,
+  signal: AbortSignal,
+): Promise<void> {
   const { client, log } = options;
   await installCustomResources(client, signal, [...Object.values(weirResources), ...Object.values(policyResources)]);
   log.info('definitions of weir.dev and of policies installed');
@@ -97,10 +117,13 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
     identities: Array.isArray(slice.endpoints) ? slice.endpoints.map((endpoint) => endpoint.identity) : [],
   });
   const identities = createIdentityAllocator(options.identityRange);
+  facts.identities = identities.usage;
+  facts.blocks = () => blocks.rows();
   let identitiesListed = false;
   let slicesListed = false;
   const watches: Watch[] = [];
   const onState = (state: { resource: string; connected: boolean; error?: string }) => {
+    if (!signal.aborted) facts.watches.set(state.resource, state.connected);
     if (state.error !== undefined) log.warn('lost the API server', { resource: state.resource, error: state.error });
   };
 
@@ -198,6 +221,7 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
         metadata: { name: String(id) },
         labels: [...labels],
       });
+      facts.written.identities++;
       log.debug('identity created', { id, labels });
     } catch (error) {
       identities.forget(id);
@@ -243,7 +267,7 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
   weirNodes.subscribe(reconcileNodes);
   blocks.subscribe(reconcileNodes);
   clearLeases({ client, log, mayAct }, signal);
-  void startLoadBalancers({ client, log, mayAct, onState, nodes }, signal).catch((error: Error) => {
+  void startLoadBalancers({ client, log, mayAct, onState, nodes, facts }, signal).catch((error: Error) => {
     if (!signal.aborted) log.error('services get no addresses', { error: error.message });
   });
   startPolicyStatus(
@@ -253,6 +277,7 @@ async function lead(options: OperatorOptions, mayAct: () => boolean, signal: Abo
       mayAct,
       onState,
       nodes,
+      onWritten: () => facts.written.policyStatuses++,
       clusterStaged: options.policyEnforcement === 'staged',
       ...(options.ignoredLabels && { ignoredLabels: options.ignoredLabels }),
     },

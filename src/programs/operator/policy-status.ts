@@ -73,6 +73,8 @@ export function startPolicyStatus(
     readonly client: KubeClient;
     readonly log: Log;
     readonly mayAct: () => boolean;
+    /** A status was written. */
+    readonly onWritten: () => void;
     readonly onState: (state: WatchState) => void;
     readonly nodes: ReadTable<OperatorNode>;
     readonly ignoredLabels?: readonly string[];
@@ -288,6 +290,7 @@ export function startPolicyStatus(
             signal,
           },
         );
+        options.onWritten();
         if (objects.get(key) === found) objects.set(key, { ...found, object: written });
       }
     }

@@ -15,6 +15,8 @@ import { type RpcServer, serveRpc } from '../../observe/rpc/serve-rpc.ts';
 import { type TlsFiles, type WatchedTls, watchTlsFiles } from '../../observe/rpc/tls-files.ts';
 import { version } from '../cli/version.ts';
 import { createLog } from '../log.ts';
+import { offerMetrics } from '../offer-metrics.ts';
+import { relayRegistry } from './metrics.ts';
 import { followNodes } from './node-peers.ts';
 
 /** What a relay can be told. */
@@ -31,6 +33,8 @@ export interface RelaySettings {
   readonly agentTls: TlsFiles;
   /** Clients in the clear on addresses that others can reach. */
   readonly insecure: boolean;
+  /** Where metrics are served; `off`: nowhere. */
+  readonly metricsListen: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -55,12 +59,17 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
       for (const listener of [...listeners]) listener();
     },
   });
+  const counts = { received: 0, sent: 0, late: 0, lost: 0 };
   const service = relayService({
     pool,
     access: openAccess,
     name: hostname(),
     version: `weir-relay v${version}`,
-    onLate: (node, count) => log.warn('flows came too late for their place in a stream', { node, count }),
+    counts,
+    onLate(node, count) {
+      counts.late += count;
+      log.warn('flows came too late for their place in a stream', { node, count });
+    },
   });
   const own = [service];
   const health = healthService(own, {
@@ -83,6 +92,7 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
     servers.push(server);
     log.info('flows are served', { address: server.address, tls: tls !== undefined, clients });
   }
+  const metrics = await offerMetrics(settings.metricsListen, relayRegistry(pool, counts, servers), log);
   const stopPeers =
     settings.peers === 'kubernetes'
       ? followNodes({
@@ -104,7 +114,7 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
   if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve));
   log.info('relay stops');
   stopPeers();
-  await Promise.all(servers.map((server) => server.close()));
+  await Promise.all([...servers.map((server) => server.close()), metrics?.close()]);
   pool.close();
   for (const each of [serverTls, agentTls]) each?.close();
 }

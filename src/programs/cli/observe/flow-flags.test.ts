@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toJson } from '@bufbuild/protobuf';
+import { anyUnpack, StructSchema } from '@bufbuild/protobuf/wkt';
 import { GetFlowsRequestSchema } from '../../../../proto/gen/observer/observer_pb.js';
 import { WeirError } from '../../../core/errors.ts';
 import { flowRequest, type ObserveOptions, parseTime } from './flow-flags.ts';
@@ -138,4 +139,20 @@ test('parseTime() reads how long ago, and times', () => {
   assert.equal(parseTime('since', '1.5s', nowMs), nowMs - 1500);
   assert.equal(parseTime('since', '2026-11-22T11:00:00Z', nowMs), nowMs - 3_600_000);
   for (const bad of ['', '5', '5x', 'yesterday', '5m?']) assert.throws(() => parseTime('since', bad, nowMs), WeirError);
+});
+
+test('processes are asked for in extensions, beside what the contract has a field for', () => {
+  const filters = [
+    { flag: 'process', value: 'curl', not: false },
+    { flag: 'process', value: '/bin/*', not: true },
+    { flag: 'verdict', value: 'dropped', not: false },
+  ];
+  const { request: message } = flowRequest({ filters }, nowMs);
+  assert.deepEqual(toJson(StructSchema, anyUnpack(message.extensions!, StructSchema)!), {
+    process: ['curl'],
+    not_process: ['/bin/*'],
+  });
+  assert.equal(message.whitelist.length, 1);
+  assert.equal(flowRequest({ filters: [] }, nowMs).request.extensions, undefined);
+  assert.throws(() => request('process= '), /--process/);
 });

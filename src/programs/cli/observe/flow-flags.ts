@@ -14,6 +14,7 @@ import { WeirError } from '../../../core/errors.ts';
 import { reservedIdentities } from '../../../core/identity.ts';
 import { canonicalIp, cidrContains, parseCidr } from '../../../core/ip.ts';
 import { dropReasons } from '../../../kernel/datapath.gen.ts';
+import { packRequestExtensions } from '../../../observe/flows/request-extensions.ts';
 import { tcpFlagBits } from '../../../observe/flows/tcp-flags.ts';
 import type { FilterFlag } from '../observe-command.ts';
 
@@ -56,6 +57,10 @@ export function flowRequest(
     throw new WeirError('CONFIG_INVALID', '--last, --first and --all exclude each other', 'Give one of them.');
   const policies = options.filters.filter((each) => each.flag === 'policy');
   for (const { value } of policies) if (!/^[^/]+\/[^/]+$/.test(value)) throw bad('policy', value, 'namespace/name');
+  // Those that the contract has a field for.
+  const filters = options.filters.filter((each) => each.flag !== 'policy' && each.flag !== 'process');
+  const processes = (not: boolean) =>
+    options.filters.filter((each) => each.flag === 'process' && each.not === not).map(processPattern);
   const since = options.since === undefined ? undefined : parseTime('since', options.since, nowMs);
   const until = options.until === undefined ? undefined : parseTime('until', options.until, nowMs);
   const ranged = since !== undefined || options.all || options.follow;
@@ -73,16 +78,23 @@ export function flowRequest(
           ? timestampFromMs(0)
           : undefined,
     until: until === undefined ? undefined : timestampFromMs(until),
-    whitelist: combine(options.filters.filter((each) => !each.not && each.flag !== 'policy')),
-    blacklist: options.filters
-      .filter((each) => each.not && each.flag !== 'policy')
+    whitelist: combine(filters.filter((each) => !each.not)),
+    blacklist: filters
+      .filter((each) => each.not)
       .flatMap((each) => waysOf(each).map((way) => create(FlowFilterSchema, way))),
+    extensions: packRequestExtensions({ process: processes(false), not_process: processes(true) }),
     fieldMask:
       options.fieldMask !== undefined && options.fieldMask.length > 0
         ? { paths: options.fieldMask.flatMap((each) => each.split(',')) }
         : undefined,
   });
   return { request, policies };
+}
+
+function processPattern({ value }: FilterFlag): string {
+  if (value.trim() === '' || value.length > 512)
+    throw bad('process', value, 'a name such as curl, a path such as /usr/bin/curl, or an exec id');
+  return value;
 }
 
 /** Filters of one kind are alternatives, of different kinds all must hold: every combination becomes a filter. */

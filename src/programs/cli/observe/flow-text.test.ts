@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { create, fromJson, type JsonObject, type MessageInitShape } from '@bufbuild/protobuf';
+import { anyPack, StructSchema } from '@bufbuild/protobuf/wkt';
 import { GetFlowsResponseSchema } from '../../../../proto/gen/observer/observer_pb.js';
 import { type FlowFormat, flowPrinter } from './flow-text.ts';
 
@@ -25,8 +26,11 @@ const response = (over: object = {}) =>
     },
   } as MessageInitShape<typeof GetFlowsResponseSchema>);
 
-const print = (format: FlowFormat, over: object = {}, options = { colors: false, nodeNames: false }) =>
-  flowPrinter(format, options)(response(over)).replace(/\w{3} +\d+ \d\d:\d\d:\d\d\.\d{3}/, 'TIME');
+const print = (
+  format: FlowFormat,
+  over: object = {},
+  options: Parameters<typeof flowPrinter>[1] = { colors: false, nodeNames: false },
+) => flowPrinter(format, options)(response(over)).replace(/\w{3} +\d+ \d\d:\d\d:\d\d\.\d{3}/, 'TIME');
 const policy = (name: string, ...labels: string[]) => ({ kind: 'NetworkPolicy', namespace: 'shop', name, labels });
 
 test('compact is one line with both ends and the rule that allowed', () => {
@@ -107,4 +111,47 @@ test('a flow through a Service names it before the backend that it got', () => {
     print('compact', { sourceService: { namespace: 'shop', name: 'web' } }),
     /\(id:256\) as svc shop\/web -> /,
   );
+});
+
+const withMore = (more: JsonObject) => ({ extensions: anyPack(StructSchema, fromJson(StructSchema, more)) });
+const curl = { binary: '/usr/bin/curl', pid: 4711, arguments: 'http://db', exec_id: 'abc' };
+
+test('json has the facts of extensions as fields, jsonpb only where the contract has them', () => {
+  const flowOf = (format: FlowFormat) =>
+    JSON.parse(print(format, withMore({ source_process: curl, rtt_us: 250, report: 'end', verdict: 'none' }))).flow;
+  const json = flowOf('json');
+  assert.deepEqual([json.source_process, json.rtt_us, json.report], [curl, 250, 'end']);
+  assert.equal(json.verdict, 'FORWARDED', 'a field of the contract stays what it is');
+  assert.deepEqual(json.extensions.value.source_process, curl);
+  const jsonpb = flowOf('jsonpb');
+  assert.equal(jsonpb.source_process, undefined);
+  assert.equal(jsonpb.extensions.value.rtt_us, 250);
+});
+
+test('processes stand behind their end, with arguments in a dict', () => {
+  const more = withMore({ source_process: curl });
+  const options = { colors: false, nodeNames: false, processes: true };
+  assert.match(
+    print('compact', more, options),
+    /cart-1:43210 \(id:256\) curl\[4711\] -> \[fd00::1\]:5432 \(world-ipv6\) to/,
+  );
+  assert.match(print('table', more, options), /cart-1:43210 \(id:256\) curl\[4711\] /);
+  assert.doesNotMatch(print('compact', more), /curl/);
+  assert.match(print('dict', more), / SOURCE: .*\n +PROCESS: curl\[4711\] http:\/\/db\n +DESTINATION: /);
+});
+
+test('no format lets a name steer the terminal, with colours or without', () => {
+  const steer = '\u001b[2J\u009b\u202e';
+  const more = {
+    source: { podName: `a${steer}`, namespace: 'x' },
+    Summary: steer,
+    ...withMore({ source_process: { ...curl, binary: `/tmp/${steer}`, arguments: steer } }),
+  };
+  for (const colors of [false, true])
+    for (const format of ['compact', 'table', 'dict'] as const) {
+      const text = print(format, more, { colors, nodeNames: true, processes: true });
+      const own = [1, 31, 32, 33, 0].reduce((rest, code) => rest.replaceAll(`\u001b[${code}m`, ''), text);
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: just those
+      assert.doesNotMatch(own, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/, format);
+    }
 });

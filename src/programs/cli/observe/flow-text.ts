@@ -1,5 +1,5 @@
 // Flows as text: one line, a table, or a block of key and value; and as JSON.
-import { createRegistry, toJson } from '@bufbuild/protobuf';
+import { createRegistry, type JsonObject, toJson } from '@bufbuild/protobuf';
 import { StructSchema, type Timestamp } from '@bufbuild/protobuf/wkt';
 import {
   type Endpoint,
@@ -14,6 +14,8 @@ import { type GetFlowsResponse, GetFlowsResponseSchema } from '../../../../proto
 import { reservedName } from '../../../core/identity.ts';
 import { dropReasons } from '../../../kernel/datapath.gen.ts';
 import { ruleLabel } from '../../../observe/flows/flow-policies.ts';
+import { printable } from '../printable.ts';
+import { baseName, type FlowProcess, processesOf } from './flow-more.ts';
 
 /** Formats that `-o` knows. */
 export type FlowFormat = 'compact' | 'table' | 'json' | 'jsonpb' | 'dict';
@@ -24,6 +26,8 @@ export type FlowPrinter = (response: GetFlowsResponse) => string;
 interface TextOptions {
   readonly colors: boolean;
   readonly nodeNames: boolean;
+  /** Formats of one line name processes, too. */
+  readonly processes?: boolean;
 }
 
 const registry = createRegistry(StructSchema);
@@ -33,8 +37,10 @@ const plain = (text: string) => text;
 /** Makes the printer of a format. */
 export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrinter {
   if (format === 'json' || format === 'jsonpb') {
-    return (response) =>
-      `${JSON.stringify(toJson(GetFlowsResponseSchema, response, { useProtoFieldName: true, registry }))}\n`;
+    return (response) => {
+      const json = toJson(GetFlowsResponseSchema, response, { useProtoFieldName: true, registry });
+      return `${JSON.stringify(format === 'json' ? withPlainFields(json as JsonObject) : json)}\n`;
+    };
   }
   const text =
     format === 'compact' ? compactPrinter(options) : format === 'table' ? tablePrinter(options) : dictPrinter(options);
@@ -55,27 +61,49 @@ export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrint
   };
 }
 
+/** What `extensions` say, as fields beside the contract's own: what has such a name already stays what it is. */
+function withPlainFields(json: JsonObject): JsonObject {
+  const flow = json.flow as JsonObject | undefined;
+  const more = (flow?.extensions as JsonObject | undefined)?.value as JsonObject | undefined;
+  if (flow === undefined || more === undefined) return json;
+  const fields = Object.entries(more).filter(([name]) => !Object.hasOwn(flow, name));
+  return { ...json, flow: { ...flow, ...Object.fromEntries(fields) } };
+}
+
 const lossText: Readonly<Record<number, string>> = {
   [LostEventSource.PERF_EVENT_RING_BUFFER]: 'because the kernel’s ring was full',
   [LostEventSource.OBSERVER_EVENTS_QUEUE]: 'drops over the rate of reports (counted in `weir drops`)',
   [LostEventSource.HUBBLE_RING_BUFFER]: 'because this reader was too slow',
 };
 
-function compactPrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response: GetFlowsResponse) => string {
+function compactPrinter({
+  colors,
+  nodeNames,
+  processes,
+}: TextOptions): (flow: Flow, response: GetFlowsResponse) => string {
   const [red, green, yellow] = colors ? [paint(31), paint(32), paint(33)] : [plain, plain, plain];
   return (flow, response) => {
     const dropped = flow.verdict === Verdict.DROPPED;
     const verdict = (dropped ? red : green)(Verdict[flow.verdict] ?? String(flow.verdict));
-    const reason = explain(flow);
+    const reason = printable(explain(flow));
     const staged = stagedText(flow);
-    return clean(
-      `${timeText(flow.time)}${node(response, nodeNames)}: ${throughText(flow, 'source')} -> ${throughText(flow, 'destination')} ${typeText(flow)} ${verdict} (${flow.Summary})` +
-        `${reason === '' ? '' : ` ${dropped ? red(reason) : reason}`}${staged === '' ? '' : ` ${yellow(staged)}`}`,
+    const told = processes ? processesOf(flow) : {};
+    const before = printable(
+      `${timeText(flow.time)}${node(response, nodeNames)}: ${throughText(flow, 'source')}${processText(told.source)} -> ` +
+        `${throughText(flow, 'destination')}${processText(told.destination)} ${typeText(flow)} `,
+    );
+    return (
+      `${before}${verdict} (${printable(flow.Summary)})` +
+      `${reason === '' ? '' : ` ${dropped ? red(reason) : reason}`}${staged === '' ? '' : ` ${yellow(staged)}`}\n`
     );
   };
 }
 
-function tablePrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response: GetFlowsResponse) => string {
+function tablePrinter({
+  colors,
+  nodeNames,
+  processes,
+}: TextOptions): (flow: Flow, response: GetFlowsResponse) => string {
   const [red, green] = colors ? [paint(31), paint(32)] : [plain, plain];
   // Flows come one after the other, so columns can only grow.
   const widths = [23, ...(nodeNames ? [8] : []), 30, 30, 13, 9, 20];
@@ -91,27 +119,29 @@ function tablePrinter({ colors, nodeNames }: TextOptions): (flow: Flow, response
   ];
   let begun = false;
   return (flow, response) => {
+    const told = processes ? processesOf(flow) : {};
     const cells = [
       timeText(flow.time),
       ...(nodeNames ? [response.nodeName] : []),
-      throughText(flow, 'source'),
-      throughText(flow, 'destination'),
+      `${throughText(flow, 'source')}${processText(told.source)}`,
+      `${throughText(flow, 'destination')}${processText(told.destination)}`,
       typeText(flow),
       Verdict[flow.verdict] ?? String(flow.verdict),
       flow.Summary,
       [explain(flow), stagedText(flow)].filter((each) => each !== '').join('; '),
-    ];
+    ].map(printable);
     const line = (values: readonly string[], color: (text: string) => string = plain) => {
       for (const [i, value] of values.entries()) if (i < widths.length) widths[i] = Math.max(widths[i]!, value.length);
       return values
         .map((value, i) => (i === values.length - 3 ? color(value.padEnd(widths[i]!)) : value.padEnd(widths[i] ?? 0)))
         .join('  ')
-        .trimEnd();
+        .trimEnd()
+        .concat('\n');
     };
-    const text = clean(line(cells, flow.verdict === Verdict.DROPPED ? red : green));
+    const text = line(cells, flow.verdict === Verdict.DROPPED ? red : green);
     if (begun) return text;
     begun = true;
-    return clean(line(titles)) + text;
+    return line(titles) + text;
   };
 }
 
@@ -121,11 +151,16 @@ function dictPrinter({ nodeNames }: TextOptions): (flow: Flow, response: GetFlow
     const why = explain(flow);
     const staged = stagedText(flow);
     const service = serviceText(flow.destinationService ?? flow.sourceService);
-    const rows: [string, string][] = [
+    const told = processesOf(flow);
+    const who = (process: FlowProcess | undefined) =>
+      process === undefined ? [] : [['PROCESS', `${processText(process).trim()} ${process.arguments}`.trim()] as const];
+    const rows: (readonly [string, string])[] = [
       ['TIMESTAMP', timeText(flow.time)],
       ...(nodeNames ? [['NODE', response.nodeName] as [string, string]] : []),
       ['SOURCE', endText(flow, 'source')],
+      ...who(told.source),
       ['DESTINATION', endText(flow, 'destination')],
+      ...who(told.destination),
       ...(service === '' ? [] : [['SERVICE', service] as [string, string]]),
       ['DIRECTION', (TrafficDirection[flow.trafficDirection] ?? '').toLowerCase()],
       ['TYPE', typeText(flow)],
@@ -134,23 +169,17 @@ function dictPrinter({ nodeNames }: TextOptions): (flow: Flow, response: GetFlow
       ...(why === '' ? [] : [['WHY', why] as [string, string]]),
       ...(staged === '' ? [] : [['STAGED', staged] as [string, string]]),
     ];
-    const text = rows.map(([key, value]) => clean(`${key.padStart(12)}: ${value}`)).join('');
+    const text = rows.map(([key, value]) => `${printable(`${key.padStart(12)}: ${value}`)}\n`).join('');
     const line = begun ? '------------\n' : '';
     begun = true;
     return line + text;
   };
 }
 
-/** One line, whatever is in the names. */
-function clean(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: all but the escape of colours
-  return `${text.replace(/[\x00-\x1a\x1c-\x1f\x7f-\x9f]/g, '?')}\n`;
-}
-
 const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** `Nov 22 17:30:01.123`, in the local time zone. */
-function timeText(time: Timestamp | undefined): string {
+export function timeText(time: Timestamp | undefined): string {
   if (time === undefined) return '-';
   const date = new Date(Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6));
   const two = (value: number) => String(value).padStart(2, '0');
@@ -187,6 +216,11 @@ function throughText(flow: Flow, side: 'source' | 'destination'): string {
 
 function serviceText(service: { namespace: string; name: string } | undefined): string {
   return service === undefined ? '' : `${service.namespace}/${service.name}`;
+}
+
+/** ` curl[4711]`: the base name is enough among flows. */
+function processText(process: FlowProcess | undefined): string {
+  return process === undefined ? '' : ` ${baseName(process.binary) || '?'}[${process.pid}]`;
 }
 
 /** Where it was seen, or why it was dropped. */

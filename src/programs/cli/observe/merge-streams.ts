@@ -1,6 +1,8 @@
 // Streams of several nodes as one, by time. What has ended is merged exactly; what is followed is put in order within a
 // short time, since waiting for a quiet node would mean waiting for ever.
 
+import { WeirError } from '../../../core/errors.ts';
+
 /** Something with a time, in nanoseconds since the epoch. */
 export interface Timed {
   readonly timeNs: bigint;
@@ -54,4 +56,39 @@ export function createReorder<T extends Timed>(
       release(Number.POSITIVE_INFINITY);
     },
   };
+}
+
+/** Shows what several streams give as it comes, about in order of time, until all of them end. */
+export async function followAll<T extends Timed>(
+  streams: readonly AsyncIterable<T>[],
+  show: (item: T) => Promise<void> | undefined,
+): Promise<void> {
+  if (streams.length === 1) {
+    for await (const item of streams[0]!) await show(item);
+    return;
+  }
+  let written: Promise<void> | undefined;
+  const reorder = createReorder<T>((items) => {
+    for (const item of items) written = show(item) ?? written;
+  });
+  await Promise.all(
+    streams.map(async (stream) => {
+      for await (const item of stream) {
+        // A terminal that does not keep up holds back the nodes, which count what is lost.
+        await written;
+        reorder.add(item);
+      }
+    }),
+  );
+  reorder.flush();
+}
+
+/** A stream that ends where the node fails, after `onError` has been told. */
+export async function* tolerant<T>(stream: AsyncIterable<T>, onError: (error: WeirError) => void): AsyncGenerator<T> {
+  try {
+    yield* stream;
+  } catch (error) {
+    if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
+    onError(error);
+  }
 }

@@ -1,8 +1,8 @@
 // The flows of one node, as an async iterator. When a followed node goes away, that is said, and it is tried again from
 // where it stopped.
 import { existsSync } from 'node:fs';
-import { clone } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { clone, type DescMethod, type Message } from '@bufbuild/protobuf';
+import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import * as grpc from '@grpc/grpc-js';
 import {
   type GetFlowsRequest,
@@ -29,10 +29,28 @@ export async function* readNode(
   request: GetFlowsRequest,
   onConnected: () => void = () => {},
 ): AsyncGenerator<NodeFlow> {
+  const responses = readStream<GetFlowsResponse>(target, Observer.method.getFlows, request, onConnected);
+  for await (const response of responses) yield { timeNs: timestampNs(response.time), response };
+}
+
+/** Nanoseconds since the epoch. */
+export function timestampNs(
+  { seconds, nanos }: Pick<Timestamp, 'seconds' | 'nanos'> = { seconds: 0n, nanos: 0 },
+): bigint {
+  return seconds * 1_000_000_000n + BigInt(nanos);
+}
+
+/** Calls a method of a node's flow server that gives a stream. Throws what readNode throws. */
+export async function* readStream<T>(
+  target: Target,
+  method: DescMethod,
+  request: Message,
+  onConnected: () => void = () => {},
+): AsyncGenerator<T> {
   if (target.server === undefined && !existsSync(target.hubbleSocket))
     throw unreachable(target, `its flow socket ${target.hubbleSocket} is not there`);
   const where = target.server ?? flowServerTarget({ server: `unix:${target.hubbleSocket}` });
-  const client = flowServerClient(Observer, where);
+  const client = flowServerClient(method.parent, where);
   try {
     await new Promise<void>((resolve, reject) => {
       client.waitForReady(Date.now() + connectTimeoutMs, (error) =>
@@ -40,12 +58,9 @@ export async function* readNode(
       );
     });
     onConnected();
-    const call = client.getFlows!(request) as grpc.ClientReadableStream<GetFlowsResponse>;
+    const call = client[method.localName]!(request) as grpc.ClientReadableStream<T>;
     try {
-      for await (const response of call as AsyncIterable<GetFlowsResponse>) {
-        const { seconds = 0n, nanos = 0 } = response.time ?? {};
-        yield { timeNs: seconds * 1_000_000_000n + BigInt(nanos), response };
-      }
+      yield* call as AsyncIterable<T>;
     } catch (error) {
       throw asWeirError(target, error);
     } finally {
@@ -60,6 +75,12 @@ function asWeirError(target: Target, error: unknown): Error {
   const { code, details } = error as { code?: number; details?: string };
   if (code === grpc.status.INVALID_ARGUMENT)
     return new WeirError('CONFIG_INVALID', `${targetName(target)} refuses the request: ${details}`);
+  if (code === grpc.status.UNIMPLEMENTED)
+    return new WeirError(
+      'CONFIG_INVALID',
+      `${targetName(target)} does not know of this`,
+      'Ask an agent of this version.',
+    );
   if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED || code === grpc.status.INTERNAL)
     return unreachable(target, details || errorText(error));
   return error instanceof Error ? error : new Error(String(error));

@@ -1,27 +1,55 @@
 // `weir observe` at work: asks the nodes, merges what they tell, prints it.
 import type { Policy } from '../../../../proto/gen/flow/flow_pb.js';
+import type { GetFlowsRequest } from '../../../../proto/gen/observer/observer_pb.js';
 import { NodeState, type NodeStatusEvent } from '../../../../proto/gen/relay/relay_pb.js';
 import { WeirError } from '../../../core/errors.ts';
 import { exitCodes } from '../../../core/exit-codes.ts';
+import { FilterError } from '../../../observe/flows/filter-values.ts';
 import { flowServerTarget } from '../flow-server.ts';
+import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import type { FilterFlag } from '../observe-command.ts';
+import { terminalColumns } from '../output.ts';
 import type { ServerOptions } from '../server-options.ts';
 import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
+import { readFlowFile } from './flow-file.ts';
 import { flowRequest, type ObserveOptions } from './flow-flags.ts';
+import { createFlowCounter, type FlowCounter, statsText } from './flow-stats.ts';
 import { type FlowFormat, flowPrinter } from './flow-text.ts';
-import { createReorder, mergeByTime } from './merge-streams.ts';
+import { followAll, mergeByTime, tolerant } from './merge-streams.ts';
+import { compileMessageFilters } from './message-filter.ts';
 import { followNode, type NodeFlow, readNode } from './node-stream.ts';
 
 /** All flags of the command. */
 export interface ObserveFlags extends ObserveOptions, TargetOptions, ServerOptions {
   readonly output: FlowFormat;
   readonly color: 'auto' | 'always' | 'never';
+  readonly printProcess?: boolean;
+  readonly stats?: boolean;
+  /** `-`: standard input. */
+  readonly inputFile?: string;
 }
+
+/** Rows of each of the tables that --stats prints. */
+const statsRows = 20;
+/** Terminals of so many columns have room for processes. */
+const roomyColumns = 160;
 
 /** Runs the command and answers with its exit code. */
 export async function observe(flags: ObserveFlags): Promise<number> {
-  const targets = flags.server === undefined ? resolveTargets(flags).targets : [serverTarget(flags, flags.server)];
-  const { request, policies } = flowRequest(flags, Date.now());
+  if (flags.stats && flags.fieldMask !== undefined)
+    throw new WeirError('CONFIG_INVALID', '--field-mask leaves out what --stats counts', 'Give one of them.');
+  const { inputFile } = flags;
+  if (inputFile !== undefined && (flags.follow || flags.server !== undefined))
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--input-file is read to its end, and nobody is asked',
+      'Leave out --follow and --server.',
+    );
+  const targets = inputFile === undefined ? flowTargets(flags) : [];
+  // Numbers are of all there is, unless some of it is asked for.
+  const ranged = [flags.last, flags.first, flags.since, flags.follow].some((each) => each !== undefined);
+  const all = flags.all || ((flags.stats || inputFile !== undefined) && !ranged);
+  const { request, policies } = flowRequest({ ...flags, all }, Date.now());
   const format = flags.output;
   if (flags.fieldMask !== undefined && flags.fieldMask.length > 0 && !format.startsWith('json')) {
     throw new WeirError(
@@ -32,10 +60,17 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   }
   const colors =
     flags.color === 'always' || (flags.color === 'auto' && process.stdout.isTTY === true && !process.env.NO_COLOR);
-  const print = flowPrinter(format, { colors, nodeNames: targets.length > 1 || flags.server !== undefined });
+  const processes = flags.printProcess ?? (process.stdout.isTTY === true && process.stdout.columns >= roomyColumns);
+  const print = flowPrinter(format, {
+    colors,
+    nodeNames: targets.length !== 1 || flags.server !== undefined,
+    processes,
+  });
   const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
   const out = output();
-  const wanted = (item: NodeFlow) => policies.length === 0 || hasPolicy(item, policies);
+  const inFile = inputFile === undefined ? undefined : fileFilter(request);
+  const wanted = (item: NodeFlow) => hasPolicy(item, policies) && (inFile === undefined || inFile(item));
+  const counter = flags.stats ? createFlowCounter() : undefined;
   let failures = 0;
   const show = (item: NodeFlow): Promise<void> | undefined => {
     const { responseTypes } = item.response;
@@ -48,75 +83,97 @@ export async function observe(flags: ObserveFlags): Promise<number> {
         return undefined;
       }
     }
+    if (counter !== undefined) {
+      if (responseTypes.case === 'lostEvents') counter.lose(Number(responseTypes.value.numEventsLost));
+      if (responseTypes.case === 'flow' && wanted(item)) counter.add(responseTypes.value);
+      return undefined;
+    }
     return wanted(item) ? out.write(print(item.response)) : undefined;
   };
 
   if (flags.follow) {
-    await follow(targets, (target) => followNode(target, request, say), show);
+    const following = followAll(
+      targets.map((target) => followNode(target, request, counter === undefined ? say : () => {})),
+      show,
+    );
+    await (counter === undefined ? following : Promise.race([following, untilStopped(counter)]));
+    if (counter !== undefined) await printStats(counter, format);
     return exitCodes.ok;
   }
-  const streams = targets.map((target) =>
-    tolerant(readNode(target, request), (error) => {
-      failures++;
-      if (targets.length === 1) throw error;
-      say(error.message);
-    }),
-  );
-  const last = flags.last ?? (Number(request.number) > 0 || policies.length > 0 ? defaultLast(flags) : undefined);
+  const streams =
+    inputFile !== undefined
+      ? [readFlowFile(inputFile, say)]
+      : targets.map((target) =>
+          tolerant(readNode(target, request), (error) => {
+            failures++;
+            if (targets.length === 1) throw error;
+            say(error.message);
+          }),
+        );
+  const last =
+    flags.last ?? (Number(request.number) > 0 || policies.length > 0 ? defaultLast({ ...flags, all }) : undefined);
   if (last === undefined || flags.first !== undefined)
     await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
   else for (const item of await lastOf(mergeByTime(streams), last, wanted)) await show(item);
-  if (flags.server === undefined && failures === targets.length)
+  if (counter !== undefined) await printStats(counter, format);
+  if (inputFile === undefined && flags.server === undefined && failures === targets.length)
     throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
 }
 
-function serverTarget(flags: ObserveFlags, address: string): Target {
-  const server = flowServerTarget({ ...flags, server: address });
-  return { node: address, socket: address, hubbleSocket: '', server };
+/** Shows the counts on a terminal until it is told to quit; without one, until somebody ends the command. */
+function untilStopped(counter: FlowCounter): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      screen?.close();
+      resolve();
+    };
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, end);
+    const screen = !isInteractive()
+      ? undefined
+      : openLiveScreen({
+          draw: (columns, lines) => [
+            ...statsText(counter.stats(), { most: Math.max(3, Math.floor((lines - 12) / 3)), terminalColumns: columns })
+              .split('\n')
+              .slice(0, lines - 2),
+            'q quit',
+          ],
+          onKey(key) {
+            if (key === 'q' || key === 'interrupt') end();
+          },
+        });
+  });
+}
+
+async function printStats(counter: FlowCounter, format: FlowFormat): Promise<void> {
+  const stats = counter.stats();
+  const text = format.startsWith('json')
+    ? `${JSON.stringify(stats, undefined, 2)}\n`
+    : statsText(stats, { most: statsRows, terminalColumns: terminalColumns() });
+  await output().write(text);
+}
+
+/** The filters of a request, for flows that no agent has filtered. What is no flow is always wanted. */
+function fileFilter(request: GetFlowsRequest): (item: NodeFlow) => boolean {
+  try {
+    const matches = compileMessageFilters(request);
+    return ({ response: { responseTypes } }) => responseTypes.case !== 'flow' || matches(responseTypes.value);
+  } catch (error) {
+    if (error instanceof FilterError) throw new WeirError('CONFIG_INVALID', error.message);
+    throw error;
+  }
+}
+
+/** Whose flows are read: the agents of a context, or one server. */
+export function flowTargets(flags: TargetOptions & ServerOptions): readonly Target[] {
+  if (flags.server === undefined) return resolveTargets(flags).targets;
+  const server = flowServerTarget({ ...flags, server: flags.server });
+  return [{ node: flags.server, socket: flags.server, hubbleSocket: '', server }];
 }
 
 /** Without any range, and with a policy to look for, the last 20. */
 function defaultLast(flags: ObserveFlags): number | undefined {
   return flags.all || flags.since !== undefined || flags.first !== undefined ? undefined : 20;
-}
-
-async function follow(
-  targets: readonly Target[],
-  start: (target: Target) => AsyncIterable<NodeFlow>,
-  show: (item: NodeFlow) => Promise<void> | undefined,
-): Promise<void> {
-  if (targets.length === 1) {
-    for await (const item of start(targets[0]!)) await show(item);
-    return;
-  }
-  let written: Promise<void> | undefined;
-  const reorder = createReorder<NodeFlow>((items) => {
-    for (const item of items) written = show(item) ?? written;
-  });
-  await Promise.all(
-    targets.map(async (target) => {
-      for await (const item of start(target)) {
-        // A terminal that does not keep up holds back the nodes, which count what is lost.
-        await written;
-        reorder.add(item);
-      }
-    }),
-  );
-  reorder.flush();
-}
-
-/** A stream that ends where the node fails, after `onError` has been told. */
-async function* tolerant(
-  stream: AsyncIterable<NodeFlow>,
-  onError: (error: WeirError) => void,
-): AsyncGenerator<NodeFlow> {
-  try {
-    yield* stream;
-  } catch (error) {
-    if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
-    onError(error);
-  }
 }
 
 async function showAll(
@@ -155,7 +212,8 @@ async function lastOf(
 }
 
 /** Whether one of the policies spoke. What is no flow is always wanted. */
-function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolean {
+export function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]): boolean {
+  if (flags.length === 0) return true;
   if (response.responseTypes.case !== 'flow') return true;
   const flow = response.responseTypes.value;
   const spoke = [flow.egressAllowedBy, flow.ingressAllowedBy, flow.egressDeniedBy, flow.ingressDeniedBy].flat();

@@ -1,6 +1,4 @@
 // From a flow of the contract to what matters for "why".
-import { toJson } from '@bufbuild/protobuf';
-import { anyUnpack, StructSchema } from '@bufbuild/protobuf/wkt';
 import {
   DropReason,
   type Endpoint,
@@ -14,25 +12,11 @@ import {
 } from '../../../../proto/gen/flow/flow_pb.js';
 import { rcodeText } from '../../../observe/dns/parse-dns.ts';
 import type { WhyFlow } from '../../../observe/why/evidence.ts';
-
-interface ProcessFacts {
-  readonly binary?: string;
-  readonly pid?: number;
-}
-interface Extensions {
-  readonly report?: 'active' | 'end';
-  readonly end_cause?: string;
-  readonly closed_by?: string;
-  readonly packets_sent?: number;
-  readonly packets_received?: number;
-  readonly rtt_us?: number;
-  readonly retransmits?: number;
-  readonly source_process?: ProcessFacts;
-}
+import { type FlowMore, moreOf } from '../observe/flow-more.ts';
 
 /** The facts. */
 export function flowFacts(flow: Flow): WhyFlow {
-  const more = extensionsOf(flow);
+  const more = moreOf(flow);
   const dns = flow.l7?.record.case === 'dns' ? flow.l7.record.value : undefined;
   const { source: sourceAddress = '', destination: destinationAddress = '' } = flow.IP ?? {};
   const { protocol, port, icmp } = transportOf(flow);
@@ -67,7 +51,7 @@ export function flowFacts(flow: Flow): WhyFlow {
   };
 }
 
-function kindOf(flow: Flow, more: Extensions): WhyFlow['kind'] {
+function kindOf(flow: Flow, more: FlowMore): WhyFlow['kind'] {
   if (flow.verdict === Verdict.DROPPED) return 'dropped';
   if (flow.Type === FlowType.L7) return flow.l7?.type === L7FlowType.RESPONSE ? 'answer' : 'question';
   if (flow.traceReason === TraceReason.RELATED) return 'icmp error';
@@ -92,9 +76,4 @@ function endText(end: Endpoint | undefined, address: string, names: readonly str
 
 function policyText(policy: Policy): string {
   return `${policy.kind} ${policy.namespace === '' ? '' : `${policy.namespace}/`}${policy.name}`;
-}
-
-function extensionsOf(flow: Flow): Extensions {
-  const struct = flow.extensions && anyUnpack(flow.extensions, StructSchema);
-  return struct === undefined ? {} : (toJson(StructSchema, struct) as Extensions);
 }
