@@ -118,8 +118,9 @@ export function openQueue(
         good = end;
         return true;
       });
-      if (good < last.bytes) {
-        tornBytes = last.bytes - good;
+      // A file is made when there is an event to write: an empty one lost it.
+      if (good < last.bytes || last.bytes === 0) {
+        tornBytes = Math.max(1, last.bytes - good);
         ftruncateSync(fd, good);
         last.bytes = good;
         // At least one event was there: its number is given to nobody else, and so it is counted.

@@ -8,7 +8,6 @@ import {
   TraceObservationPoint,
   TraceReason,
   TrafficDirection,
-  Verdict,
 } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { ClosedBy, EventType } from '../../kernel/datapath.gen.ts';
@@ -25,6 +24,7 @@ import { logsOf, policiesOf } from '../flows/flow-policies.ts';
 import type { FlowDns, FlowEnd, FlowRow, FlowRules, FlowService } from '../flows/flow-row.ts';
 import { endCauseOf, flowSummary, stagedDenials, verdictOf } from '../flows/flow-summary.ts';
 import { tcpFlagBits } from '../flows/tcp-flags.ts';
+import { verdictText } from './flow-words.ts';
 
 /** An object that becomes JSON; undefined members are left out. */
 export type JsonObject = { [name: string]: unknown };
@@ -49,7 +49,7 @@ export function flowJson(row: FlowRow, context: FlowContext): JsonObject {
     time: timeText(row.seconds, row.nanos),
     uuid: flowUuid(context.run, row.seq),
     emitter: { name: 'Weir', version: context.version },
-    verdict: Verdict[verdictOf(row)],
+    verdict: verdictText(verdictOf(row)),
     drop_reason: dropped && row.reason > 0 ? row.reason : undefined,
     IP: {
       source: row.sourceAddress,

@@ -30,6 +30,7 @@ import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
+import type { AgentExports } from './export.ts';
 import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { createNodeNetwork } from './node-network.ts';
@@ -64,6 +65,8 @@ export interface Agent {
   readonly datapath: Datapath;
   readonly processes: ProcessPrograms | undefined;
   readonly services: AgentServices;
+  /** Set while flows and processes are exported. */
+  exports: AgentExports | undefined;
   /** Undefined when this node is not to announce. */
   readonly announcing: Announcing | undefined;
   readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
@@ -474,6 +477,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     datapath,
     processes,
     services,
+    exports: undefined,
     announcing,
     writerStatus: writer.status,
     policyRows: writer.policyStatus,

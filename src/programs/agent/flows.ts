@@ -17,6 +17,7 @@ import { socketNames } from './settings.ts';
 export interface AgentFlows {
   readonly status: FlowObserver['status'];
   readonly talks: FlowObserver['talks'];
+  readonly observer: Pick<FlowObserver, 'ring' | 'losses'>;
   close(): Promise<void>;
 }
 
@@ -76,6 +77,7 @@ export async function startFlows(
   return {
     status: observer.status,
     talks: observer.talks,
+    observer,
     async close() {
       await server?.close();
       observer.close();
