@@ -11,7 +11,10 @@ const never = new AbortController().signal;
 
 function scene(t: TestContext, rotate: object = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'weir-file-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  t.after(async () => {
+    await sink.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
   const path = join(folder, 'logs', 'flows.jsonl');
   const now = { ms: Date.UTC(2026, 0, 1) };
   const errors: string[] = [];

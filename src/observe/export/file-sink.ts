@@ -31,10 +31,13 @@ export function createFileSink(
     `^${RegExp.escape(stem)}-\\d{8}T\\d{9}Z(-\\d+)?${RegExp.escape(extension)}(\\.gz)?(\\.partial)?$`,
   );
   let file: { readonly handle: FileHandle; readonly ino: number; bytes: number; readonly sinceMs: number } | undefined;
+  let reopening = false;
   let tidying: Promise<void> | undefined;
 
   async function opened(): Promise<NonNullable<typeof file>> {
-    if (file !== undefined && statSync(path, { throwIfNoEntry: false })?.ino !== file.ino) await closeFile();
+    if (file !== undefined && (reopening || statSync(path, { throwIfNoEntry: false })?.ino !== file.ino))
+      await closeFile();
+    reopening = false;
     if (file === undefined) {
       mkdirSync(folder, { recursive: true });
       const handle = await open(path, 'a', 0o640);
@@ -97,7 +100,9 @@ export function createFileSink(
       target.bytes += bytes.length;
       return allArrived;
     },
-    reopen: () => void closeFile(),
+    reopen() {
+      reopening = true;
+    },
     async close() {
       await closeFile();
       await tidying;

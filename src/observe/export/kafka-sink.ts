@@ -20,6 +20,8 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       timeout: config.timeoutSeconds * 1000,
       connectTimeout: Math.min(10, config.timeoutSeconds) * 1000,
       idempotent: true,
+      // Where brokers do not allow it the topic must be there.
+      autocreateTopics: true,
       ...(tls && { tls: tlsOptions(tls), ...(tls.serverName && { tlsServerName: tls.serverName }) }),
       ...(auth?.user !== undefined &&
         auth.passwordFile !== undefined && {
@@ -28,11 +30,20 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
     });
   }
 
+  async function drop(used: Producer<string, string, string, string>): Promise<void> {
+    if (producer === used) producer = undefined;
+    await used.close(true).catch(() => {});
+  }
+
   return {
-    async send(batch) {
+    async send(batch, signal) {
       producer ??= open();
+      const used = producer;
+      // The client has deadlines of its own, but not for everything.
+      const onAbort = () => void drop(used);
+      signal.addEventListener('abort', onAbort, { once: true });
       try {
-        await producer.send({
+        await used.send({
           acks: allReplicas,
           compression: config.compression,
           messages: batch.map(({ id, key, kind, timeMs, body }) => ({
@@ -46,10 +57,10 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
         return allArrived;
       } catch (error) {
         // A client that has failed once may hold connections and numbers that no broker knows any more.
-        const before = producer;
-        producer = undefined;
-        await before.close(true).catch(() => {});
+        await drop(used);
         throw new Error(causesOf(error));
+      } finally {
+        signal.removeEventListener('abort', onAbort);
       }
     },
     async close() {
