@@ -76,7 +76,7 @@ export function createHttpClient(url: string, options: { tls?: TlsConfig | undef
 }
 
 /** Seconds, or a date. */
-export function parseRetryAfter(value: string | undefined, nowMs: number): number | undefined {
+function parseRetryAfter(value: string | undefined, nowMs: number): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
   const at = Date.parse(value);

@@ -19,7 +19,7 @@ export interface QueuedEvent {
 const headBytes = 8;
 const fixedBytes = 22;
 /** A length above this is a broken file, not an event. */
-export const maxRecordBytes = 4 * 1024 * 1024;
+const maxRecordBytes = 4 * 1024 * 1024;
 
 /** The bytes of a record; undefined when it is larger than any record may be. */
 export function encodeRecord(event: QueuedEvent): Buffer | undefined {
