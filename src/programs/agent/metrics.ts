@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client';
 import { counterName, datapathMaps, dropReasons } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
+import type { PrometheusMetric } from '../../observe/export/otlp-sink.ts';
 import { flowUuid } from '../../observe/flows/flow-message.ts';
 import type { FlowStatus } from '../../observe/flows/flow-observer.ts';
 import type { NewRow } from '../../observe/flows/flow-ring.ts';
@@ -25,6 +26,8 @@ export interface AgentMetrics {
   readonly onCni: (command: string, result: 'ok' | 'error', seconds: number) => void;
   /** Flows have begun: their counters are shown from now on. */
   show(status: () => FlowStatus): void;
+  /** All metrics as they are now, for who does not come for them. */
+  readonly all: () => Promise<readonly PrometheusMetric[]>;
   /** Where they are served; undefined when they are not. */
   readonly address: string | undefined;
   close(): Promise<void>;
@@ -54,6 +57,7 @@ export async function startMetrics(
     show(from) {
       status = from;
     },
+    all: async () => (await registry.getMetricsAsJSON()) as unknown as readonly PrometheusMetric[],
     address: server?.address,
     close: async () => server?.close(),
   };
@@ -179,6 +183,25 @@ function registerAgent(
       [{ source: 'observer_events_queue' }, flows?.heldBack ?? 0],
     ];
   });
+  const exporters = () => agent.exports?.status() ?? [];
+  counterTable(
+    'weir_export_events_total',
+    'Events of an exporter by what became of them: sent, refused by the receiver, lost for want of room.',
+    ['exporter', 'result'],
+    () =>
+      exporters().flatMap(({ name, sent, refused, lost }) =>
+        Object.entries({ sent, refused, lost }).map(([result, count]) => [{ exporter: name, result }, count] as const),
+      ),
+  );
+  counterTable('weir_export_retries_total', 'Batches that had to be sent again.', ['exporter'], () =>
+    exporters().map((each) => [{ exporter: each.name }, each.retries]),
+  );
+  gauges('weir_export_queue_bytes', 'Bytes of events that wait on disk.', ['exporter'], () =>
+    exporters().map((each) => [{ exporter: each.name }, each.queue.bytes]),
+  );
+  gauges('weir_export_lag_seconds', 'Age of the oldest event that has not arrived.', ['exporter'], () =>
+    exporters().map((each) => [{ exporter: each.name }, each.lagSeconds]),
+  );
   gauge('weir_flows_in_memory', 'Flows that can be asked for.', () => flowStatus()?.flows ?? 0);
   gauge(
     'weir_flow_backlog_bytes',

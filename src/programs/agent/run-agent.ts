@@ -32,6 +32,11 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
     const metrics = await startMetrics(agent, processes, log);
     const started = await startFlows(agent, processes, metrics, log);
     metrics.show(started.status);
+    const file = settings.exportConfig;
+    if (file !== undefined) {
+      const { startExport } = await import('./export.ts');
+      agent.exports = await startExport({ agent, file, flows: started, processes, metrics, log });
+    }
     return { ...started, processes, metrics };
   });
   let onCni: AgentMetrics['onCni'] | undefined;
@@ -70,7 +75,9 @@ export async function runAgent(settings: AgentSettings): Promise<void> {
   });
   log.info('agent stops; the datapath goes on', { signal });
   await api.close();
-  await (await flows).close();
+  const { close } = await flows;
+  await agent.exports?.close();
+  await close();
   (await flows).processes?.close();
   await (await flows).metrics.close();
   await agent.stop();

@@ -22,6 +22,8 @@ export interface AgentSettings {
   readonly dropReportsPerSecond: number;
   /** Flows kept in memory. */
   readonly flowCapacity: number;
+  /** What is exported where: a file that is read again when it changes. Without it nothing is exported. */
+  readonly exportConfig?: string;
   /** Where metrics are served, such as `[::]:9965`; `off`: nowhere. */
   readonly metricsListen: string;
   /** Metrics of flows with their options. */

@@ -49,6 +49,7 @@ function problemsOf(agent: Agent): string[] {
       const usage = pool.usage();
       return usage.used >= usage.capacity ? [`IPAM_EXHAUSTED: no address is left in ${usage.cidr}`] : [];
     }),
+    ...(agent.exports?.problems() ?? []),
   ];
 }
 
@@ -94,6 +95,7 @@ export function statusOf(agent: Agent) {
     programs: datapath.programs(),
     attachments: datapath.attachments.list(),
     counters: counterValues(agent),
+    exporters: agent.exports?.status() ?? [],
     ipam: { pools: agent.pools.pools().map((pool) => pool.usage()), leaks: agent.pools.leaks() },
   };
 }

@@ -149,6 +149,10 @@ export function agentCommand(): Command {
         .choices(['off', 'audit', 'enforce'])
         .default('audit'),
     )
+    .option(
+      '--export-config <file>',
+      'what flows and processes are exported where (docs/export.md); read again when it changes',
+    )
     .option('--metrics-listen <address>', 'where metrics are served for Prometheus; off: nowhere', listen, '[::]:9965')
     .option(
       '--metric <name:options>',
@@ -226,6 +230,7 @@ Examples:
         dsrDispatch: options.dsrDispatch,
         bindProtection: options.bindProtection,
         announce: options.announce,
+        exportConfig: options.exportConfig,
         metricsListen: options.metricsListen,
         metrics: options.metric ?? defaultMetrics,
         metricsSeries: options.metricsSeries,

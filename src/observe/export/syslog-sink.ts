@@ -1,0 +1,117 @@
+// Syslog (RFC 5424) over UDP (RFC 5426), TCP with counted octets (RFC 6587) and TLS (RFC 5425). The protocol has no
+// answers: what was written to a connection that then breaks is written again to the next one.
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { connect as connectTcp, isIPv6, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import type { ConfigOf } from './export-config.ts';
+import { tlsOptions } from './http-post.ts';
+import type { QueuedEvent } from './queue-record.ts';
+import { allArrived, type Sink } from './sink.ts';
+
+const defaultPorts: Readonly<Record<string, number>> = { 'udp:': 514, 'tcp:': 601, 'tls:': 6514 };
+/** A UDP packet has no room for more. */
+const maxUdpBytes = 65_000;
+
+/** Makes a client. */
+export function createSyslogSink(config: Pick<ConfigOf<'syslog'>, 'address' | 'tls'>): Sink {
+  const url = new URL(config.address);
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  const port = Number(url.port) || defaultPorts[url.protocol]!;
+  return url.protocol === 'udp:' ? udpSink(host, port) : streamSink(config, url.protocol, host, port);
+}
+
+function udpSink(host: string, port: number): Sink {
+  let socket: UdpSocket | undefined;
+  return {
+    async send(batch) {
+      if (socket === undefined) {
+        socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+        socket.on('error', () => {});
+      }
+      let refused = 0;
+      for (const { body } of batch) {
+        const bytes = Buffer.from(body);
+        if (bytes.length > maxUdpBytes) {
+          refused++;
+          continue;
+        }
+        await new Promise<void>((resolve, reject) =>
+          socket!.send(bytes, port, host, (error) => (error ? reject(error) : resolve())),
+        );
+      }
+      return refused === 0
+        ? allArrived
+        : { again: [], refused, why: `larger than a UDP packet of ${maxUdpBytes} bytes` };
+    },
+    close: () => void socket?.close(),
+  };
+}
+
+function streamSink(config: Pick<ConfigOf<'syslog'>, 'tls'>, protocol: string, host: string, port: number): Sink {
+  let socket: Socket | undefined;
+  /** Written last: nobody knows whether it was read. */
+  let unsure: readonly QueuedEvent[] = [];
+
+  async function connected(signal: AbortSignal): Promise<Socket> {
+    if (socket !== undefined) return socket;
+    const target = { host, port };
+    const made =
+      protocol === 'tls:'
+        ? connectTls({
+            ...target,
+            ...(isIPv6(host) || /^[\d.]+$/.test(host) ? {} : { servername: host }),
+            ...tlsOptions(config.tls),
+          })
+        : connectTcp(target);
+    const lost = () => {
+      if (socket === made) socket = undefined;
+      made.destroy();
+    };
+    made.on('error', lost).on('close', lost).on('end', lost);
+    // What a receiver says is of no use, but must be read for the connection's end to be seen.
+    made.resume();
+    made.setKeepAlive(true, 15_000);
+    try {
+      await once(made, protocol === 'tls:' ? 'secureConnect' : 'connect', { signal });
+    } catch (error) {
+      made.destroy();
+      throw error;
+    }
+    socket = made;
+    return made;
+  }
+
+  return {
+    async send(batch, signal) {
+      const fresh = socket === undefined;
+      const stream = await connected(signal);
+      const events = fresh ? [...unsure, ...batch] : batch;
+      const frames = Buffer.concat(
+        events.flatMap(({ body }) => {
+          const bytes = Buffer.from(body);
+          return [Buffer.from(`${bytes.length} `), bytes];
+        }),
+      );
+      await new Promise<void>((resolve, reject) => {
+        const onAbort = () => {
+          stream.destroy();
+          reject(new Error('the receiver does not read'));
+        };
+        signal.addEventListener('abort', onAbort, { once: true });
+        stream.once('close', () => reject(new Error('the connection broke')));
+        stream.write(frames, (error) => {
+          signal.removeEventListener('abort', onAbort);
+          if (error) reject(error);
+          else resolve();
+        });
+      });
+      unsure = batch;
+      return allArrived;
+    },
+    close() {
+      socket?.end();
+      socket = undefined;
+    },
+  };
+}
