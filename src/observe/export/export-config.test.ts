@@ -28,7 +28,7 @@ test('a mistake is told with its place and what to do', () => {
   assert.match(mistake('exporters: [{name: a, type: stdout'), /^export.yaml:\d+:\d+: /);
   assert.match(mistake(file(', batch: {events: 0}')), /exporters\[0\]\.batch\.events: /);
   assert.match(mistake(file(', colour: red')), /exporters\[0\]: .*colour/);
-  assert.match(mistake(file(', include: [{dns_query: [a]}]')), /exporters\[0\]\.include\[0\]: dns_query: /);
+  assert.match(mistake(file(', include: [{dns_query: ["("]}]')), /exporters\[0\]\.include\[0\]: dns_query: /);
   assert.match(mistake(file(', include: [{verdict: [DROPED]}]')), /include\[0\]: .*DROPED/);
   assert.match(mistake(file(', fields: [source.pod]')), /fields: flows have no field "source.pod"/);
   assert.match(mistake(file(', format: ecs, fields: [source]')), /only for format flow/);
