@@ -63,6 +63,13 @@ const operatorRules = [
     ['get', 'create', 'patch', 'delete'],
   ),
 ];
+/** Nodes for what the relay reads, the rest for who may see what of it. */
+const relayRules = [
+  rule('', ['nodes', 'namespaces'], read),
+  rule('weir.dev', ['flowaccesses'], read),
+  rule('authentication.k8s.io', ['tokenreviews'], ['create']),
+  rule('authorization.k8s.io', ['subjectaccessreviews'], ['create']),
+];
 
 const rbac = 'rbac.authorization.k8s.io';
 
@@ -112,6 +119,6 @@ export function weirRoles(): ApiObject[] {
     ...announcementLeases(),
     ...role('weir-agent', weirGroups.agents, agentRules),
     ...role('weir-operator', weirGroups.operators, operatorRules),
-    ...role('weir-relay', weirGroups.relays, [rule('', ['nodes'], read)]),
+    ...role('weir-relay', weirGroups.relays, relayRules),
   ];
 }

@@ -6,6 +6,7 @@ import { FramedMessages } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import { NodeQueue, QueueHeap } from './node-queue.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
+import type { FlowGrant } from './relay-access.ts';
 import { ResponseKind } from './response-view.ts';
 
 /** What is asked of all nodes together. */
@@ -20,8 +21,10 @@ export interface MergeQuery {
   readonly endsByItself: boolean;
   /** The request for a node: the client's, or what is left of it from a time on (microseconds since the epoch). */
   request(fromUs?: number): Uint8Array;
-  /** Whether the client may see a response. */
-  readonly admits?: (bytes: Uint8Array, start: number, end: number) => boolean;
+  /** What the client gets for a response. */
+  readonly show?: FlowGrant['show'];
+  /** Tells when something else is to be asked, and when nothing may be given any more. */
+  readonly changes?: FlowGrant['follow'];
   /** A response that says how nodes are; undefined for calls that have no such thing. */
   readonly status?: (state: NodeNews, nodes: readonly string[], message: string) => Uint8Array;
 }
@@ -153,6 +156,24 @@ export async function* mergeNodes(
       })
     : () => {};
 
+  const stopChanges =
+    query.changes?.({
+      changed() {
+        // Who asks for what there was gets it by what was so at the beginning, or less.
+        if (!query.follow) return;
+        for (const link of pool.nodes()) {
+          const queue = queues.get(link.peer.name);
+          if (queue === undefined || link.connection === undefined) continue;
+          queue.stream?.cancel();
+          ask(link, resumeUs(queue));
+        }
+      },
+      ended(error) {
+        failure ??= error;
+        wake();
+      },
+    }) ?? (() => {});
+
   /** Since when all nodes that may have an earlier response than the first would have been heard; -1: there are none. */
   function heardSinceMs(): number {
     let since = -1;
@@ -211,10 +232,11 @@ export async function* mergeNodes(
       const { bytes, start, end, kind, timeUs } = queue;
       if (timeUs < emittedUs && timeUs >= queue.latestUs) queue.late++;
       if (timeUs > emittedUs) emittedUs = timeUs;
-      if (query.admits === undefined || query.admits(bytes!, start, end)) {
+      const shown = shownOf(bytes!, start, end);
+      if (shown !== undefined) {
         const counts = kind === ResponseKind.item;
-        if (tailing) tail!.add(bytes!, start, end, counts);
-        else write(bytes!, start, end);
+        if (tailing) tail!.add(shown.bytes, shown.start, shown.end, counts);
+        else write(shown.bytes, shown.start, shown.end);
         if (counts && query.first && !query.follow && query.number > 0 && ++count >= query.number) over = true;
       }
       if (queue.next(now)) heap.settleFirst();
@@ -225,6 +247,15 @@ export async function* mergeNodes(
       if (length >= batchBytes) return result(now);
     }
     return result(0);
+  }
+
+  /** What goes on of a response, with room for a prefix before it. */
+  function shownOf(bytes: Buffer, start: number, end: number): Omit<Kept, 'counts'> | undefined {
+    if (query.show === undefined) return { bytes, start, end };
+    const shown = query.show(bytes, start, end);
+    if (shown === undefined) return undefined;
+    const framed = frame(shown);
+    return { bytes: framed, start: prefixBytes, end: framed.length };
   }
 
   /** Goes on without the nodes that have been silent for too long, and says so. */
@@ -283,6 +314,7 @@ export async function* mergeNodes(
   } finally {
     over = true;
     stopFollowing();
+    stopChanges();
     tail?.close();
     for (const timer of retries) clearTimeout(timer);
     for (const queue of queues.values()) {
