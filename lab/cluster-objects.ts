@@ -55,6 +55,8 @@ const operatorRules = [
   rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),
   rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
   rule('weir.dev', ['weirendpointslices', 'weirnodereports'], [...read, 'delete']),
+  // To know that the API server serves them.
+  rule('weir.dev', ['flowaccesses'], ['list']),
   rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update', 'delete']),
   rule('apiextensions.k8s.io', ['customresourcedefinitions'], ['get', 'create', 'patch']),
   rule(

@@ -1,11 +1,10 @@
 // What somebody may see, by namespace: grants of all kinds added up.
 
 /** What a grant allows in a namespace: its flows, and with `processes` which programs made them. */
-export const accessVerbs = ['flows', 'processes'] as const;
-export type AccessVerb = (typeof accessVerbs)[number];
+export type AccessVerb = 'flows' | 'processes';
 
 /** What a grant leaves out of the flows that it allows. */
-export const redactions = ['arguments', 'labels', 'addresses-of-others', 'dns'] as const;
+const redactions = ['arguments', 'labels', 'addresses-of-others', 'dns'] as const;
 export type Redaction = (typeof redactions)[number];
 
 /** One grant, as it holds in one namespace. */
