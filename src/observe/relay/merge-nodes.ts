@@ -111,6 +111,7 @@ export async function* mergeNodes(
         },
         end: (error) => ended(queue, link, error),
       });
+      if (queue.paused) queue.stream.pause();
     } catch (error) {
       ended(queue, link, error as RpcError);
     }
