@@ -264,6 +264,12 @@ test('the other end is reduced to its class and address, and one’s own end is 
   assert.equal(flow.Summary, 'TCP Flags: SYN; sent 1 packets, 74 bytes');
   const { fields } = fromBinary(StructSchema, flow.extensions!.value);
   assert.deepEqual(Object.keys(fields).sort(), ['packets_sent', 'report', 'source_process', 'staged_denied']);
+  // Whose wish a log is it does not say.
+  const untold = see(
+    create(FlowSchema, { ...one('mine', 'hidden'), ingressAllowedBy: [], ingressDeniedBy: [] }),
+    rights(),
+  );
+  assert.deepEqual(untold.flow!.policyLog, []);
   const outside = see(one('world', 'mine'), rights()).flow!;
   assert.deepEqual([outside.source!.identity, outside.source!.labels], [9, ['reserved:world-ipv4']]);
 });
