@@ -233,11 +233,15 @@ export async function* mergeNodes(
       const { bytes, start, end, kind, timeUs } = queue;
       if (timeUs < emittedUs && timeUs >= queue.latestUs) queue.late++;
       if (timeUs > emittedUs) emittedUs = timeUs;
-      const shown = shownOf(bytes!, start, end);
-      if (shown !== undefined) {
+      // Without a check the bytes go on where they are: this is done for every flow.
+      const framed = query.show === undefined ? undefined : shownFrame(bytes!, start, end);
+      if (query.show === undefined || framed !== undefined) {
         const counts = kind === ResponseKind.item;
-        if (tailing) tail!.add(shown.bytes, shown.start, shown.end, counts);
-        else write(shown.bytes, shown.start, shown.end);
+        const from = framed ?? bytes!;
+        const begin = framed === undefined ? start : prefixBytes;
+        const until = framed === undefined ? end : framed.length;
+        if (tailing) tail!.add(from, begin, until, counts);
+        else write(from, begin, until);
         if (counts && query.first && !query.follow && query.number > 0 && ++count >= query.number) over = true;
       }
       if (queue.next(now)) heap.settleFirst();
@@ -250,13 +254,10 @@ export async function* mergeNodes(
     return result(0);
   }
 
-  /** What goes on of a response, with room for a prefix before it. */
-  function shownOf(bytes: Buffer, start: number, end: number): Omit<Kept, 'counts'> | undefined {
-    if (query.show === undefined) return { bytes, start, end };
-    const shown = query.show(bytes, start, end);
-    if (shown === undefined) return undefined;
-    const framed = frame(shown);
-    return { bytes: framed, start: prefixBytes, end: framed.length };
+  /** What goes on of a response, with its prefix before it. */
+  function shownFrame(bytes: Buffer, start: number, end: number): Buffer | undefined {
+    const shown = query.show!(bytes, start, end);
+    return shown === undefined ? undefined : frame(shown);
   }
 
   /** Goes on without the nodes that have been silent for too long, and says so. */
