@@ -28,7 +28,7 @@ const file = (name: string) => join(folder, name);
 
 await issueCertificates(folderStore(folder), {
   nodes: [],
-  clients: ['bench'],
+  clients: [{ name: 'bench' }],
   relayNames: [],
   cluster: 'default',
   days: 1,
@@ -45,6 +45,7 @@ const relayProcess = spawn(
     'src/programs/cli/main.ts',
     'relay',
     '--listen=127.0.0.1:0',
+    '--access=off',
     `--peers=127.0.0.1:${port}`,
     `--tls-cert-file=${file('relay.crt')}`,
     `--tls-key-file=${file('relay.key')}`,

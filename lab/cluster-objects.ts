@@ -55,6 +55,8 @@ const operatorRules = [
   rule('cilium.io', ['ciliumloadbalancerippools/status'], ['patch']),
   rule('weir.dev', ['weirnodes', 'weirnodes/status', 'weirblocks', 'weiridentities'], [...read, ...write]),
   rule('weir.dev', ['weirendpointslices', 'weirnodereports'], [...read, 'delete']),
+  // To know that the API server serves them.
+  rule('weir.dev', ['flowaccesses'], ['list']),
   rule('coordination.k8s.io', ['leases'], [...read, 'create', 'update', 'delete']),
   rule('apiextensions.k8s.io', ['customresourcedefinitions'], ['get', 'create', 'patch']),
   rule(
@@ -62,6 +64,13 @@ const operatorRules = [
     ['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
     ['get', 'create', 'patch', 'delete'],
   ),
+];
+/** Nodes for what the relay reads, the rest for who may see what of it. */
+const relayRules = [
+  rule('', ['nodes', 'namespaces'], read),
+  rule('weir.dev', ['flowaccesses'], read),
+  rule('authentication.k8s.io', ['tokenreviews'], ['create']),
+  rule('authorization.k8s.io', ['subjectaccessreviews'], ['create']),
 ];
 
 const rbac = 'rbac.authorization.k8s.io';
@@ -112,6 +121,6 @@ export function weirRoles(): ApiObject[] {
     ...announcementLeases(),
     ...role('weir-agent', weirGroups.agents, agentRules),
     ...role('weir-operator', weirGroups.operators, operatorRules),
-    ...role('weir-relay', weirGroups.relays, [rule('', ['nodes'], read)]),
+    ...role('weir-relay', weirGroups.relays, relayRules),
   ];
 }

@@ -49,7 +49,7 @@ export async function makeFlowCertificates(record: LabRecord): Promise<void> {
     'certs',
     'issue',
     `--dir=${certificates(record.name)}`,
-    `--client=${client}`,
+    `--client=${client}=weir:admins`,
     ...record.nodes.map((node) => `--node=${node.name}=${nodeAddresses(record, node).join(',')}`),
     ...hostAddresses(hostNumbers.controlPlane, record.ipFamily).map((address) => `--relay-name=${address}`),
     '--days=365',
@@ -82,6 +82,8 @@ export function startRelay(lab: string): void {
     `--tls-cert-file=${file('relay.crt')}`,
     `--tls-key-file=${file('relay.key')}`,
     `--tls-client-ca-file=${file('client-ca.crt')}`,
+    // Whoever has no certificate may have a token.
+    '--tls-client-auth=optional',
     `--agent-cert-file=${file('relay.crt')}`,
     `--agent-key-file=${file('relay.key')}`,
     `--agent-ca-file=${file('ca.crt')}`,

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parseAllDocuments } from 'yaml';
 import { reservedIdentities, reservedIdentityRows } from '../src/core/identity.ts';
+import { parseFlowAccess } from '../src/observe/access/flow-access.ts';
 import { evaluateParties, type PolicyModel } from '../src/secure/policy/evaluate.ts';
 import { isPolicyKind } from '../src/secure/policy/parse-policy.ts';
 import { findEnds, parseService } from '../src/secure/policy/parties.ts';
@@ -43,6 +44,15 @@ const effects: readonly string[] = [
 test('every example is a policy', () => {
   assert.ok(manifests.length >= 5);
   for (const { kind } of manifests) assert.ok(isPolicyKind(kind), kind);
+});
+
+test('every example of access is understood', () => {
+  const access = fileURLToPath(new URL('../examples/access/', import.meta.url));
+  const grants = globSync('*.yaml', { cwd: access })
+    .flatMap((file) => parseAllDocuments(readFileSync(access + file, 'utf8')).map((document) => document.toJS()))
+    .filter(({ kind }) => kind === 'FlowAccess');
+  assert.equal(grants.length, 2);
+  for (const each of grants) assert.ok('row' in parseFlowAccess(each), each.metadata.name);
 });
 
 for (const effect of effects) {

@@ -9,6 +9,10 @@ export interface ErrorEntry {
 
 /** All operator errors. Add a code here and a section to docs/errors.md. Keep it sorted. */
 export const errorTable = {
+  ACCESS_REFUSED: {
+    message: 'The relay does not show the caller what was asked for.',
+    hint: 'Say who you are with --token-file or a client certificate; docs/access.md has how namespaces are granted.',
+  },
   AGENT_RUNNING: {
     message: 'Another agent runs on this node.',
     hint: 'Two agents would write the same maps with different numbers: end the other one first, or leave it be.',

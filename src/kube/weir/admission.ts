@@ -44,7 +44,11 @@ function ownNodePolicy(): KubeObject & { spec: unknown } {
     spec: {
       failurePolicy: 'Fail',
       matchConstraints: { resourceRules: [rule(['*/*'])] },
-      matchConditions: [{ name: 'bound-by-the-rule', expression: `!(${mayChangeRule(admissionNames.ownNode)})` }],
+      matchConditions: [
+        { name: 'bound-by-the-rule', expression: `!(${mayChangeRule(admissionNames.ownNode)})` },
+        // People write these; who may is a matter of their roles.
+        { name: 'of-the-machinery', expression: "request.resource.resource != 'flowaccesses'" },
+      ],
       variables: [
         { name: 'node', expression: nodeOfUser },
         { name: 'isSlice', expression: isSlice },

@@ -1,6 +1,7 @@
 // Weir's own objects in the API, group weir.dev. Each schema is written once: it is the type, the check at run time,
 // and the schema of the CRD that the API server enforces.
 import { z } from 'zod';
+import { selectorSchema } from '../cilium/selector-schemas.ts';
 import type { Resource } from '../resource.ts';
 
 const group = { group: 'weir.dev', version: 'v1alpha1' } as const;
@@ -84,6 +85,35 @@ const weirNodeReportSchema = z.object({
   }),
 });
 
+/** Who may see the flows of which namespaces. Written by people; the relay holds it. */
+export const flowAccessSchema = z.object({
+  spec: z.object({
+    subjects: z
+      .array(
+        z.object({
+          kind: z.enum(['User', 'Group', 'ServiceAccount']),
+          name: z.string().min(1).max(256),
+          /** Of a service account. */
+          namespace: z.string().max(63).optional(),
+        }),
+      )
+      .min(1)
+      .max(256),
+    /** By name, or by labels of the namespace; both add up. Without either there are none. */
+    namespaces: z.array(z.string().min(1).max(63)).max(1024).optional(),
+    namespaceSelector: selectorSchema.optional(),
+    verbs: z
+      .array(z.enum(['flows', 'processes']))
+      .min(1)
+      .max(2),
+    /** What is left out. */
+    redactions: z
+      .array(z.enum(['arguments', 'labels', 'addresses-of-others', 'dns']))
+      .max(4)
+      .optional(),
+  }),
+});
+
 type Named = {
   apiVersion?: string;
   kind?: string;
@@ -93,6 +123,7 @@ export type WeirNode = Named & z.infer<typeof weirNodeSchema>;
 export type WeirBlock = Named & z.infer<typeof weirBlockSchema>;
 export type WeirIdentity = Named & z.infer<typeof weirIdentitySchema>;
 export type WeirEndpointSlice = Named & z.infer<typeof weirEndpointSliceSchema>;
+export type FlowAccess = Named & z.infer<typeof flowAccessSchema>;
 export type WeirNodeReport = Named & z.infer<typeof weirNodeReportSchema>;
 
 /** A column that kubectl prints. */
@@ -180,6 +211,22 @@ export const weirResources = {
     columns: [
       { name: 'Policies', type: 'string', jsonPath: '.policies.digest' },
       { name: 'Problem', type: 'string', jsonPath: '.policies.problem' },
+    ],
+  },
+  flowAccesses: {
+    ...group,
+    plural: 'flowaccesses',
+    singular: 'flowaccess',
+    shortNames: ['fa'],
+    kind: 'FlowAccess',
+    namespaced: false,
+    schema: flowAccessSchema,
+    status: false,
+    columns: [
+      { name: 'Subjects', type: 'string', jsonPath: '.spec.subjects[*].name' },
+      { name: 'Namespaces', type: 'string', jsonPath: '.spec.namespaces' },
+      { name: 'Verbs', type: 'string', jsonPath: '.spec.verbs' },
+      { name: 'Redactions', type: 'string', jsonPath: '.spec.redactions' },
     ],
   },
 } as const satisfies Record<string, WeirKind>;

@@ -6,6 +6,7 @@ import { FramedMessages } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import { NodeQueue, QueueHeap } from './node-queue.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
+import type { FlowGrant } from './relay-access.ts';
 import { ResponseKind } from './response-view.ts';
 
 /** What is asked of all nodes together. */
@@ -20,8 +21,10 @@ export interface MergeQuery {
   readonly endsByItself: boolean;
   /** The request for a node: the client's, or what is left of it from a time on (microseconds since the epoch). */
   request(fromUs?: number): Uint8Array;
-  /** Whether the client may see a response. */
-  readonly admits?: (bytes: Uint8Array, start: number, end: number) => boolean;
+  /** What the client gets for a response. */
+  readonly show?: FlowGrant['show'];
+  /** Tells when something else is to be asked, and when nothing may be given any more. */
+  readonly changes?: FlowGrant['follow'];
   /** A response that says how nodes are; undefined for calls that have no such thing. */
   readonly status?: (state: NodeNews, nodes: readonly string[], message: string) => Uint8Array;
 }
@@ -122,6 +125,7 @@ export async function* mergeNodes(
         },
         end: (error) => ended(queue, link, error),
       });
+      if (queue.paused) queue.stream.pause();
     } catch (error) {
       ended(queue, link, error as RpcError);
     }
@@ -166,6 +170,24 @@ export async function* mergeNodes(
         wake();
       })
     : () => {};
+
+  const stopChanges =
+    query.changes?.({
+      changed() {
+        // Who asks for what there was gets it by what was so at the beginning, or less.
+        if (!query.follow) return;
+        for (const link of pool.nodes()) {
+          const queue = queues.get(link.peer.name);
+          if (queue === undefined || link.connection === undefined) continue;
+          queue.stream?.cancel();
+          ask(link, resumeUs(queue));
+        }
+      },
+      ended(error) {
+        failure ??= error;
+        wake();
+      },
+    }) ?? (() => {});
 
   /** Since when all nodes that may have an earlier response than the first would have been heard; -1: there are none. */
   function heardSinceMs(): number {
@@ -229,12 +251,17 @@ export async function* mergeNodes(
       if (timeUs < emittedUs && timeUs >= queue.latestUs) queue.late++;
       if (timeUs > emittedUs) emittedUs = timeUs;
       if (kind === ResponseKind.item && totals !== undefined) totals.received++;
-      if (query.admits === undefined || query.admits(bytes!, start, end)) {
+      // Without a check the bytes go on where they are: this is done for every flow.
+      const framed = query.show === undefined ? undefined : shownFrame(bytes!, start, end);
+      if (query.show === undefined || framed !== undefined) {
         const counts = kind === ResponseKind.item;
+        const from = framed ?? bytes!;
+        const begin = framed === undefined ? start : prefixBytes;
+        const until = framed === undefined ? end : framed.length;
         if (kind === ResponseKind.lost) tellLost(bytes!.subarray(start, end));
-        if (tailing) tail!.add(bytes!, start, end, counts);
+        if (tailing) tail!.add(from, begin, until, counts);
         else {
-          write(bytes!, start, end);
+          write(from, begin, until);
           if (counts) tellSent(1);
         }
         if (counts && query.first && !query.follow && query.number > 0 && ++count >= query.number) over = true;
@@ -255,6 +282,12 @@ export async function* mergeNodes(
 
   function tellLost(response: Uint8Array): void {
     if (totals !== undefined) totals.lost += shared.lostEvents?.(response) ?? 0;
+  }
+
+  /** What goes on of a response, with its prefix before it. */
+  function shownFrame(bytes: Buffer, start: number, end: number): Buffer | undefined {
+    const shown = query.show!(bytes, start, end);
+    return shown === undefined ? undefined : frame(shown);
   }
 
   /** Goes on without the nodes that have been silent for too long, and says so. */
@@ -314,6 +347,7 @@ export async function* mergeNodes(
   } finally {
     over = true;
     stopFollowing();
+    stopChanges();
     tail?.close();
     for (const timer of retries) clearTimeout(timer);
     for (const queue of queues.values()) {

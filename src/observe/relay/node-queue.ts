@@ -43,6 +43,11 @@ export class NodeQueue {
     this.listeningSinceMs = nowMs;
   }
 
+  /** So much is here that no more is taken; a new stream begins with that. */
+  get paused(): boolean {
+    return this.#paused;
+  }
+
   /** Adds what came; true when there was nothing before. */
   add(bytes: Buffer, starts: readonly number[], ends: readonly number[], arrivedMs: number): boolean {
     this.listeningSinceMs = arrivedMs;

@@ -1,27 +1,54 @@
 // Where a check of who may see what stands: between a client's request and the requests to the nodes, and on each
-// response. Today everybody who may connect sees everything.
+// response. What is decided there is in src/observe/access.
 import type { GetFlowsRequest } from '../../../proto/gen/observer/observer_pb.js';
-import type { RpcPeer } from '../rpc/rpc-service.ts';
+import type { RpcCall } from '../rpc/rpc-service.ts';
+import type { RpcError } from '../rpc/rpc-status.ts';
+
+/** Told while a stream runs. */
+export interface GrantListener {
+  /** Something else is to be asked of the nodes from now on. */
+  changed(): void;
+  /** Nothing may be seen any more. */
+  ended(error: RpcError): void;
+}
 
 /** What a client is granted of a request for flows. */
 export interface FlowGrant {
   /** What is asked of the nodes: the client's request, or a narrower one. */
-  readonly request: GetFlowsRequest;
-  /** Whether the response at `bytes[start..end)`, a GetFlowsResponse, may go to the client; without it all may. */
-  readonly admits?: (bytes: Uint8Array, start: number, end: number) => boolean;
+  request(): GetFlowsRequest;
+  /** What the client gets for the response at `bytes[start..end)`, a GetFlowsResponse; undefined: nothing. Without it all is as it is. */
+  readonly show?: (bytes: Uint8Array, start: number, end: number) => Uint8Array | undefined;
+  /** Tells of changes until the answer is called. */
+  readonly follow?: (listener: GrantListener) => () => void;
 }
 
-/** Decides for each client. Refusals are thrown as RpcError. */
+/** A client whose name is known. */
+export interface RelayViewer {
+  /** It may see all namespaces, and how much goes on in them. */
+  readonly everything: boolean;
+  flows(request: GetFlowsRequest): FlowGrant;
+  namespace(cluster: string, namespace: string): boolean;
+  /** Refuses `what`, which speaks of all namespaces, to who may not see them. */
+  requireEverything(what: string): void;
+  /** Tells when the client may see nothing any more, or less than everything. */
+  readonly follow?: FlowGrant['follow'];
+}
+
+/** Decides for each call. Refusals are thrown as RpcError. */
 export interface RelayAccess {
-  flows(request: GetFlowsRequest, peer: RpcPeer): FlowGrant;
-  /** Whether the client may see what the agents did, which speaks of all namespaces. */
-  agentEvents(peer: RpcPeer): boolean;
-  namespace(cluster: string, namespace: string, peer: RpcPeer): boolean;
+  viewer(call: RpcCall): Promise<RelayViewer>;
+}
+
+/** A viewer who sees everything. */
+export function everythingViewer(follow?: FlowGrant['follow']): RelayViewer {
+  return {
+    everything: true,
+    flows: (request) => ({ request: () => request, follow }),
+    namespace: () => true,
+    requireEverything: () => {},
+    follow,
+  };
 }
 
 /** Everybody sees everything. */
-export const openAccess: RelayAccess = {
-  flows: (request) => ({ request }),
-  agentEvents: () => true,
-  namespace: () => true,
-};
+export const openAccess: RelayAccess = { viewer: async () => everythingViewer() };

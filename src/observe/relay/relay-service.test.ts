@@ -11,9 +11,10 @@ import { GetFlowsRequestSchema, type GetFlowsResponse, Observer } from '../../..
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { callUnary, serviceClient } from '../flows/grpc-service.ts';
 import { connectRpc } from '../rpc/rpc-connection.ts';
+import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import { serveRpc } from '../rpc/serve-rpc.ts';
 import { createPeerPool } from './peer-pool.ts';
-import { openAccess, type RelayAccess } from './relay-access.ts';
+import { everythingViewer, type GrantListener, openAccess, type RelayAccess } from './relay-access.ts';
 import { relayService } from './relay-service.ts';
 import { type FakeNode, fakeNode } from './testdata/fake-node.ts';
 
@@ -241,18 +242,26 @@ test('relay: access narrows requests, leaves out responses and hides namespaces'
   a.add(start + 1, start + 2, start + 3);
   const hidden = Buffer.from(`a-${start + 2}`);
   const { read, client } = await relayOver(t, [a], {
-    flows: (request) => ({
-      request: {
-        ...request,
-        blacklist: [
-          ...request.blacklist,
-          create(GetFlowsRequestSchema, { blacklist: [{ sourceIp: ['narrowed'] }] }).blacklist[0]!,
-        ],
+    viewer: async () => ({
+      everything: false,
+      flows: (request) => ({
+        request: () => ({
+          ...request,
+          blacklist: [
+            ...request.blacklist,
+            create(GetFlowsRequestSchema, { blacklist: [{ sourceIp: ['narrowed'] }] }).blacklist[0]!,
+          ],
+        }),
+        show(bytes, from, to) {
+          const shown = Buffer.from(bytes.subarray(from, to));
+          return shown.includes(hidden) ? undefined : shown;
+        },
+      }),
+      requireEverything() {
+        throw new Error('not everything');
       },
-      admits: (bytes, from, to) => !Buffer.from(bytes.subarray(from, to)).includes(hidden),
+      namespace: () => false,
     }),
-    agentEvents: () => false,
-    namespace: () => false,
   });
   assert.deepEqual(await read({ number: 2n, first: true }), ['connected a', `a-${start + 1}`, `a-${start + 3}`]);
   assert.deepEqual(await read({ number: 2n }), ['connected a', `a-${start + 1}`, `a-${start + 3}`]);
@@ -261,6 +270,45 @@ test('relay: access narrows requests, leaves out responses and hides namespaces'
     namespaces: unknown[];
   };
   assert.deepEqual(namespaces, []);
+  const status = (await callUnary(client, Observer.method.serverStatus, {})) as unknown as Record<string, unknown>;
+  assert.deepEqual(
+    [status.numFlows, status.maxFlows, status.seenFlows, status.flowsRate, status.uptimeNs, status.numConnectedNodes],
+    [0n, 0n, 0n, 0, 0n, 1],
+  );
+  const { nodes } = (await callUnary(client, Observer.method.getNodes, {})) as unknown as {
+    nodes: { name: string; version: string; numFlows: bigint; address: string }[];
+  };
+  assert.deepEqual(
+    nodes.map(({ name, version, numFlows, address }) => [name, version, numFlows, address]),
+    [['a', '', 0n, '']],
+  );
+});
+
+test('relay: what is granted may change while a stream runs, and end', async (t) => {
+  const a = await fakeNode(t, 'a');
+  let listener: GrantListener | undefined;
+  let round = 0;
+  const { open } = await relayOver(t, [a], {
+    viewer: async () =>
+      everythingViewer((each) => {
+        listener = each;
+        return () => {};
+      }),
+  });
+  const call = open({ follow: true });
+  const failed = new Promise<grpc.ServiceError>((resolve) => call.once('error', resolve as never));
+  const { got, until } = await lines(call);
+  await until('the request', () => a.asked.length === 1);
+  a.add(Date.now() + ++round);
+  await until('a flow', () => got.length === 2);
+  listener!.changed();
+  await until('the request anew', () => a.asked.length === 2);
+  a.add(Date.now() + ++round);
+  await until('another flow', () => got.length === 3);
+  assert.equal(new Set(got).size, 3, got.join(' '));
+  listener!.ended(new RpcError(RpcCode.permissionDenied, 'no more'));
+  const { code, details } = await failed;
+  assert.deepEqual([code, details], [grpc.status.PERMISSION_DENIED, 'no more']);
 });
 
 test('relay: states are summed, namespaces united, and a node that is away is named', async (t) => {

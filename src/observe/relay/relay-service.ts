@@ -21,7 +21,6 @@ import {
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
-import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import {
   type MergeQuery,
   type MergeShared,
@@ -82,18 +81,21 @@ export function relayService(options: RelayOptions): RpcService {
     patience: options.patience,
   };
 
-  const status: MergeQuery['status'] = (news, nodes, message) =>
-    toBinary(
-      GetFlowsResponseSchema,
-      create(GetFlowsResponseSchema, {
-        responseTypes: {
-          case: 'nodeStatus',
-          value: { stateChange: states[news], nodeNames: [...nodes], message },
-        },
-        nodeName: options.name,
-        time: timestampFromMs(Date.now()),
-      }),
-    );
+  /** News of nodes. Why one is not reached is nothing for those who see a part only. */
+  const statusFor =
+    (everything: boolean): MergeQuery['status'] =>
+    (news, nodes, message) =>
+      toBinary(
+        GetFlowsResponseSchema,
+        create(GetFlowsResponseSchema, {
+          responseTypes: {
+            case: 'nodeStatus',
+            value: { stateChange: states[news], nodeNames: [...nodes], message: everything ? message : '' },
+          },
+          nodeName: options.name,
+          time: timestampFromMs(Date.now()),
+        }),
+      );
 
   /** Asks all nodes that are connected; what does not answer is left out. */
   async function askAll<T>(ask: (link: NodeLink) => Promise<T>): Promise<(T | undefined)[]> {
@@ -123,57 +125,69 @@ export function relayService(options: RelayOptions): RpcService {
 
   return rpcService(Observer, {
     getFlows: {
-      stream(request: GetFlowsRequest, { signal, peer }: RpcCall) {
-        const grant = access.flows(request, peer);
-        return mergeNodes(
+      async *stream(request: GetFlowsRequest, call: RpcCall) {
+        const viewer = await access.viewer(call);
+        const { request: asked, show, follow } = viewer.flows(request);
+        yield* mergeNodes(
           shared,
           {
-            ...rangeOf(grant.request),
+            ...rangeOf(request),
             path: methodPath(Observer.method.getFlows),
             request: (fromUs) =>
-              toBinary(
-                GetFlowsRequestSchema,
-                resumed(grant.admits === undefined ? grant.request : uncounted(grant.request), fromUs),
-              ),
-            admits: grant.admits,
-            status,
+              toBinary(GetFlowsRequestSchema, resumed(show === undefined ? asked() : uncounted(asked()), fromUs)),
+            show,
+            changes: follow,
+            status: statusFor(viewer.everything),
           },
-          signal,
+          call.signal,
         );
       },
     },
     getAgentEvents: {
-      stream(request: GetAgentEventsRequest, { signal, peer }: RpcCall) {
-        if (!access.agentEvents(peer))
-          throw new RpcError(RpcCode.permissionDenied, 'what agents did speaks of all namespaces');
-        return mergeNodes(
+      async *stream(request: GetAgentEventsRequest, call: RpcCall) {
+        const viewer = await access.viewer(call);
+        viewer.requireEverything('what agents did');
+        yield* mergeNodes(
           shared,
           {
             ...rangeOf(request),
             path: methodPath(Observer.method.getAgentEvents),
             request: (fromUs) => toBinary(GetAgentEventsRequestSchema, resumed(request, fromUs)),
+            changes: viewer.follow,
           },
-          signal,
+          call.signal,
         );
       },
     },
     getDebugEvents: {
-      stream(request: GetDebugEventsRequest, { signal, peer }: RpcCall) {
-        if (!access.agentEvents(peer))
-          throw new RpcError(RpcCode.permissionDenied, 'events for debugging speak of all namespaces');
-        return mergeNodes(
+      async *stream(request: GetDebugEventsRequest, call: RpcCall) {
+        const viewer = await access.viewer(call);
+        viewer.requireEverything('events for debugging');
+        yield* mergeNodes(
           shared,
           {
             ...rangeOf(request),
             path: methodPath(Observer.method.getDebugEvents),
             request: (fromUs) => toBinary(GetDebugEventsRequestSchema, resumed(request, fromUs)),
+            changes: viewer.follow,
           },
-          signal,
+          call.signal,
         );
       },
     },
     getNodes: {
-      async unary() {
+      async unary(_: unknown, call: RpcCall) {
+        const { everything } = await access.viewer(call);
+        if (!everything)
+          return create(GetNodesResponseSchema, {
+            nodes: pool
+              .nodes()
+              .map(({ peer: { name }, connection }) => ({
+                name,
+                state: connection === undefined ? NodeState.NODE_UNAVAILABLE : NodeState.NODE_CONNECTED,
+              }))
+              .sort((a, b) => (a.name < b.name ? -1 : 1)),
+          });
         const answers = await askAll(async (link) => ({ link, nodes: (await nodesOf(link)).nodes }));
         const told = new Map(answers.flatMap((each) => (each === undefined ? [] : [[each.link, each.nodes]])));
         const nodes = pool.nodes().flatMap((link) => {
@@ -196,7 +210,8 @@ export function relayService(options: RelayOptions): RpcService {
       },
     },
     getNamespaces: {
-      async unary(_: unknown, { peer }: RpcCall) {
+      async unary(_: unknown, call: RpcCall) {
+        const viewer = await access.viewer(call);
         const answers = await askAll(async (link) =>
           fromBinary(
             GetNamespacesResponseSchema,
@@ -213,14 +228,16 @@ export function relayService(options: RelayOptions): RpcService {
           namespaces: [...united.keys()]
             .sort()
             .map((key) => united.get(key)!)
-            .filter(({ cluster, namespace }) => access.namespace(cluster, namespace, peer)),
+            .filter(({ cluster, namespace }) => viewer.namespace(cluster, namespace)),
         });
       },
     },
     serverStatus: {
-      async unary() {
+      async unary(_: unknown, call: RpcCall) {
+        const { everything } = await access.viewer(call);
         const links = pool.nodes();
-        const answers = (await askAll(statusOf)).filter((each) => each !== undefined);
+        // How many flows there are is everybody's traffic.
+        const answers = everything ? (await askAll(statusOf)).filter((each) => each !== undefined) : [];
         const missing = pool.nodes().filter((link) => link.connection === undefined);
         const sum = (of: (status: ServerStatusResponse) => bigint) => answers.reduce((all, each) => all + of(each), 0n);
         return create(ServerStatusResponseSchema, {

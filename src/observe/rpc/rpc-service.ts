@@ -8,14 +8,20 @@ export interface RpcCall {
   /** Aborted when the caller has gone, its time is over, or the server ends. */
   readonly signal: AbortSignal;
   readonly peer: RpcPeer;
+  /** The header of that name: a secret, never to be logged. */
+  readonly authorization?: string;
 }
 
 /** The other end of a connection. */
 export interface RpcPeer {
   /** An IP address; empty for a unix socket. */
   readonly address: string;
-  /** The common name of its certificate, when it showed one. */
+  /** The common name of its certificate, when it showed one that is trusted. */
   readonly name?: string;
+  /** The organizations in it. */
+  readonly groups?: readonly string[];
+  /** When it ends. */
+  readonly validUntilMs?: number;
 }
 
 /** Messages that are encoded already, with their prefixes: for streams in which a message must not cost an object. */

@@ -10,6 +10,7 @@ export const RpcCode = {
   notFound: 5,
   permissionDenied: 7,
   resourceExhausted: 8,
+  aborted: 10,
   unimplemented: 12,
   internal: 13,
   unavailable: 14,

@@ -190,8 +190,18 @@ function peerOf(stream: http2.ServerHttp2Stream): RpcPeer {
   const socket = stream.session?.socket as TLSSocket | undefined;
   const address = socket?.remoteAddress ?? '';
   if (socket?.encrypted !== true || !socket.authorized) return { address };
-  const name = socket.getPeerCertificate()?.subject?.CN;
-  return { address, name: Array.isArray(name) ? name[0] : name };
+  const certificate = socket.getPeerCertificate();
+  // Several of a name are an array, whatever the types say.
+  const { CN: name, O: groups = [] } = (certificate?.subject ?? {}) as Record<
+    'CN' | 'O',
+    string | string[] | undefined
+  >;
+  return {
+    address,
+    name: Array.isArray(name) ? name[0] : name,
+    groups: [groups].flat(),
+    validUntilMs: Date.parse(certificate?.valid_to ?? ''),
+  };
 }
 
 function answer(
@@ -231,7 +241,8 @@ function answer(
     gone.abort();
     finish(stream, late ? new RpcError(RpcCode.deadlineExceeded, 'the time given for the answer is over') : error);
   };
-  pump(stream, handler(requestsOf(stream, limits.requestBytes), { signal: gone.signal, peer }), gone.signal).then(
+  const call = { signal: gone.signal, peer, authorization: headers.authorization };
+  pump(stream, handler(requestsOf(stream, limits.requestBytes), call), gone.signal).then(
     () => done(),
     (error) => done(asRpcError(error)),
   );

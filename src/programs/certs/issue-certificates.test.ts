@@ -11,7 +11,7 @@ const options: IssueOptions = {
   nodes: [{ name: 'node1.example', addresses: ['10.9.0.1', 'fd00::1'] }],
   cluster: 'default',
   relayNames: ['flows.example.com'],
-  clients: ['alice'],
+  clients: [{ name: 'alice' }],
   days: 90,
   renewDays: 30,
 };

@@ -25,7 +25,7 @@ export interface IssueOptions {
   readonly cluster: string;
   /** Further names and addresses by which clients reach the relay. */
   readonly relayNames: readonly string[];
-  readonly clients: readonly string[];
+  readonly clients: readonly { readonly name: string; readonly groups?: readonly string[] }[];
   readonly days: number;
   /** A certificate that ends within so many days is made anew. */
   readonly renewDays: number;
@@ -108,8 +108,8 @@ export async function issueCertificates(store: CertificateStore, options: IssueO
     agents,
     { 'ca.crt': agents.cert, 'client-ca.crt': users.cert },
   );
-  for (const name of options.clients)
-    await certificate(`client-${name}`, { commonName: name, names: [], use: ['client'] }, users, {
+  for (const { name, groups } of options.clients)
+    await certificate(`client-${name}`, { commonName: name, groups, names: [], use: ['client'] }, users, {
       'ca.crt': agents.cert,
     });
   return issued;

@@ -26,6 +26,8 @@ export interface Credential {
 /** What a certificate is for. */
 export interface CertificateRequest {
   readonly commonName: string;
+  /** Organizations: the groups of a client. */
+  readonly groups?: readonly string[];
   /** DNS names and IP addresses. */
   readonly names: readonly string[];
   readonly use: readonly ('server' | 'client')[];
@@ -71,7 +73,7 @@ export async function makeCertificate(
   );
   const uses = { server: ExtendedKeyUsage.serverAuth, client: ExtendedKeyUsage.clientAuth };
   const certificate = await X509CertificateGenerator.create({
-    ...common(request.commonName, days, nowMs),
+    ...common(request.commonName, days, nowMs, request.groups),
     issuer: `CN=${commonNameOf(issuer)}`,
     publicKey: keys.publicKey,
     signingKey: signingKey as never,
@@ -111,6 +113,8 @@ export function staleReason(
   const issuer = new X509Certificate(authority.cert);
   if (!certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) return 'another authority signed it';
   if (commonNameOf(certificate) !== request.commonName) return 'it is somebody else’s';
+  const groups = [...certificate.subject.matchAll(/^O=(.*)$/gm)].map((each) => each[1]);
+  if (groups.join() !== (request.groups ?? []).join()) return 'it is of other groups';
   const names = new Set(
     certificate.subjectAltName?.split(', ').map((each) => each.replace(/^(DNS|IP Address):/, '')) ?? [],
   );
@@ -142,10 +146,10 @@ function commonNameOf(certificate: X509Certificate): string {
   return /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? '';
 }
 
-function common(commonName: string, days: number, nowMs: number) {
+function common(commonName: string, days: number, nowMs: number, groups: readonly string[] = []) {
   return {
     serialNumber: Buffer.concat([Buffer.from([0x01]), randomBytes(15)]).toString('hex'),
-    subject: `CN=${commonName}`,
+    subject: [`CN=${commonName}`, ...groups.map((group) => `O=${group}`)].join(', '),
     name: `CN=${commonName}`,
     notBefore: new Date(nowMs - backdateMs),
     notAfter: new Date(nowMs + days * dayMs),

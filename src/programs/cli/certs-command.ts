@@ -16,9 +16,20 @@ function nodeArgument(text: string, before: readonly NodeArgument[] = []): NodeA
   return [...before, { name, addresses: addresses?.split(',').filter(Boolean) ?? [] }];
 }
 
-function clientName(text: string, before: readonly string[] = []): string[] {
-  if (!/^[A-Za-z0-9][-A-Za-z0-9_.@]{0,62}$/.test(text)) throw new InvalidArgumentError('give letters, digits, -_.@');
-  return [...before, text];
+interface ClientArgument {
+  readonly name: string;
+  readonly groups: readonly string[];
+}
+
+function clientArgument(text: string, before: readonly ClientArgument[] = []): ClientArgument[] {
+  const [name = '', groups] = text.split('=');
+  const each = groups?.split(',').filter(Boolean) ?? [];
+  if (
+    !/^[A-Za-z0-9][-A-Za-z0-9_.@]{0,62}$/.test(name) ||
+    !each.every((group) => /^[A-Za-z0-9][-A-Za-z0-9_.@:]{0,62}$/.test(group))
+  )
+    throw new InvalidArgumentError('give NAME, or NAME=GROUP,GROUP, of letters, digits, -_.@ (groups also :)');
+  return [...before, { name, groups: each }];
 }
 
 type IssueFlags = OutputOptions & {
@@ -26,7 +37,7 @@ type IssueFlags = OutputOptions & {
   readonly secrets?: string;
   readonly kubeconfig?: string;
   readonly node?: NodeArgument[];
-  readonly client?: string[];
+  readonly client?: ClientArgument[];
   readonly relayName?: string[];
   readonly cluster: string;
   readonly days: number;
@@ -57,7 +68,11 @@ export function certsCommand(): Command {
       'a certificate of its own for a node (repeat; default: one for all agents)',
       nodeArgument,
     )
-    .option('--client <name>', 'a certificate for somebody who reads flows from the relay (repeat)', clientName)
+    .option(
+      '--client <name>',
+      'a certificate for somebody who reads flows from the relay: NAME, or NAME=GROUP,GROUP (repeat)',
+      clientArgument,
+    )
     .option('--relay-name <name>', 'a further name or address by which clients reach the relay (repeat)', collect)
     .option('--cluster <name>', 'the cluster, in the names of its nodes', 'default')
     .option('--days <days>', 'how long certificates are good', wholeNumber(1, 3650), 90)

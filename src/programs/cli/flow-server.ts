@@ -36,6 +36,7 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
   const tls =
     server.startsWith('tls://') ||
     flags.tls === true ||
+    flags.tokenFile !== undefined ||
     flags.tlsAllowInsecure === true ||
     files.length > 0 ||
     cert !== undefined ||
@@ -55,23 +56,27 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
   const expected = name ?? (address === undefined ? undefined : 'relay.flows.weir.dev');
   const authorities = files.flatMap((each) => each.split(',')).map(read);
   try {
+    const secure = grpc.credentials.createSsl(
+      authorities.length === 0 ? null : Buffer.concat(authorities),
+      key === undefined ? null : read(key),
+      cert === undefined ? null : read(cert),
+      {
+        rejectUnauthorized: flags.tlsAllowInsecure !== true,
+        ...(address === undefined
+          ? {}
+          : {
+              checkServerIdentity: (_: string, certificate: PeerCertificate) =>
+                checkServerIdentity(address, certificate),
+            }),
+      },
+    );
     return {
       address: server,
       target,
-      credentials: grpc.credentials.createSsl(
-        authorities.length === 0 ? null : Buffer.concat(authorities),
-        key === undefined ? null : read(key),
-        cert === undefined ? null : read(cert),
-        {
-          rejectUnauthorized: flags.tlsAllowInsecure !== true,
-          ...(address === undefined
-            ? {}
-            : {
-                checkServerIdentity: (_: string, certificate: PeerCertificate) =>
-                  checkServerIdentity(address, certificate),
-              }),
-        },
-      ),
+      credentials:
+        flags.tokenFile === undefined
+          ? secure
+          : grpc.credentials.combineChannelCredentials(secure, token(flags.tokenFile)),
       options:
         expected === undefined ? {} : { 'grpc.ssl_target_name_override': expected, 'grpc.default_authority': expected },
     };
@@ -79,6 +84,20 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
     if (error instanceof WeirError) throw error;
     throw usage(`the certificates cannot be used: ${(error as Error).message}`);
   }
+}
+
+/** The token is read for each call: whoever hands it out changes it now and then. */
+function token(file: string): grpc.CallCredentials {
+  return grpc.credentials.createFromMetadataGenerator((_, done) => {
+    const metadata = new grpc.Metadata();
+    try {
+      metadata.set('authorization', `Bearer ${readFileSync(file, 'utf8').trim()}`);
+    } catch (error) {
+      done(new Error(`--token-file cannot be read: ${(error as Error).message}`));
+      return;
+    }
+    done(null, metadata);
+  });
 }
 
 /** A client of the server. */

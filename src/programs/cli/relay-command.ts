@@ -1,6 +1,37 @@
 // `weir relay`: one or a few for a cluster.
 import { Command, Option } from 'commander';
+import { WeirError } from '../../core/errors.ts';
 import { collect, wholeNumber } from './agent-command.ts';
+
+interface OidcFlags {
+  readonly oidcIssuer?: string;
+  readonly oidcAudience?: string;
+  readonly oidcJwks?: string;
+  readonly oidcCaFile?: string;
+  readonly oidcUsernameClaim: string;
+  readonly oidcGroupsClaim: string;
+  readonly oidcPrefix: string;
+}
+
+function oidcOf(flags: OidcFlags) {
+  const { oidcIssuer: issuer, oidcAudience: audience } = flags;
+  if (issuer === undefined && audience === undefined && flags.oidcJwks === undefined) return undefined;
+  if (issuer === undefined || audience === undefined)
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--oidc-issuer and --oidc-audience belong together',
+      'Give both: a token for somebody else would be taken otherwise.',
+    );
+  return {
+    issuer,
+    audience,
+    jwks: flags.oidcJwks,
+    caFile: flags.oidcCaFile,
+    usernameClaim: flags.oidcUsernameClaim,
+    groupsClaim: flags.oidcGroupsClaim,
+    prefix: flags.oidcPrefix,
+  };
+}
 
 /** The command and its options. */
 export function relayCommand(): Command {
@@ -35,6 +66,24 @@ export function relayCommand(): Command {
     )
     .option('--agent-key-file <file>', 'its key')
     .option('--agent-ca-file <file>', 'the authority of the agents’ certificates')
+    .addOption(
+      new Option(
+        '--access <mode>',
+        'enforce: clients see the namespaces that a FlowAccess or a role grants them (default with a certificate); off: everything',
+      ).choices(['off', 'enforce']),
+    )
+    .option(
+      '--access-admin-group <name>',
+      'members of this group, and the user of this name, see everything (repeat; default: weir:admins)',
+      collect,
+    )
+    .option('--oidc-issuer <url>', 'take tokens of this issuer, beside those of Kubernetes')
+    .option('--oidc-audience <name>', 'for whom they must be')
+    .option('--oidc-jwks <file>', 'its keys: a file or an address of HTTPS (default: as the issuer’s discovery says)')
+    .option('--oidc-ca-file <file>', 'the authority of the issuer’s certificate')
+    .option('--oidc-username-claim <claim>', 'the claim that is the user’s name', 'sub')
+    .option('--oidc-groups-claim <claim>', 'the claim that has the user’s groups', 'groups')
+    .option('--oidc-prefix <text>', 'what stands before names and groups of these tokens', 'oidc:')
     .option('--insecure', 'serve clients in the clear on addresses that others can reach')
     .option('--metrics-listen <address>', 'where metrics for Prometheus are served; "off": nowhere', '[::]:9967')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
@@ -63,6 +112,9 @@ Examples:
           tls: { certFile: options.tlsCertFile, keyFile: options.tlsKeyFile, caFile: options.tlsClientCaFile },
           clientAuth: options.tlsClientAuth,
           agentTls: { certFile: options.agentCertFile, keyFile: options.agentKeyFile, caFile: options.agentCaFile },
+          access: options.access,
+          accessAdmins: options.accessAdminGroup ?? ['weir:admins'],
+          oidc: oidcOf(options),
           insecure: options.insecure === true,
           metricsListen: options.metricsListen,
           logLevel: options.logLevel,

@@ -11,6 +11,7 @@ export interface ServerOptions {
   readonly tlsClientCertFile?: string;
   readonly tlsClientKeyFile?: string;
   readonly tlsServerName?: string;
+  readonly tokenFile?: string;
 }
 
 /** Adds --server and how to trust it. */
@@ -22,5 +23,6 @@ export function addServerOptions(command: Command): Command {
     .option('--tls-client-cert-file <FILE>', 'with --server: the certificate to show')
     .option('--tls-client-key-file <FILE>', 'with --server: its key')
     .option('--tls-server-name <NAME>', 'with --server: the name that its certificate must have')
+    .option('--token-file <FILE>', 'with --server: the token in this file says who asks')
     .option('--tls-allow-insecure', 'with --server: take any certificate');
 }

@@ -1,12 +1,12 @@
 // Runs a relay until it is told to stop: the nodes it reads, the servers it offers, and what it says of itself.
 import { hostname } from 'node:os';
 import { WeirError } from '../../core/errors.ts';
-import { createKubeClient } from '../../kube/client.ts';
+import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import { anyAgentName } from '../../observe/flows/peer-service.ts';
 import { followPeers } from '../../observe/relay/follow-peers.ts';
 import { createPeerPool } from '../../observe/relay/peer-pool.ts';
-import { openAccess } from '../../observe/relay/relay-access.ts';
+import { openAccess, type RelayAccess } from '../../observe/relay/relay-access.ts';
 import { relayService } from '../../observe/relay/relay-service.ts';
 import { healthService } from '../../observe/rpc/health-service.ts';
 import { reflectionServices } from '../../observe/rpc/reflection-service.ts';
@@ -14,10 +14,14 @@ import { parseAddress } from '../../observe/rpc/rpc-address.ts';
 import { type RpcServer, serveRpc } from '../../observe/rpc/serve-rpc.ts';
 import { type TlsFiles, type WatchedTls, watchTlsFiles } from '../../observe/rpc/tls-files.ts';
 import { version } from '../cli/version.ts';
-import { createLog } from '../log.ts';
+import { createLog, type Log } from '../log.ts';
 import { offerMetrics } from '../offer-metrics.ts';
+import { createAuthenticate, kubernetesReview } from './authenticate.ts';
+import { enforceAccess } from './enforce-access.ts';
+import { kubeRights } from './kube-rights.ts';
 import { relayRegistry } from './metrics.ts';
 import { followNodes } from './node-peers.ts';
+import { createOidcVerifier, type OidcSettings } from './oidc.ts';
 
 /** What a relay can be told. */
 export interface RelaySettings {
@@ -31,6 +35,12 @@ export interface RelaySettings {
   readonly clientAuth: 'required' | 'optional';
   /** What agents are shown. */
   readonly agentTls: TlsFiles;
+  /** Whether it is held who may see what; without a word where clients speak TLS. */
+  readonly access?: 'off' | 'enforce';
+  /** Users and groups that see everything. */
+  readonly accessAdmins: readonly string[];
+  /** Whose tokens are taken beside those of Kubernetes. */
+  readonly oidc?: OidcSettings;
   /** Clients in the clear on addresses that others can reach. */
   readonly insecure: boolean;
   /** Where metrics are served; `off`: nowhere. */
@@ -47,6 +57,13 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
   const serverTls = watched('--tls-cert-file', settings.tls);
   const agentTls = watched('--agent-cert-file', settings.agentTls);
   for (const address of settings.listen) checkListen(address, serverTls !== undefined, settings.insecure);
+  const enforced = (settings.access ?? (serverTls === undefined ? 'off' : 'enforce')) === 'enforce';
+  if (enforced) for (const address of settings.listen) checkSecrets(address, serverTls !== undefined);
+  const kube =
+    enforced || settings.peers === 'kubernetes'
+      ? createKubeClient(enforced ? accessCluster(settings.kubeconfig) : findAccess(settings.kubeconfig))
+      : undefined;
+  const access = enforced ? heldAccess(kube!, settings, log) : { check: openAccess, close() {} };
 
   const listeners = new Set<() => void>();
   const pool = createPeerPool({
@@ -62,7 +79,7 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
   const counts = { received: 0, sent: 0, late: 0, lost: 0 };
   const service = relayService({
     pool,
-    access: openAccess,
+    access: access.check,
     name: hostname(),
     version: `weir-relay v${version}`,
     counts,
@@ -90,13 +107,18 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
         : ({ files: serverTls, clients } as const);
     const server = await serveRpc({ address, services, tls, limits });
     servers.push(server);
-    log.info('flows are served', { address: server.address, tls: tls !== undefined, clients });
+    log.info('flows are served', {
+      address: server.address,
+      tls: tls !== undefined,
+      clients,
+      access: enforced ? 'enforce' : 'off',
+    });
   }
   const metrics = await offerMetrics(settings.metricsListen, relayRegistry(pool, counts, servers), log);
   const stopPeers =
     settings.peers === 'kubernetes'
       ? followNodes({
-          client: createKubeClient(findAccess(settings.kubeconfig)),
+          client: kube!,
           pool,
           port: settings.peerPort,
           tls: agentTls !== undefined,
@@ -115,8 +137,55 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
   log.info('relay stops');
   stopPeers();
   await Promise.all([...servers.map((server) => server.close()), metrics?.close()]);
+  access.close();
   pool.close();
   for (const each of [serverTls, agentTls]) each?.close();
+}
+
+/** Where identities and rights come from: without it nobody could be let in. */
+function accessCluster(kubeconfig: string | undefined): ReturnType<typeof findAccess> {
+  try {
+    return findAccess(kubeconfig);
+  } catch (error) {
+    throw new WeirError(
+      'CONFIG_INVALID',
+      `--access enforce asks the API server who may see what, and there is no way to it: ${(error as Error).message}`,
+      'Give --kubeconfig, or say --access off: then everybody who may connect sees all flows.',
+    );
+  }
+}
+
+function heldAccess(
+  client: KubeClient,
+  { oidc, accessAdmins }: RelaySettings,
+  log: Log,
+): { check: RelayAccess; close(): void } {
+  const source = kubeRights({ client, onProblem: (message, fields) => log.warn(message, fields) });
+  const check = enforceAccess({
+    authenticate: createAuthenticate({
+      review: kubernetesReview(client),
+      oidc: oidc === undefined ? undefined : createOidcVerifier(oidc),
+    }),
+    source,
+    admins: accessAdmins,
+    onRefused: (who, reason) => log.warn('access is refused', { ...who, reason }),
+  });
+  return { check, close: () => source.close() };
+}
+
+/** Tokens are secrets: in the clear they go no further than this machine. */
+function checkSecrets(address: string, tls: boolean): void {
+  const { path, host } = parsed(address);
+  if (path !== undefined || tls || isLoopback(host)) return;
+  throw new WeirError(
+    'CONFIG_INVALID',
+    `--access enforce on --listen ${address} would have tokens in the clear on the network`,
+    'Give --tls-cert-file and --tls-key-file, or listen on 127.0.0.1.',
+  );
+}
+
+function isLoopback(host: string | undefined): boolean {
+  return host === 'localhost' || host === '::1' || host?.startsWith('127.') === true;
 }
 
 /** The certificate in these files; undefined when none is named. */
@@ -138,8 +207,7 @@ function watched(flag: string, files: TlsFiles): WatchedTls | undefined {
 /** Flows say who talks to whom: they are in the clear only where nobody else listens, or by the user's word. */
 function checkListen(address: string, tls: boolean, insecure: boolean): void {
   const { path, host } = parsed(address);
-  const loopback = host === 'localhost' || host === '::1' || host?.startsWith('127.') === true;
-  if (path !== undefined || tls || insecure || loopback) return;
+  if (path !== undefined || tls || insecure || isLoopback(host)) return;
   throw new WeirError(
     'CONFIG_INVALID',
     `--listen ${address} is reached from outside, and there is no certificate`,

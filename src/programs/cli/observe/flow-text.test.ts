@@ -97,6 +97,8 @@ test('losses are said in every format', () => {
     flowPrinter('compact', { colors: false, nodeNames: false })(lost),
     /\[node1\]: EVENTS LOST: 12 because the kernel/,
   );
+  const untold = create(GetFlowsResponseSchema, { responseTypes: { case: 'lostEvents', value: {} } });
+  assert.match(flowPrinter('compact', { colors: false, nodeNames: false })(untold), /: FLOWS MAY BE MISSING\n$/);
   assert.deepEqual(JSON.parse(flowPrinter('json', { colors: false, nodeNames: false })(lost)).lost_events, {
     source: 'PERF_EVENT_RING_BUFFER',
     num_events_lost: '12',

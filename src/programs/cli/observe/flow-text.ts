@@ -51,6 +51,8 @@ export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrint
         return text(responseTypes.value, response);
       case 'lostEvents': {
         const { source, numEventsLost } = responseTypes.value;
+        // How many is not told to everybody.
+        if (numEventsLost === 0n) return `${timeText(response.time)}: FLOWS MAY BE MISSING\n`;
         return `${timeText(response.time)}${node(response, true)}: EVENTS LOST: ${numEventsLost} ${lossText[source] ?? LostEventSource[source] ?? ''}\n`;
       }
       case 'nodeStatus':

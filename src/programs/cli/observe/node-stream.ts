@@ -81,7 +81,15 @@ function asWeirError(target: Target, error: unknown): Error {
       `${targetName(target)} does not know of this`,
       'Ask an agent of this version.',
     );
-  if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED || code === grpc.status.INTERNAL)
+  if (code === grpc.status.UNAUTHENTICATED || code === grpc.status.PERMISSION_DENIED)
+    return new WeirError('ACCESS_REFUSED', `${targetName(target)} refuses: ${details}`);
+  // Aborted is what may be seen differently when it is asked for again.
+  if (
+    code === grpc.status.ABORTED ||
+    code === grpc.status.UNAVAILABLE ||
+    code === grpc.status.CANCELLED ||
+    code === grpc.status.INTERNAL
+  )
     return unreachable(target, details || errorText(error));
   return error instanceof Error ? error : new Error(String(error));
 }

@@ -1,0 +1,163 @@
+// Holds for each call and each stream that runs: who it is, what that one may see, and that both are so still.
+import { randomBytes } from 'node:crypto';
+import type { AccessUser } from '../../observe/access/flow-access.ts';
+import { createFlowSight, hiddenUuids } from '../../observe/access/flow-sight.ts';
+import { type AccessRights, noRights, rightsKey } from '../../observe/access/rights.ts';
+import { everythingViewer, type GrantListener, type RelayAccess } from '../../observe/relay/relay-access.ts';
+import type { RpcCall } from '../../observe/rpc/rpc-service.ts';
+import { RpcCode, RpcError } from '../../observe/rpc/rpc-status.ts';
+import type { Authenticate } from './authenticate.ts';
+import type { RightsSource } from './kube-rights.ts';
+
+/** What it is made of. */
+export interface EnforceOptions {
+  readonly authenticate: Authenticate;
+  readonly source: Pick<RightsSource, 'rights' | 'subscribe'>;
+  /** Whose members, and users of that name, see everything. */
+  readonly admins: readonly string[];
+  /** Told of each refusal: who, and why. */
+  readonly onRefused: (who: { readonly user: string; readonly address: string }, reason: string) => void;
+  /** For tests: how often a stream is looked at again, and how long it goes on when that cannot be done. */
+  readonly everyMs?: number;
+  readonly graceMs?: number;
+}
+
+/** What is known of a caller. */
+interface Standing {
+  readonly user: AccessUser;
+  readonly everything: boolean;
+  readonly rights: AccessRights;
+}
+
+const cluster = 'default';
+
+/** Makes the check. */
+export function enforceAccess(options: EnforceOptions): RelayAccess {
+  const { authenticate, source, admins, onRefused, everyMs = 2_000, graceMs = 30_000 } = options;
+  const uuidOf = hiddenUuids(randomBytes(16).toString('hex'));
+
+  function refuse(user: string, { peer }: RpcCall, code: number, reason: string): RpcError {
+    onRefused({ user, address: peer.address }, reason);
+    return new RpcError(code, reason);
+  }
+
+  async function standingOf(call: RpcCall): Promise<Standing> {
+    let user: AccessUser;
+    try {
+      user = await authenticate(call);
+    } catch (error) {
+      const { code = RpcCode.internal, message } = error as RpcError;
+      throw refuse(call.peer.name ?? '', call, code, message);
+    }
+    const { name, groups } = user;
+    if (admins.some((admin) => admin === name || groups.includes(admin)))
+      return { user, everything: true, rights: noRights };
+    let rights: AccessRights;
+    try {
+      rights = await source.rights(user);
+    } catch (error) {
+      const { code = RpcCode.internal, message } = error as RpcError;
+      throw refuse(name, call, code, message);
+    }
+    if (rights.size === 0)
+      throw refuse(
+        name,
+        call,
+        RpcCode.permissionDenied,
+        `user ${JSON.stringify(name)} may see no namespace; grant it with a FlowAccess, or a role for get of flows.weir.dev`,
+      );
+    return { user, everything: false, rights };
+  }
+
+  /** Looks again and again at who calls; what is so now is told, and what is so no more ends it. */
+  function watchOver(call: RpcCall, first: Standing, set: (now: Standing) => boolean, listener: GrantListener) {
+    let over = false;
+    let goodMs = Date.now();
+    let looking = false;
+    let again = false;
+    async function look(): Promise<void> {
+      again = looking;
+      if (looking || over) return;
+      looking = true;
+      try {
+        const now = await standingOf(call);
+        if (over) return;
+        goodMs = Date.now();
+        if (now.everything !== first.everything || now.user.name !== first.user.name)
+          end(refuse(now.user.name, call, RpcCode.aborted, 'what may be seen has changed: ask again'));
+        else if (set(now)) listener.changed();
+      } catch (error) {
+        const known =
+          error instanceof RpcError ? error : new RpcError(RpcCode.internal, 'what may be seen is not known');
+        const passing = known.code === RpcCode.unavailable || known.code === RpcCode.resourceExhausted;
+        if (!passing || Date.now() - goodMs > graceMs) end(known);
+      } finally {
+        looking = false;
+        if (again) void look();
+      }
+    }
+    function end(error: RpcError): void {
+      stop();
+      listener.ended(error);
+    }
+    const timer = setInterval(look, everyMs);
+    timer.unref();
+    const unsubscribe = source.subscribe(() => void look());
+    function stop(): void {
+      over = true;
+      clearInterval(timer);
+      unsubscribe();
+    }
+    // Between the first look and this one something may have changed.
+    void look();
+    return stop;
+  }
+
+  return {
+    async viewer(call) {
+      // The socket is root's.
+      if (call.peer.address === '') return everythingViewer();
+      const first = await standingOf(call);
+      if (first.everything) return everythingViewer((listener) => watchOver(call, first, () => false, listener));
+      let { rights } = first;
+      return {
+        everything: false,
+        flows(request) {
+          const sight = createFlowSight({ request, rights: () => rights, uuidOf });
+          return {
+            request: sight.request,
+            show: sight.show,
+            follow(listener) {
+              const stop = watchOver(
+                call,
+                first,
+                (now) => {
+                  if (rightsKey(now.rights) === rightsKey(rights)) return false;
+                  rights = now.rights;
+                  return true;
+                },
+                {
+                  changed: listener.changed,
+                  ended(error) {
+                    rights = noRights;
+                    listener.ended(error);
+                  },
+                },
+              );
+              return stop;
+            },
+          };
+        },
+        namespace: (of, namespace) => of === cluster && rights.has(namespace),
+        requireEverything(what) {
+          throw refuse(
+            first.user.name,
+            call,
+            RpcCode.permissionDenied,
+            `${what} speaks of all namespaces: user ${JSON.stringify(first.user.name)} is in none of ${admins.join(', ')}`,
+          );
+        },
+      };
+    },
+  };
+}
