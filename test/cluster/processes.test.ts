@@ -176,17 +176,22 @@ describe('processes', { skip }, () => {
     type Told = { process: { binary: string; arguments: string; exec_id: string }; code?: number };
     const events = async () => {
       const args = ['ps', `${namespace}/client`, '--context', labName, '--events', '--since', from, '-o', 'json'];
-      const done = await attempt(weir, [...args, '--binary', 'ls']);
+      const done = await attempt([weir, ...args, '--binary', 'ls']);
       assert.equal(done.status, 0, done.stderr);
       return done.stdout
         .split('\n')
         .filter(Boolean)
         .map((line) => JSON.parse(line) as { exec?: Told; exit?: Told; node_name: string });
     };
-    const [exec, exit] = await waitFor('exec and exit', async () => {
-      const all = await events();
-      return all.length >= 2 ? all : undefined;
-    });
+    const [exec, exit] = await waitFor(
+      'exec and exit',
+      async () => {
+        const all = await events();
+        return all.length >= 2 ? all : undefined;
+      },
+      10_000,
+      200,
+    );
     assert.equal(exec!.node_name, clientNode);
     assert.equal(exec!.exec?.process.arguments, '/nowhere-to-be-found');
     assert.equal(exit!.exit?.process.exec_id, exec!.exec?.process.exec_id);
