@@ -158,6 +158,46 @@ describe('processes', { skip }, () => {
   const info = (flow: Flow) => flow.extensions?.value ?? {};
   const since = () => new Date().toISOString();
 
+  test('agents find flows by the process of either end, and leave them out', async () => {
+    const from = since();
+    await inClient('sh', '-c', `cd /tmp; curl -s ${url(4, 8080, 'found')}; true`);
+    const args = ['--since', from, '--pod', `${namespace}/client`, '--port', '8080'];
+    await found('a flow of curl', () => true, ...args, '--process', 'curl');
+    for (const flow of await observe(...args, '--process', '/usr/bin/curl'))
+      assert.equal(info(flow).source_process?.binary, '/usr/bin/curl');
+    assert.deepEqual(await observe(...args, '--process', 'nobody'), []);
+    for (const flow of await observe(...args, '--not', '--process', 'curl'))
+      assert.notEqual(info(flow).source_process?.binary, '/usr/bin/curl');
+  });
+
+  test('exec and exit are events of their own, with the code', async () => {
+    const from = since();
+    await inClient('sh', '-c', 'ls /nowhere-to-be-found 2>/dev/null; true');
+    type Told = { process: { binary: string; arguments: string; exec_id: string }; code?: number };
+    const events = async () => {
+      const args = ['ps', `${namespace}/client`, '--context', labName, '--events', '--since', from, '-o', 'json'];
+      const done = await attempt([weir, ...args, '--binary', 'ls']);
+      assert.equal(done.status, 0, done.stderr);
+      return done.stdout
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as { exec?: Told; exit?: Told; node_name: string });
+    };
+    const [exec, exit] = await waitFor(
+      'exec and exit',
+      async () => {
+        const all = await events();
+        return all.length >= 2 ? all : undefined;
+      },
+      10_000,
+      200,
+    );
+    assert.equal(exec!.node_name, clientNode);
+    assert.equal(exec!.exec?.process.arguments, '/nowhere-to-be-found');
+    assert.equal(exit!.exit?.process.exec_id, exec!.exec?.process.exec_id);
+    assert.equal(exit!.exit?.code, 2);
+  });
+
   for (const family of [4, 6] as const)
     test(`a connection names the process that made it and the one that answers (IPv${family})`, async () => {
       const from = since();
