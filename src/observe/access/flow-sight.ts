@@ -45,7 +45,8 @@ export function createFlowSight(options: {
 }): FlowSight {
   const { request, rights, uuidOf, nowMs = Date.now } = options;
   const invalid = (message: string) => new RpcError(RpcCode.invalidArgument, message);
-  if (request.extensions !== undefined) throw invalid('extensions: none are known here');
+  if (request.extensions !== undefined)
+    throw invalid('extensions: who may see a part of the flows cannot look for processes');
   const paths = request.fieldMask?.paths ?? [];
   if (paths.length > 1024) throw invalid('field_mask: more than 1024 paths');
   const mask = paths.length === 0 ? undefined : compileFieldMask(FlowSchema, paths);
