@@ -442,7 +442,8 @@ int socket_states(struct bpf_sock_ops *ops)
 SEC("cgroup/post_bind4")
 int post_bind4(struct bpf_sock *sk)
 {
-	if (sk->protocol == IPPROTO_UDP)
+	/* What is bound to loopback has a port of its own beside the one that others reach. */
+	if (sk->protocol == IPPROTO_UDP && (sk->src_ip4 & bpf_htonl(0xff000000)) != bpf_htonl(0x7f000000))
 		own_datagrams(bpf_get_netns_cookie(sk), sk->src_port);
 	return PROCEED;
 }
@@ -450,7 +451,7 @@ int post_bind4(struct bpf_sock *sk)
 SEC("cgroup/post_bind6")
 int post_bind6(struct bpf_sock *sk)
 {
-	if (sk->protocol == IPPROTO_UDP)
+	if (sk->protocol == IPPROTO_UDP && !(!sk->src_ip6[0] && !sk->src_ip6[1] && !sk->src_ip6[2] && sk->src_ip6[3] == bpf_htonl(1)))
 		own_datagrams(bpf_get_netns_cookie(sk), sk->src_port);
 	return PROCEED;
 }

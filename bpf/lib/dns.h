@@ -12,6 +12,9 @@
 #define PORT_DNS bpf_htons(53)
 #define UDP_HEADER 8
 
+/* Bytes that may wait in the ring of events while messages of DNS are added to it: a quarter of it. */
+#define DNS_RING_SHARE (1024 * 1024)
+
 static __always_inline int is_dns(const struct packet *p)
 {
 	return p->protocol == IPPROTO_UDP && (p->dport == PORT_DNS || p->sport == PORT_DNS);
@@ -29,6 +32,11 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 	if (skb->len <= at)
 		return 0;
 	len = skb->len - at;
+	/* Whoever floods with messages does not take the room of everything else. */
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > DNS_RING_SHARE) {
+		count(COUNTER_DNS_LOST);
+		return 0;
+	}
 	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 	if (!ev) {
 		count(COUNTER_DNS_LOST);

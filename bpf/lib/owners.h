@@ -34,6 +34,9 @@ static __noinline int name_owner(struct event *ev, struct socket_key *k, __u32 i
 		k->remote_port = end ? ev->sport : ev->dport;
 		addr_copy_by4(k->remote, end ? ev->src : ev->dst);
 		o = bpf_map_lookup_elem(&socket_owners, k);
+		/* Ports that are used again: what has closed was another connection. */
+		if (o && (o->flags & SOCKET_MEASURED) && (ev->type == EVENT_NEW || ev->type == EVENT_DROP))
+			o = NULL;
 		if (!o && end) { /* who listens, as long as nobody has accepted */
 			k->remote_port = 0;
 			__builtin_memset(k->remote, 0, sizeof(k->remote));

@@ -64,6 +64,9 @@ export function rcodeText(rcode: number): string {
 
 const maxNameBytes = 255;
 const maxAnswers = 128;
+/** What is kept of the names and addresses in answers: every flow in memory has its own. */
+const maxKept = 16;
+const maxNameChars = 512;
 
 /** Reads a message; undefined when it is none, or has not even its question. */
 export function parseDns(bytes: Uint8Array): DnsMessage | undefined {
@@ -91,8 +94,12 @@ export function parseDns(bytes: Uint8Array): DnsMessage | undefined {
     const lenBytes = view.getUint16(name.end + 8);
     const data = name.end + 10;
     if (data + lenBytes > bytes.length) break;
-    types.add(typeText(type));
+    if (types.size < maxKept) types.add(typeText(type));
     ttl = Math.min(ttl, view.getUint32(name.end + 4));
+    if (addresses.length + cnames.length >= maxKept) {
+      at = data + lenBytes;
+      continue;
+    }
     if (type === 1 && lenBytes === 4) addresses.push(formatAddress({ family: 4, bytes: bytes.slice(data, data + 4) }));
     else if (type === 28 && lenBytes === 16)
       addresses.push(formatAddress({ family: 6, bytes: bytes.slice(data, data + 16) }));
@@ -128,7 +135,10 @@ function readName(bytes: Uint8Array, start: number): { text: string; end: number
   for (;;) {
     const length = bytes[at];
     if (length === undefined) return undefined;
-    if (length === 0) return { text: text === '' ? '.' : text, end: end || at + 1 };
+    // One piece: a text that was put together by the character takes many times its length.
+    if (length === 0)
+      return { text: text === '' ? '.' : Buffer.from(text, 'latin1').toString('latin1'), end: end || at + 1 };
+    if (text.length > maxNameChars) return undefined;
     if ((length & 0xc0) === 0xc0) {
       const low = bytes[at + 1];
       if (low === undefined) return undefined;

@@ -79,7 +79,11 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
     if (processes === undefined) return undefined;
     const pid = word(at + 8);
     if (pid !== 0) return processes.find(word(at) + word(at + 4) * 2 ** 32, pid, word(at + 12), word(at + 16));
-    return socket && processes.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+    return socket && ofSocket(socket);
+  }
+
+  function ofSocket(socket: FlowSocket): ProcessRow | undefined {
+    return processes?.find(socket.startNs, socket.pid, socket.exec, socket.uid);
   }
 
   return {
@@ -144,12 +148,16 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
         if (sockets !== undefined && type !== EventType.EVENT_ACTIVE) {
           const lookFor = (end: FlowEnd, side: 0 | 1) =>
             end.ifindex >= 0 &&
-            ((isEnd && protocol === TCP) || (protocol === UDP && word(whoAt + side * processBytes + 8) === 0))
+            ((isEnd && protocol === TCP) ||
+              (protocol === UDP && isStart(type)) ||
+              (protocol === UDP && word(whoAt + side * processBytes + 8) === 0))
               ? sockets.find(view, offset, end.ifindex, side)
               : undefined;
           const [near, far] = [lookFor(row.originator, 0), lookFor(row.responder, 1)];
           ended = isEnd && protocol === TCP ? (near ?? far) : undefined;
-          row.originatorProcess = processAt(word, whoAt, near);
+          // A datagram socket that was connected is named a moment after its first packet: until then the port's last owner was.
+          const later = protocol === UDP && isStart(type);
+          row.originatorProcess = (later && near && ofSocket(near)) || processAt(word, whoAt, near);
           row.responderProcess = processAt(word, whoAt + processBytes, far);
         } else {
           row.originatorProcess = processAt(word, whoAt, undefined);
@@ -186,6 +194,7 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
   };
 }
 
+const isStart = (type: number) => type === EventType.EVENT_NEW;
 const TCP = 6;
 const UDP = 17;
 /** Of struct process_ref. */

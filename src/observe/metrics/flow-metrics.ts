@@ -46,6 +46,9 @@ const verdictText = (flow: CountedFlow) => Verdict[verdictOf(flow)]!;
 const dropReasonText = (reason: number) => WireDropReason[reason] ?? dropReasonName[reason] ?? String(reason);
 const isDrop = (flow: CountedFlow) => flow.type === EventType.EVENT_DROP;
 
+/** Types without a name are one: a stranger can make up sixty thousand. */
+const knownType = (type: string) => (/^TYPE\d+$/.test(type) ? 'other' : type);
+
 type Labels = Readonly<Record<string, string>>;
 
 /** Makes the metrics that are wanted. `limit`: rows of each. */
@@ -188,7 +191,7 @@ function handlerOf(
       return (flow) => {
         const dns = flow.details?.dns;
         if (dns === undefined || (options.ignoreAaaa && dns.types.includes('AAAA'))) return;
-        const qtypes = dns.types.join(',');
+        const qtypes = dns.types.map(knownType).join(',');
         const query = options.query ? dns.query.replace(/\.$/, '') : '';
         const shared: Labels = options.query ? { query } : {};
         const rcode = dns.response ? rcodeText(dns.rcode) : '';
@@ -196,7 +199,7 @@ function handlerOf(
         const key = `${query} ${rcode} ${qtypes} ${ips}`;
         add(dns.response ? responses : queries, flow, key, () => ({ ...shared, rcode, qtypes, ips_returned: ips }));
         if (!dns.response) return;
-        for (const type of dns.recordTypes)
+        for (const type of new Set(dns.recordTypes.map(knownType)))
           add(types, flow, `${query} ${type} ${qtypes}`, () => ({ ...shared, type, qtypes }));
       };
     }

@@ -9,6 +9,8 @@ export interface MetricsServer {
   close(): Promise<void>;
 }
 
+const freshMs = 1_000;
+
 /** Serves what `registry` has on `/metrics`, and that it is alive on `/healthz`. */
 export async function serveMetrics(options: {
   readonly listen: { readonly host: string; readonly port: number };
@@ -18,7 +20,17 @@ export async function serveMetrics(options: {
   const { listen, registry, onError } = options;
   // The registry writes in the format it is set to: one at a time.
   let turn: Promise<unknown> = Promise.resolve();
+  const last = new Map<boolean, { readonly atMs: number; readonly text: Promise<{ type: string; text: string }> }>();
+  /** Who asks again within a second, or while others wait, gets what they get: writing them all down takes a moment. */
   const scrape = (open: boolean) => {
+    const known = last.get(open);
+    const now = performance.now();
+    if (known !== undefined && now - known.atMs < freshMs) return known.text;
+    const text = write(open);
+    last.set(open, { atMs: now, text });
+    return text;
+  };
+  const write = (open: boolean) => {
     const text = turn.then(async () => {
       registry.setContentType(
         open ? (Registry.OPENMETRICS_CONTENT_TYPE as never) : (Registry.PROMETHEUS_CONTENT_TYPE as never),

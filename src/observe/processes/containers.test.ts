@@ -26,12 +26,11 @@ test('groups of cgroupfs, of systemd and of static pods are read', () => {
 test('a group is found by its inode, one that a container made for itself too, and one that came later', () => {
   const root = mkdtempSync(join(tmpdir(), 'weir-groups-'));
   try {
-    let now = 0;
-    const groups = createContainerGroups(root, () => (now += 1000));
+    const groups = createContainerGroups(root);
     const mine = join(root, 'kubepods/besteffort', `pod${uid}`, id);
     assert.equal(groups.byId(1), undefined);
-    mkdirSync(join(mine, 'inner'), { recursive: true });
-    for (const path of [mine, join(mine, 'inner')])
+    mkdirSync(join(mine, 'inner/most'), { recursive: true });
+    for (const path of [mine, join(mine, 'inner'), join(mine, 'inner/most')])
       assert.deepEqual(groups.byId(statSync(path).ino), { podUid: uid, containerId: id });
     assert.equal(groups.byId(statSync(root).ino), undefined);
   } finally {

@@ -15,19 +15,13 @@ export interface ContainerGroups {
   byId(group: number): ContainerGroup | undefined;
 }
 
-/** The tree is walked again at most so often. */
-const walkMs = 20;
 const deepest = 6;
 
 /** Looks below `root`, the mount of cgroup v2. */
-export function createContainerGroups(
-  root: string | undefined,
-  nowMs: () => number = () => performance.now(),
-): ContainerGroups {
+export function createContainerGroups(root: string | undefined): ContainerGroups {
   let known = new Map<number, ContainerGroup>();
   /** Groups that are none of a container's: they are not looked for again and again. */
   const others = new Set<number>();
-  let walkedAt = Number.NEGATIVE_INFINITY;
 
   function walk(path: string, depth: number, into: Map<number, ContainerGroup>): void {
     if (depth > deepest) return;
@@ -51,12 +45,15 @@ export function createContainerGroups(
     }
   }
 
-  function walkInside(path: string, found: ContainerGroup, into: Map<number, ContainerGroup>): void {
+  function walkInside(path: string, found: ContainerGroup, into: Map<number, ContainerGroup>, depth = 0): void {
+    if (depth > deepest) return;
     try {
       for (const each of readdirSync(path, { withFileTypes: true })) {
         if (!each.isDirectory()) continue;
-        const id = inodeOf(join(path, each.name));
+        const child = join(path, each.name);
+        const id = inodeOf(child);
         if (id !== undefined) into.set(id, found);
+        walkInside(child, found, into, depth + 1);
       }
     } catch {
       // It went meanwhile.
@@ -67,9 +64,6 @@ export function createContainerGroups(
     byId(group) {
       const found = known.get(group);
       if (found !== undefined || root === undefined || others.has(group)) return found;
-      const now = nowMs();
-      if (now - walkedAt < walkMs) return undefined;
-      walkedAt = now;
       const next = new Map<number, ContainerGroup>();
       walk(root, 0, next);
       known = next;

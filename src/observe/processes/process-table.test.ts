@@ -116,8 +116,8 @@ test('processes that ended are forgotten, the oldest first', () => {
     put(make(ProcessEventType.PROCESS_EXIT, { who: ref(pid, pid) }));
   }
   assert.deepEqual(
-    [1, 2, 3].map((pid) => table.find(pid, pid, 1, 0)?.binary),
-    ['', '/bin/p2', '/bin/p3'],
+    [3, 2, 1].map((pid) => table.find(pid, pid, 1, 0)?.binary),
+    ['/bin/p3', '/bin/p2', ''],
   );
 });
 
@@ -142,4 +142,27 @@ test('records that lie about their lengths are counted; bytes that are no text b
       put(Uint8Array.from(bytes));
     }),
   );
+});
+
+test('a chain of forks keeps no more than those that are remembered', () => {
+  const { table, put, exec, make } = scene({}, 4);
+  put(exec(ref(1, 1), '/bin/chain', 'chain\0'));
+  for (let pid = 2; pid < 50; pid++) {
+    put(make(ProcessEventType.PROCESS_FORK, { who: ref(pid, pid), parent: ref(pid - 1, pid - 1) }));
+    put(make(ProcessEventType.PROCESS_EXIT, { who: ref(pid - 1, pid - 1) }));
+  }
+  let depth = 0;
+  for (let row = table.find(49, 49, 1, 0); row !== undefined; row = row.parent) depth++;
+  assert.ok(depth <= 6, `${depth} generations`);
+});
+
+test('what is told late of a pid does not take the place of who has it now', () => {
+  const { table, put, exec } = scene();
+  put(exec(ref(7, 900), '/bin/now', 'now\0'));
+  put(exec(ref(7, 100), '/bin/before', 'before\0'));
+  assert.deepEqual(
+    table.running().map((row) => row.binary),
+    ['/bin/now'],
+  );
+  assert.equal(table.find(100, 7, 1, 0)?.binary, '/bin/before');
 });

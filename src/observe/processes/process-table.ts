@@ -3,7 +3,7 @@
 import { PROCESS_EVENT_SIZE, ProcessEventOffset, ProcessEventType } from '../../kernel/datapath.gen.ts';
 import { type ProcProcess, splitArguments } from '../../kernel/proc.ts';
 import type { ProcessContainer, ProcessRow } from './process-row.ts';
-import { quoteArguments, redactArguments } from './redact.ts';
+import { quoteArguments, redactArguments, withoutSecretValues } from './redact.ts';
 
 /** Whom the kernel means. Times are its own: nanoseconds since the machine began. */
 export interface ProcessRef {
@@ -92,12 +92,21 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
     let depth = 0;
     for (let each: Entry | undefined = entry; each !== undefined; each = each.before)
       if (++depth >= maxBefore) each.before = undefined;
-    byPid.set(entry.pid, entry);
+    // Who is told of late, and has been followed by another, does not take its place.
+    const top = byPid.get(entry.pid);
+    if (top === undefined || top.startNs < entry.startNs || (top.startNs === entry.startNs && top.exec <= entry.exec)) {
+      byPid.set(entry.pid, entry);
+      return;
+    }
+    entry.before = top.before;
+    top.before = entry;
   }
 
   function shown(args: readonly string[]): string {
     if (redact === undefined) return '';
-    return redactArguments(quoteArguments(args).slice(0, maxArgumentsLength), redact);
+    const safe = redact.length === 0 ? args : withoutSecretValues(args);
+    // First what is cut off is cut off, so that this never takes longer than it may.
+    return redactArguments(quoteArguments(safe).slice(0, maxArgumentsLength), redact);
   }
 
   function add(ref: ProcessRef, what: Omit<ProcessRow, 'execId' | 'pid' | 'uid' | 'startMs' | 'exit'>): Entry {
@@ -112,9 +121,8 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
   /** A process that nobody has told of: it was there before, or the ring was full. */
   function fromProc(ref: ProcessRef, parent: ProcessRow | undefined, container: ProcessContainer | undefined): Entry {
     const proc = sources.readProcess(ref.pid, Math.floor(ref.startNs / ticksNs));
-    if (proc === undefined) counts.unknown++;
     const own = proc && (sources.containerByPath(proc.cgroup) ?? container);
-    return add(ref, {
+    const entry = add(ref, {
       binary: proc?.executable || proc?.arguments[0] || '',
       arguments: proc ? shown(proc.arguments.slice(1)) : '',
       cwd: proc?.cwd ?? '',
@@ -122,6 +130,11 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
       parent: sameContainer(parent, own),
       container: own,
     });
+    if (proc === undefined) {
+      counts.unknown++;
+      end(entry, { atMs: sources.wallMs(ref.startNs), code: 0, signal: 0 });
+    }
+    return entry;
   }
 
   /** Above the first process of a container is its runtime, which is none of the container's business. */
@@ -208,6 +221,8 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
     exited.push(entry);
     while (exited.length > maxExited) {
       const oldest = exited.shift()!;
+      // Whoever is descended from it goes on without it: a chain of forks would keep all of itself.
+      oldest.row.parent = undefined;
       if (byPid.get(oldest.pid) === oldest) byPid.delete(oldest.pid);
     }
   }

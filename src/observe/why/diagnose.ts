@@ -32,8 +32,11 @@ function withoutOvercome(flows: readonly WhyFlow[]): { kept: WhyFlow[]; overcome
     ...(flow.service === undefined ? [] : [`service ${flow.service}`]),
   ];
   for (const flow of flows.filter(succeeded)) for (const key of keys(flow)) lastSuccess.set(key, flow.timeMs);
+  const latest = Math.max(0, ...lastSuccess.values());
   const isOvercome = (flow: WhyFlow) => {
     if (!isFailure(flow)) return false;
+    // It says nothing of whose connection it was: what works since is taken to be it.
+    if (flow.kind === 'icmp error') return flow.timeMs < latest;
     // Of a service with several backends one may still be broken.
     const [own, ofService] = keys(flow);
     const key = flow.reason === 'SERVICE_BACKEND_NOT_FOUND' ? (ofService ?? own!) : own!;
@@ -87,7 +90,11 @@ function names({ flows, to, nowMs, from }: WhyEvidence): WhyAnswer[] {
       .filter((flow) => flow.kind === 'answer' && (flow.answers ?? 0) > 0)
       .flatMap((flow) => readings(flow.query!, from)),
   );
-  const open = mine.filter((flow) => !readings(flow.query!, from).some((each) => resolved.has(each)));
+  // The node's own domains are tried behind names as well: what begins with a name that has an address is one of them.
+  const isResolved = (query: string) =>
+    readings(query, from).some((each) => resolved.has(each)) ||
+    [...resolved].some((name) => query.startsWith(`${name}.`));
+  const open = mine.filter((flow) => !isResolved(flow.query!));
   const answers: WhyAnswer[] = [];
   for (const [name, own] of Map.groupBy(open, (flow) => to?.text ?? readings(flow.query!, from)[0]!)) {
     const got = own.filter((flow) => flow.kind === 'answer');
@@ -283,7 +290,15 @@ function silence({ flows, connections, to, nowMs, sinceMs }: WhyEvidence): WhyAn
   const begun = flows.filter(
     (flow) => flow.kind === 'begun' && flow.protocol === 'TCP' && nowMs - flow.timeMs > silenceMs,
   );
-  const hanging = open.length > 0 ? begun : [];
+  const answered = (flow: WhyFlow) =>
+    flows.some(
+      (later) =>
+        later.timeMs >= flow.timeMs &&
+        later.destination === flow.destination &&
+        later.port === flow.port &&
+        (later.received ?? 0) > 0,
+    );
+  const hanging = open.length > 0 ? begun.filter((flow) => !answered(flow)) : [];
   if (over.length === 0 && hanging.length === 0) return [];
   const last = [...over, ...hanging].at(-1)!;
   const arrived = new Set(begun.filter((flow) => flow.direction === 'ingress').map((flow) => flow.node));

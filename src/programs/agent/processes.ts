@@ -36,6 +36,8 @@ export interface AgentProcesses {
 }
 
 const maxLookupsPerSecond = 500;
+/** More than the ring holds: whoever fills it faster than it is read does not keep the agent from everything else. */
+const maxRecordsAtOnce = 8_192;
 /** Programs whose names fill the table are forgotten a while after they ended. */
 const reconcileMs = 60_000;
 /** The kernel's count of lost events is looked at so often: the ring itself is read up to a hundred times a second. */
@@ -74,7 +76,7 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     if (reading) return;
     reading = true;
     try {
-      readRing(ring, table.record);
+      readRing(ring, table.record, maxRecordsAtOnce);
       tellLost();
     } finally {
       reading = false;
@@ -94,6 +96,8 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
   const missing = programs.attach();
   if (missing.length > 0)
     log.info('this kernel does not say who works on accepted connections: they carry who listens', { missing });
+  // What waited in the ring happened before.
+  read();
   table.list(programs.list());
   programs.noteSockets();
   const timer = setInterval(() => {
