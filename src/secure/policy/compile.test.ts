@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { createFakeClock } from '../../core/clock.ts';
+import { reservedIdentityRows } from '../../core/identity.ts';
 import { everything } from '../../core/labels.ts';
 import {
   type AddressRow,
@@ -17,6 +18,7 @@ import { assertAgrees } from './agreement.ts';
 import { createPolicyCompiler, type PolicyCompiler, type PolicyCompilerOptions } from './compile.ts';
 import { applyDelta, type CompiledVerdict, createCompiledMaps, lookupConnection } from './compiled-lookup.ts';
 import type { PolicyModel } from './evaluate.ts';
+import { modelChanges } from './model-changes.ts';
 import { arbitraryConnections, arbitraryModel } from './random-model.ts';
 
 const runs = Number(process.env.WEIR_PROPERTY_RUNS ?? 150);
@@ -419,3 +421,49 @@ function withoutReclassing(model: PolicyModel): PolicyModel {
   const policies = model.policies.map((row) => ({ ...row, ingress: plain(row.ingress), egress: plain(row.egress) }));
   return { ...model, policies };
 }
+
+test('a denial that spares the pod’s own node is not found in the rows for everybody', () => {
+  const labels = ['k8s:io.cilium.k8s.policy.cluster=default', 'k8s:io.kubernetes.pod.namespace=c'];
+  const here = { namedPorts: [], endpointId: 3, ifindex: 3 };
+  const model: PolicyModel = {
+    identities: [...reservedIdentityRows(), { id: 261, labels }],
+    namespaces: [],
+    addresses: [
+      { ...here, address: '10.0.0.9', identity: 261, kind: 'pod' },
+      { ...here, address: '192.168.0.1', identity: 1, kind: 'host', endpointId: 0, ifindex: 0 },
+    ],
+    prefixes: [
+      { cidr: '0.0.0.0/0', identity: 9 },
+      { cidr: '::/0', identity: 10 },
+    ],
+    policies: [
+      {
+        key: 'CiliumNetworkPolicy/c/p0',
+        kind: 'CiliumNetworkPolicy',
+        namespace: 'c',
+        name: 'p0',
+        tier: 'normal',
+        priority: 0,
+        staged: false,
+        subject: { kind: 'endpoints', selector: { matchLabels: {}, matchExpressions: [] } },
+        isolates: { ingress: false, egress: false },
+        ingress: [
+          { action: 'allow', list: 'ingress', index: 0 },
+          {
+            action: 'deny',
+            ports: [{ kind: 'all', protocol: 47 }],
+            sparesOwnNode: 'always',
+            list: 'ingressDeny',
+            index: 0,
+          },
+        ],
+        egress: [],
+      },
+    ],
+  };
+  const compiler = createPolicyCompiler();
+  const maps = createCompiledMaps();
+  applyDelta(maps, compiler.update(modelChanges(model)));
+  for (const protocol of [47, 6])
+    assertAgrees(model, compiler, maps, [{ source: '192.168.0.1', destination: '10.0.0.9', protocol, port: 0 }]);
+});

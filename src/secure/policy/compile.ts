@@ -299,7 +299,9 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
     let entries = recipes.get(recipe);
     if (entries === undefined) {
       const ruling = [...new Set([...matching, ...wildcards, ...(ownNode ? [nodeRule] : [])])];
-      entries = portEntries(ruling, namedPorts, base, cookies, fallback);
+      // What spares the node stands in the rows for everybody: its own leave nothing to them.
+      const spared = wildcards.length < base.wildcards.length;
+      entries = portEntries(ruling, namedPorts, base, cookies, spared ? undefined : fallback);
       recipes.set(recipe, entries);
     }
     return entries.length === 0 ? undefined : entries;
