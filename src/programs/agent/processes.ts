@@ -93,13 +93,21 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     lostTold = now;
   }
 
-  const missing = programs.attach();
-  if (missing.length > 0)
-    log.info('this kernel does not say who works on accepted connections: they carry who listens', { missing });
-  // What waited in the ring happened before.
-  read();
-  table.list(programs.list());
-  programs.noteSockets();
+  try {
+    const missing = programs.attach();
+    if (missing.length > 0)
+      log.info('this kernel does not say who works on accepted connections: they carry who listens', { missing });
+    // What waited in the ring happened before.
+    read();
+    table.list(programs.list());
+    programs.noteSockets();
+  } catch (error) {
+    log.error('processes will not be known', { error: errorText(error) });
+    stopEvents();
+    containers.close();
+    programs.close();
+    return undefined;
+  }
   const timer = setInterval(() => {
     wallOffsetMs = Date.now() - uptime() * 1000;
     const now = programs.lost();
