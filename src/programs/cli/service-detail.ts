@@ -96,12 +96,19 @@ export function addressText(row: ServiceView): string {
 
 /** How many of the backends serve, such as 3/4. */
 export function backendsText(row: ServiceView): string {
+  const { all, serving } = backendAddresses([row]);
+  return `${serving.size}/${all.size}`;
+}
+
+/** The backends of a service's views as `address port`, each once, and those of them that serve some frontend. */
+export function backendAddresses(rows: readonly ServiceView[]): { all: Set<string>; serving: Set<string> } {
   const all = new Set<string>();
   const serving = new Set<string>();
-  for (const { backends } of row.frontends)
-    for (const { address, port, state } of backends) {
-      all.add(`${address} ${port}`);
-      if (state === 'serving') serving.add(`${address} ${port}`);
-    }
-  return `${serving.size}/${all.size}`;
+  for (const { frontends } of rows)
+    for (const { backends } of frontends)
+      for (const { address, port, state } of backends) {
+        all.add(`${address} ${port}`);
+        if (state === 'serving') serving.add(`${address} ${port}`);
+      }
+  return { all, serving };
 }

@@ -12,6 +12,7 @@ import type { ServiceView } from '../../agent/services-view.ts';
 import type { HealthView } from '../../agent/status-view.ts';
 import { readNode } from '../observe/node-stream.ts';
 import { whyText } from '../policy-why.ts';
+import { backendAddresses } from '../service-detail.ts';
 import { askAgent, resolveTargets, type Target, type TargetOptions } from '../targets.ts';
 import { flowFacts } from './flow-facts.ts';
 
@@ -140,13 +141,7 @@ function resolveEnd(
 
 function serviceEnd(service: ServiceView, all: readonly ServiceView[]): WhyEnd {
   const views = all.filter((each) => each.namespace === service.namespace && each.name === service.name);
-  const backends = new Map(
-    views.flatMap((view) =>
-      view.frontends.flatMap((frontend) =>
-        frontend.backends.map((each) => [`${each.address} ${each.port}`, each] as const),
-      ),
-    ),
-  );
+  const backends = backendAddresses(views);
   return {
     text: `${service.namespace}/${service.name}`,
     kind: 'service',
@@ -155,11 +150,11 @@ function serviceEnd(service: ServiceView, all: readonly ServiceView[]): WhyEnd {
     addresses: [
       ...new Set([
         ...views.flatMap((view) => view.frontends.map((each) => each.address)),
-        ...[...backends.values()].map((each) => each.address),
+        ...[...backends.all].map((each) => each.slice(0, each.indexOf(' '))),
       ]),
-    ].flatMap((each) => each ?? []),
-    backends: backends.size,
-    serving: backends.size,
+    ],
+    backends: backends.all.size,
+    serving: backends.serving.size,
     problems: views[0]?.problems ?? [],
   };
 }
