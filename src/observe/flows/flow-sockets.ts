@@ -2,6 +2,7 @@
 import type { BpfMap } from '../../kernel/bpf-map.ts';
 import {
   EventOffset,
+  ProcessRefOffset,
   SOCKET_KEY_SIZE,
   SOCKET_OWNER_SIZE,
   SocketFlags,
@@ -53,9 +54,9 @@ export function createFlowSockets(map: Pick<BpfMap, 'lookupInto'>): FlowSockets 
       if (!map.lookupInto(key, value)) return undefined;
       return {
         startNs: u32(SocketOwnerOffset.who) + u32(SocketOwnerOffset.who + 4) * 2 ** 32,
-        pid: u32(SocketOwnerOffset.who + 8),
-        exec: u32(SocketOwnerOffset.who + 12),
-        uid: u32(SocketOwnerOffset.who + 16),
+        pid: u32(SocketOwnerOffset.who + ProcessRefOffset.pid),
+        exec: u32(SocketOwnerOffset.who + ProcessRefOffset.exec),
+        uid: u32(SocketOwnerOffset.who + ProcessRefOffset.uid),
         measured: (u32(SocketOwnerOffset.flags) & SocketFlags.SOCKET_MEASURED) !== 0,
         tcp: {
           handshakeUs: u32(SocketOwnerOffset.handshakeUs),

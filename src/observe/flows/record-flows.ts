@@ -8,11 +8,13 @@ import {
   EventFlags,
   EventOffset,
   EventType,
+  PROCESS_REF_SIZE,
+  ProcessRefOffset,
 } from '../../kernel/datapath.gen.ts';
 import type { ProcessRow } from '../processes/process-row.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
-import { FlowDirection, type FlowEnd, type FlowRules, type FlowService } from './flow-row.ts';
+import { FlowDirection, type FlowEnd, type FlowRules, type FlowService, type FlowTcp } from './flow-row.ts';
 import type { FlowSocket, FlowSockets } from './flow-sockets.ts';
 import { createDnsRecorder, type DnsMemory } from './record-dns.ts';
 import type { WallClock } from './wall-clock.ts';
@@ -58,6 +60,11 @@ export interface FlowRecorder {
   readonly malformed: number;
 }
 
+const TCP = 6;
+const UDP = 17;
+/** Where an event names the process of the originator, and that of the responder. */
+const whoAt = [EventOffset.who, EventOffset.who + PROCESS_REF_SIZE] as const;
+
 /** Makes the recorder. */
 export function createFlowRecorder(options: RecordOptions): FlowRecorder {
   const { ring, ends, clock, cookie, services, processes, sockets } = options;
@@ -70,20 +77,39 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
   const row = { direction: 0, swapped: false, names: noNames } as unknown as NewRow;
   const dns = createDnsRecorder(options);
 
-  /** The process that the event names, or that has the socket now: its owner may have become known a moment later. */
-  function processAt(
-    word: (field: number) => number,
-    at: number,
-    socket: FlowSocket | undefined,
-  ): ProcessRow | undefined {
-    if (processes === undefined) return undefined;
-    const pid = word(at + 8);
-    if (pid !== 0) return processes.find(word(at) + word(at + 4) * 2 ** 32, pid, word(at + 12), word(at + 16));
-    return socket && ofSocket(socket);
+  /** The socket at one end of an event, where more is to be learnt of it than the event says: that costs a system call. */
+  function socketAt(view: DataView, offset: number, side: 0 | 1, named: boolean): FlowSocket | undefined {
+    const { ifindex } = side === 0 ? row.originator : row.responder;
+    if (sockets === undefined || ifindex < 0) return undefined;
+    const type = view.getUint8(offset + EventOffset.type);
+    const worth =
+      view.getUint8(offset + EventOffset.protocol) === TCP
+        ? type === EventType.EVENT_END // what TCP measured, and who worked on it last
+        : type === EventType.EVENT_NEW || (type !== EventType.EVENT_ACTIVE && !named);
+    return worth ? sockets.find(view, offset, ifindex, side) : undefined;
   }
 
-  function ofSocket(socket: FlowSocket): ProcessRow | undefined {
-    return processes?.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+  /** Names the processes of both ends; gives what was measured of a connection of TCP that ended. */
+  function nameProcesses(view: DataView, offset: number, word: (field: number) => number): FlowTcp | undefined {
+    const pids = [word(whoAt[0] + ProcessRefOffset.pid), word(whoAt[1] + ProcessRefOffset.pid)] as const;
+    const near = socketAt(view, offset, 0, pids[0] !== 0);
+    const far = socketAt(view, offset, 1, pids[1] !== 0);
+    const ofEvent = (side: 0 | 1) => {
+      const at = whoAt[side];
+      const startNs = word(at) + word(at + 4) * 2 ** 32;
+      return processes?.find(startNs, pids[side], word(at + ProcessRefOffset.exec), word(at + ProcessRefOffset.uid));
+    };
+    const ofSocket = (socket: FlowSocket | undefined) =>
+      socket && processes?.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+    // A datagram socket that was connected is named a moment after its first packet: until then the port's last owner was.
+    const begins =
+      view.getUint8(offset + EventOffset.protocol) === UDP &&
+      view.getUint8(offset + EventOffset.type) === EventType.EVENT_NEW;
+    const first = begins ? ofSocket(near) : undefined;
+    row.originatorProcess = first ?? (pids[0] !== 0 ? ofEvent(0) : ofSocket(near));
+    row.responderProcess = pids[1] !== 0 ? ofEvent(1) : ofSocket(far);
+    const measured = near ?? far;
+    return measured?.measured ? measured.tcp : undefined;
   }
 
   return {
@@ -138,33 +164,10 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
       row.egressRules = egressCookie === 0 ? undefined : cookie(egressCookie);
       row.ingressRules = ingressCookie === 0 ? undefined : cookie(ingressCookie);
       const protocol = view.getUint8(offset + EventOffset.protocol);
-      let ended: FlowSocket | undefined;
       row.originatorProcess = undefined;
       row.responderProcess = undefined;
-      if (protocol === TCP || protocol === UDP) {
-        const whoAt = EventOffset.who;
-        // Looking a socket up costs a system call: only where the kernel did not know yet, or when there is more to learn.
-        const isEnd = type === EventType.EVENT_END;
-        if (sockets !== undefined && type !== EventType.EVENT_ACTIVE) {
-          const lookFor = (end: FlowEnd, side: 0 | 1) =>
-            end.ifindex >= 0 &&
-            ((isEnd && protocol === TCP) ||
-              (protocol === UDP && isStart(type)) ||
-              (protocol === UDP && word(whoAt + side * processBytes + 8) === 0))
-              ? sockets.find(view, offset, end.ifindex, side)
-              : undefined;
-          const [near, far] = [lookFor(row.originator, 0), lookFor(row.responder, 1)];
-          ended = isEnd && protocol === TCP ? (near ?? far) : undefined;
-          // A datagram socket that was connected is named a moment after its first packet: until then the port's last owner was.
-          const later = protocol === UDP && isStart(type);
-          row.originatorProcess = (later && near && ofSocket(near)) || processAt(word, whoAt, near);
-          row.responderProcess = processAt(word, whoAt + processBytes, far);
-        } else {
-          row.originatorProcess = processAt(word, whoAt, undefined);
-          row.responderProcess = processAt(word, whoAt + processBytes, undefined);
-        }
-      }
-      row.details = ended?.measured ? { tcp: ended.tcp } : undefined;
+      const tcp = protocol === TCP || protocol === UDP ? nameProcesses(view, offset, word) : undefined;
+      row.details = tcp && { tcp };
       row.names = options.dns?.names(row.originator.endpointId, row.responder.address) ?? noNames;
       // A denial is of a connection, so it is shown the way the connection goes. Other drops are of a packet.
       row.swapped =
@@ -194,11 +197,6 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
   };
 }
 
-const isStart = (type: number) => type === EventType.EVENT_NEW;
-const TCP = 6;
-const UDP = 17;
-/** Of struct process_ref. */
-const processBytes = 24;
 const noNames: readonly string[] = [];
 
 function serviceOf(
