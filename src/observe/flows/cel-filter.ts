@@ -1,10 +1,11 @@
 // Filters written as expressions of CEL over the flow, `_flow`, as a message of the contract. They come from strangers:
 // what one costs is estimated from its text before it is taken, and measured while it runs.
-import { type CelResult, celEnv, isCelError, parse, plan } from '@bufbuild/cel';
+import type * as Cel from '@bufbuild/cel';
 import type { Expr } from '@bufbuild/cel-spec/cel/expr/syntax_pb.js';
 import { create, createRegistry } from '@bufbuild/protobuf';
 import { type Flow, FlowSchema, file_flow_flow } from '../../../proto/gen/flow/flow_pb.js';
 import type { Parsed } from '../../core/ip.ts';
+import { loadModule } from './load-module.ts';
 import { compilePattern, type TextMatch } from './safe-pattern.ts';
 
 /** Whether the expression is true of a flow. What cannot be evaluated, such as a field of nothing, is not true. */
@@ -23,11 +24,21 @@ const slowMs = 10;
 const slowAllowed = 5;
 
 const patterns = new Map<string, TextMatch>();
-const env = celEnv({
-  namespace: 'flow',
-  registry: createRegistry(file_flow_flow),
-  re2: { compile: (pattern) => ({ test: knownPattern(pattern) }) },
-});
+let evaluator: { readonly cel: typeof Cel; readonly env: Cel.CelEnv } | undefined;
+
+/** The library is loaded with the first expression. */
+function celEvaluator(): typeof evaluator & {} {
+  if (evaluator === undefined) {
+    const cel = loadModule<typeof Cel>('@bufbuild/cel');
+    const env = cel.celEnv({
+      namespace: 'flow',
+      registry: createRegistry(file_flow_flow),
+      re2: { compile: (pattern) => ({ test: knownPattern(pattern) }) },
+    });
+    evaluator = { cel, env };
+  }
+  return evaluator;
+}
 
 /** Patterns are compiled once: the evaluator asks again for every flow. */
 function knownPattern(pattern: string): TextMatch {
@@ -45,17 +56,18 @@ function knownPattern(pattern: string): TextMatch {
 /** Compiles an expression; the reason says what is wrong with it. */
 export function compileCel(text: string): Parsed<CelMatch> {
   if (text.length > maxChars) return { ok: false, reason: `is longer than ${maxChars} characters` };
-  let evaluate: (values: { _flow: Flow }) => CelResult;
+  const { cel, env } = celEvaluator();
+  let evaluate: (values: { _flow: Flow }) => Cel.CelResult;
   try {
-    const { expr } = parse(text);
+    const { expr } = cel.parse(text);
     const bad = badPattern(expr);
     if (bad !== undefined) return { ok: false, reason: bad };
     const { cost } = costOf(expr);
     if (cost > maxCost) return { ok: false, reason: 'would take too long: it goes through lists within lists' };
-    evaluate = plan(env, expr) as typeof evaluate;
+    evaluate = cel.plan(env, expr) as typeof evaluate;
     const tried = evaluate({ _flow: create(FlowSchema) });
     // What is missing in an empty flow may be there in another; a name that nothing has is missing in all.
-    if (isCelError(tried)) {
+    if (cel.isCelError(tried)) {
       // Extensions have fields that no contract names.
       if (
         !text.includes('.extensions') &&

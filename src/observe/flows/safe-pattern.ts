@@ -1,7 +1,8 @@
 // Regular expressions of strangers: RE2's syntax, matched in time that grows with the text and not with what the pattern
 // can be made to try.
-import { RE2JS } from '@bufbuild/re2';
+import type * as Re2 from '@bufbuild/re2';
 import type { Parsed } from '../../core/ip.ts';
+import { loadModule } from './load-module.ts';
 
 const maxChars = 1_000;
 /** Repetitions such as (a{100}){100} are written out by the compiler: the product of all counts. */
@@ -18,6 +19,7 @@ export function compilePattern(pattern: string): Parsed<TextMatch> {
     1,
   );
   if (repeats > maxRepeats) return { ok: false, reason: `repeats more than ${maxRepeats} times` };
+  const { RE2JS } = loadModule<typeof Re2>('@bufbuild/re2');
   try {
     const compiled = new RE2JS(pattern);
     return { ok: true, value: (text) => compiled.test(text) };
