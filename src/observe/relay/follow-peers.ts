@@ -13,31 +13,38 @@ import { methodPath } from '../rpc/rpc-service.ts';
 import type { PeerPool } from './peer-pool.ts';
 
 const retryMs = { first: 500, most: 15_000 } as const;
-/** The agent tells all nodes that there are at once; after this pause it has. */
-const listedMs = 3_000;
+/** The agent tells all nodes that there are at once; so long after the first it has. */
+const defaultListedMs = 3_000;
 
 /** Follows the agent at `target` into the pool. `onProblem` is told when it cannot be asked, once for each time. */
 export function followPeers(
   target: () => RpcTarget,
   pool: Pick<PeerPool, 'set' | 'delete' | 'nodes'>,
   onProblem: (reason: string) => void,
+  listedMs = defaultListedMs,
 ): () => void {
   const stop = new AbortController();
   let wake = () => {};
 
   async function once(onTold: () => void): Promise<string> {
     const connection = await connectRpc(target());
+    if (stop.signal.aborted) {
+      connection.close();
+      return '';
+    }
     stop.signal.addEventListener('abort', connection.close, { once: true });
     const told = new Set<string>();
-    const listed = setTimeout(() => {
-      for (const { peer } of pool.nodes()) if (!told.has(peer.name)) pool.delete(peer.name);
-    }, listedMs);
+    let listed: NodeJS.Timeout | undefined;
     try {
       return await new Promise((resolve) => {
         connection.stream(methodPath(Peer.method.notify), toBinary(NotifyRequestSchema, create(NotifyRequestSchema)), {
           messages(bytes, starts, ends) {
             onTold();
             for (const [i, start] of starts.entries()) take(bytes.subarray(start, ends[i]), told);
+            // An agent that began a moment ago may have nothing to tell yet: that deletes nobody.
+            listed ??= setTimeout(() => {
+              for (const { peer } of pool.nodes()) if (!told.has(peer.name)) pool.delete(peer.name);
+            }, listedMs);
           },
           end: (error) => resolve(error?.message ?? 'it ended the stream'),
         });
