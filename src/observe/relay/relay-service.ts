@@ -1,21 +1,20 @@
 // The Observer service over all nodes: flows merged by time, states summed, namespaces united.
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { type Timestamp, TimestampSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
-  type GetAgentEventsRequest,
-  GetAgentEventsRequestSchema,
-  type GetDebugEventsRequest,
-  GetDebugEventsRequestSchema,
   type GetFlowsRequest,
   GetFlowsRequestSchema,
   GetFlowsResponseSchema,
-  GetNamespacesRequestSchema,
   GetNamespacesResponseSchema,
-  GetNodesRequestSchema,
-  type GetNodesResponse,
   GetNodesResponseSchema,
   Observer,
-  ServerStatusRequestSchema,
   type ServerStatusResponse,
   ServerStatusResponseSchema,
 } from '../../../proto/gen/observer/observer_pb.js';
@@ -104,24 +103,38 @@ export function relayService(options: RelayOptions): RpcService {
       pool.nodes().map((link) => (link.connection === undefined ? undefined : ask(link).catch(() => undefined))),
     );
   }
-  const statusOf = async (link: NodeLink): Promise<ServerStatusResponse> =>
-    fromBinary(
-      ServerStatusResponseSchema,
-      await link.connection!.unary(
-        methodPath(Observer.method.serverStatus),
-        toBinary(ServerStatusRequestSchema, create(ServerStatusRequestSchema)),
-        nodeTimeoutMs,
-      ),
-    );
-  const nodesOf = async (link: NodeLink): Promise<GetNodesResponse> =>
-    fromBinary(
-      GetNodesResponseSchema,
-      await link.connection!.unary(
-        methodPath(Observer.method.getNodes),
-        toBinary(GetNodesRequestSchema, create(GetNodesRequestSchema)),
-        nodeTimeoutMs,
-      ),
-    );
+  /** One call to a node, with all defaults. */
+  const asking =
+    <M extends DescMethodUnary>(method: M) =>
+    async (link: NodeLink): Promise<MessageShape<M['output']>> =>
+      fromBinary<M['output']>(
+        method.output,
+        await link.connection!.unary(methodPath(method), toBinary(method.input, create(method.input)), nodeTimeoutMs),
+      );
+  const statusOf = asking(Observer.method.serverStatus);
+  const nodesOf = asking(Observer.method.getNodes);
+  const namespacesOf = asking(Observer.method.getNamespaces);
+
+  /** Events that are for those who see everything. */
+  const eventsOf = <M extends typeof Observer.method.getAgentEvents | typeof Observer.method.getDebugEvents>(
+    method: M,
+    what: string,
+  ) => ({
+    async *stream(request: MessageShape<M['input']>, call: RpcCall) {
+      const viewer = await access.viewer(call);
+      viewer.requireEverything(what);
+      yield* mergeNodes(
+        shared,
+        {
+          ...rangeOf(request),
+          path: methodPath(method),
+          request: (fromUs) => toBinary<DescMessage>(method.input, resumed(request, fromUs)),
+          changes: viewer.follow,
+        },
+        call.signal,
+      );
+    },
+  });
 
   return rpcService(Observer, {
     getFlows: {
@@ -143,38 +156,8 @@ export function relayService(options: RelayOptions): RpcService {
         );
       },
     },
-    getAgentEvents: {
-      async *stream(request: GetAgentEventsRequest, call: RpcCall) {
-        const viewer = await access.viewer(call);
-        viewer.requireEverything('what agents did');
-        yield* mergeNodes(
-          shared,
-          {
-            ...rangeOf(request),
-            path: methodPath(Observer.method.getAgentEvents),
-            request: (fromUs) => toBinary(GetAgentEventsRequestSchema, resumed(request, fromUs)),
-            changes: viewer.follow,
-          },
-          call.signal,
-        );
-      },
-    },
-    getDebugEvents: {
-      async *stream(request: GetDebugEventsRequest, call: RpcCall) {
-        const viewer = await access.viewer(call);
-        viewer.requireEverything('events for debugging');
-        yield* mergeNodes(
-          shared,
-          {
-            ...rangeOf(request),
-            path: methodPath(Observer.method.getDebugEvents),
-            request: (fromUs) => toBinary(GetDebugEventsRequestSchema, resumed(request, fromUs)),
-            changes: viewer.follow,
-          },
-          call.signal,
-        );
-      },
-    },
+    getAgentEvents: eventsOf(Observer.method.getAgentEvents, 'what agents did'),
+    getDebugEvents: eventsOf(Observer.method.getDebugEvents, 'events for debugging'),
     getNodes: {
       async unary(_: unknown, call: RpcCall) {
         const { everything } = await access.viewer(call);
@@ -212,16 +195,7 @@ export function relayService(options: RelayOptions): RpcService {
     getNamespaces: {
       async unary(_: unknown, call: RpcCall) {
         const viewer = await access.viewer(call);
-        const answers = await askAll(async (link) =>
-          fromBinary(
-            GetNamespacesResponseSchema,
-            await link.connection!.unary(
-              methodPath(Observer.method.getNamespaces),
-              toBinary(GetNamespacesRequestSchema, create(GetNamespacesRequestSchema)),
-              nodeTimeoutMs,
-            ),
-          ),
-        );
+        const answers = await askAll(namespacesOf);
         const all = answers.flatMap((each) => each?.namespaces ?? []);
         const united = new Map(all.map((each) => [`${each.cluster}/${each.namespace}`, each]));
         return create(GetNamespacesResponseSchema, {
