@@ -1,7 +1,7 @@
 // The server as clients of other making see it, and as those do who send it rubbish, never read, or show wrong papers.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as http2 from 'node:http2';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -305,4 +305,17 @@ test('serveRpc() with TLS lets in who shows a certificate of the authority, and 
   while (files.problem !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.notEqual(await shown(), before);
   assert.equal((await check(as('client'))).status, 1);
+});
+
+test('a path is listened on where an earlier run left its socket, and never where there is a file', async (t) => {
+  const path = join(scratch(t), 'rpc.sock');
+  writeFileSync(path, 'precious');
+  await assert.rejects(serve(t, { address: `unix:${path}` }), { code: 'EADDRINUSE' });
+  assert.equal(readFileSync(path, 'utf8'), 'precious');
+  rmSync(path);
+  await serve(t, { address: `unix:${path}` });
+  const second = await serve(t, { address: `unix:${path}` });
+  assert.equal((await check(client(t, second.address))).status, 1);
+  await second.close();
+  assert.ok(!existsSync(path));
 });

@@ -1,9 +1,10 @@
 // A server of gRPC over HTTP/2. Messages of a stream go out in batches: the one library for Node makes a frame, several
 // promises and a write of each, which is most of what a flow would cost. Every limit that a stranger can reach is here.
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import * as http2 from 'node:http2';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { removeOldSocket } from '../../kernel/unix-socket.ts';
 import { createFrameReader, frame } from './message-frames.ts';
 import { joinAddress, parseAddress } from './rpc-address.ts';
 import { FramedMessages, type RpcHandler, type RpcPeer, type RpcService } from './rpc-service.ts';
@@ -121,7 +122,7 @@ export async function serveRpc(options: {
   server.on('tlsClientError', () => {});
   server.on('sessionError', () => {});
 
-  if (where.path !== undefined) rmSync(where.path, { force: true });
+  if (where.path !== undefined) removeOldSocket(where.path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(where.path === undefined ? { host: where.host, port: where.port } : { path: where.path }, () => {
@@ -147,7 +148,6 @@ export async function serveRpc(options: {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       for (const session of sessions) session.destroy();
       await closed;
-      if (where.path !== undefined) rmSync(where.path, { force: true });
     },
   };
 }
@@ -172,7 +172,6 @@ function keepAlive(session: http2.Http2Session): () => void {
   let answered = true;
   const timer = setInterval(() => {
     if (session.destroyed) return;
-    if (!answered) return session.destroy();
     answered = false;
     session.ping((error) => {
       if (error === null) answered = true;
@@ -180,7 +179,6 @@ function keepAlive(session: http2.Http2Session): () => void {
     setTimeout(() => {
       if (!answered && !session.destroyed) session.destroy();
     }, pingTimeoutMs).unref();
-    return undefined;
   }, pingEveryMs);
   timer.unref();
   return () => clearInterval(timer);

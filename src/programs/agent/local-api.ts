@@ -1,5 +1,5 @@
 // The agent's socket: JSON over HTTP for the command line, and the CNI plugin's requests. Root only.
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import * as http from 'node:http';
 import {
   CniError,
@@ -9,6 +9,7 @@ import {
   parseCniRequest,
 } from '../../connect/endpoints/cni-protocol.ts';
 import { errorText, WeirError } from '../../core/errors.ts';
+import { removeOldSocket } from '../../kernel/unix-socket.ts';
 import type { Log } from '../log.ts';
 
 /** Answers a GET; `undefined` is "not found". */
@@ -108,7 +109,7 @@ export async function serveLocalApi(options: {
   }
 
   server.maxConnections = maxConnections;
-  rmSync(path, { force: true });
+  removeOldSocket(path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(path, () => resolve());
