@@ -417,7 +417,7 @@ function nodes({ nodes: all, from }: WhyEvidence): WhyAnswer[] {
       'node',
       'agent-silent',
       `the agent of ${(mine ?? silent[0]!).node} does not answer: what its node saw is missing here`,
-      `See the agent's log on ${(mine ?? silent[0]!).node}; forwarding goes on without it.`,
+      `See the agent's log on ${(mine ?? silent[0]!).node}, and whether its flow socket is there; forwarding goes on without it.`,
     ),
   ];
 }

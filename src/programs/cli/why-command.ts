@@ -1,10 +1,10 @@
 // `weir why`: which layer broke, in one answer.
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { wholeNumber } from './agent-command.ts';
 import { printable } from './printable.ts';
 import { type QueryOptions, queryCommand } from './query-command.ts';
 
-type WhyOptions = QueryOptions & { port?: number; protocol: string; since: string };
+type WhyOptions = QueryOptions & { port?: number; protocol?: string; since: string };
 
 /** The command. */
 export function whyCommand(): Command {
@@ -22,7 +22,7 @@ export function whyCommand(): Command {
     .argument('[from]', 'NAMESPACE/POD (a beginning will do), or an address')
     .argument('[to]', 'NAMESPACE/POD, NAMESPACE/SERVICE, an address or a name; with :PORT')
     .option('--port <port>', 'the port, when TO has none', wholeNumber(1, 65_535))
-    .option('--protocol <name>', 'tcp, udp or sctp', 'tcp')
+    .addOption(new Option('--protocol <name>', 'only connections of this protocol').choices(['tcp', 'udp', 'sctp']))
     .option('--since <time>', 'how far back to look, such as 5m', '5m')
     .action(explain);
 }
@@ -41,7 +41,7 @@ async function explain(from: string | undefined, to: string | undefined, options
       from: asked.from,
       ...(end && { to: end.name }),
       ...(port !== undefined && { port }),
-      protocol: options.protocol.toLowerCase(),
+      ...(options.protocol !== undefined && { protocol: options.protocol }),
       sinceMs: parseTime('since', options.since, Date.now()),
     },
     options,

@@ -13,6 +13,7 @@ import {
 import { rcodeText } from '../../../observe/dns/parse-dns.ts';
 import type { WhyFlow } from '../../../observe/why/evidence.ts';
 import { type FlowMore, moreOf } from '../observe/flow-more.ts';
+import { timeMs } from '../top/traffic.ts';
 
 /** The facts. */
 export function flowFacts(flow: Flow): WhyFlow {
@@ -22,7 +23,7 @@ export function flowFacts(flow: Flow): WhyFlow {
   const { protocol, port, icmp } = transportOf(flow);
   const denied = [...flow.egressDeniedBy, ...flow.ingressDeniedBy];
   return {
-    timeMs: Number(flow.time?.seconds ?? 0n) * 1000 + (flow.time?.nanos ?? 0) / 1e6,
+    timeMs: timeMs(flow),
     node: flow.nodeName,
     kind: kindOf(flow, more),
     source: endText(flow.source, sourceAddress, flow.sourceNames),

@@ -21,7 +21,8 @@ export interface WhyQuestion {
   readonly from: string;
   readonly to?: string;
   readonly port?: number;
-  readonly protocol: string;
+  /** `tcp`, `udp` or `sctp`; undefined: any, and TCP where policy is asked. */
+  readonly protocol?: string;
   readonly sinceMs: number;
 }
 
@@ -78,23 +79,33 @@ export async function gatherEvidence(question: WhyQuestion, options: TargetOptio
         );
   const port = question.port ?? servicePort(to, services);
 
-  const flows = (await Promise.all(targets.map((target) => flowsOf(target, from, question.sinceMs)))).flat();
+  const flows = (
+    await Promise.all(
+      targets.map((target) =>
+        flowsOf(target, from, question.sinceMs, () => {
+          unreachable.add(nameOf(target));
+        }),
+      ),
+    )
+  ).flat();
   flows.sort((a, b) => a.timeMs - b.timeMs);
   const connections = await connectionsOf(from, to, each);
-  const policy = to === undefined ? undefined : await policyOf(from, to, port, question.protocol, each);
+  const policy = to === undefined ? undefined : await policyOf(from, to, port, question.protocol ?? 'tcp', each);
   return {
     nowMs,
     sinceMs: question.sinceMs,
     from,
     ...(to && { to }),
     ...(port !== undefined && { port }),
-    flows: dedupe(flows.filter((flow) => begins(flow, from) && concerns(flow, to, port))),
+    flows: dedupe(flows.filter((flow) => begins(flow, from) && concerns(flow, to, port, question.protocol))),
     connections: connections.filter(
       (each) => port === undefined || to?.kind === 'service' || each.destinationPort === port,
     ),
     ...(policy && { policy }),
     nodes: [
-      ...health.map(({ node, value }) => ({ node, reachable: true, problems: value.problems })),
+      ...health
+        .filter(({ node }) => !unreachable.has(node))
+        .map(({ node, value }) => ({ node, reachable: true, problems: value.problems })),
       ...[...unreachable].map((node) => ({ node, reachable: false, problems: [] })),
     ],
   };
@@ -166,7 +177,7 @@ function servicePort(to: WhyEnd | undefined, services: readonly { value: Service
   return ports.size === 1 ? [...ports][0] : undefined;
 }
 
-async function flowsOf(target: Target, from: WhyEnd, sinceMs: number): Promise<WhyFlow[]> {
+async function flowsOf(target: Target, from: WhyEnd, sinceMs: number, onUnreachable: () => void): Promise<WhyFlow[]> {
   const ends =
     from.kind === 'pod'
       ? [{ sourcePod: [`${from.namespace}/${from.name}`] }, { destinationPod: [`${from.namespace}/${from.name}`] }]
@@ -181,6 +192,7 @@ async function flowsOf(target: Target, from: WhyEnd, sinceMs: number): Promise<W
       if (response.responseTypes.case === 'flow') flows.push(flowFacts(response.responseTypes.value));
   } catch (error) {
     if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
+    onUnreachable();
   }
   return flows;
 }
@@ -193,7 +205,12 @@ function begins(flow: WhyFlow, from: WhyEnd): boolean {
 }
 
 /** Whether a flow is about the other end. Questions and errors may be: the diagnosis looks at them. */
-function concerns(flow: WhyFlow, to: WhyEnd | undefined, port: number | undefined): boolean {
+function concerns(
+  flow: WhyFlow,
+  to: WhyEnd | undefined,
+  port: number | undefined,
+  protocol: string | undefined,
+): boolean {
   if (to === undefined || flow.kind === 'question' || flow.kind === 'answer' || flow.kind === 'icmp error') return true;
   // Names are asked for first: what keeps questions from being answered matters to everything.
   if (flow.port === 53 && flow.kind === 'dropped') return to.kind === 'name' || to.kind === 'service';
@@ -203,6 +220,7 @@ function concerns(flow: WhyFlow, to: WhyEnd | undefined, port: number | undefine
     flow.source === to.text ||
     to.addresses.includes(flow.destinationAddress);
   if (!theirs) return false;
+  if (protocol !== undefined && flow.port !== 0 && flow.protocol.toLowerCase() !== protocol) return false;
   return port === undefined || flow.port === port || flow.port === 0 || to.kind === 'service';
 }
 
