@@ -27,6 +27,9 @@ export function flowServerName(node: string, cluster = 'default'): string {
 /** A name in the certificates of all agents, for who asks whichever of them answers. */
 export const anyAgentName = 'agents.flows.weir.dev';
 
+/** The name in the relay's certificate that clients may expect wherever they reach it. */
+export const relayName = 'relay.flows.weir.dev';
+
 /** The service over the table of nodes. `ownAddress` is where this node's own flows are when it does not listen on the network. */
 export function peerService(
   nodes: ReadTable<NodeRow>,

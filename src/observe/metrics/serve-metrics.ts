@@ -1,6 +1,7 @@
 // Metrics over HTTP, in the text format of Prometheus, or as OpenMetrics with exemplars for who asks for that.
 import { createServer, type Server } from 'node:http';
 import { Registry } from 'prom-client';
+import { joinAddress } from '../rpc/rpc-address.ts';
 
 /** A server of metrics. */
 export interface MetricsServer {
@@ -67,7 +68,7 @@ export async function serveMetrics(options: {
   server.on('error', onError);
   const { address, port } = server.address() as { address: string; port: number };
   return {
-    address: address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
+    address: joinAddress(address, port),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

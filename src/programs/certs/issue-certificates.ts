@@ -1,7 +1,7 @@
 // All certificates of a cluster's flows: what there is and still good stays, the rest is made. Two authorities: agents
 // let in whom the first one signed, which is the relay; users have certificates of the second one, which only the relay
 // trusts, so that nobody reads an agent past the relay.
-import { anyAgentName, flowServerName } from '../../observe/flows/peer-service.ts';
+import { anyAgentName, flowServerName, relayName } from '../../observe/flows/peer-service.ts';
 import {
   type CertificateRequest,
   type Credential,
@@ -41,8 +41,6 @@ export interface Issued {
 
 const authorityDays = 3_650;
 const authorityRenewDays = 365;
-/** The name in the relay's certificate that clients may expect wherever they reach it. */
-const relayName = 'relay.flows.weir.dev';
 
 /** The name that Hubble's own relay expects of a node. */
 function hubbleServerName(node: string, cluster: string): string {

@@ -6,6 +6,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import * as grpc from '@grpc/grpc-js';
 import { WeirError } from '../../core/errors.ts';
 import { serviceClient } from '../../observe/flows/grpc-service.ts';
+import { relayName } from '../../observe/flows/peer-service.ts';
 import { joinAddress, parseAddress } from '../../observe/rpc/rpc-address.ts';
 import type { ServerOptions } from './server-options.ts';
 
@@ -53,7 +54,7 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
   };
   // An address cannot be asked for by name in TLS: the certificate is held against it afterwards.
   const address = name === undefined && isIP(where.host) > 0 ? where.host : undefined;
-  const expected = name ?? (address === undefined ? undefined : 'relay.flows.weir.dev');
+  const expected = name ?? (address === undefined ? undefined : relayName);
   const authorities = files.flatMap((each) => each.split(',')).map(read);
   try {
     const secure = grpc.credentials.createSsl(
