@@ -322,3 +322,24 @@ test('mistakes on the command line are 2, unknown contexts and nodes 3', async (
   assert.equal((await weir('two', 'status', '--socket', '/nowhere')).code, 4);
   assert.equal((await weir('two', 'status', '--help')).code, 0);
 });
+
+test('flags that would change nothing are refused', async () => {
+  for (const [said, ...args] of [
+    [/--events/, 'ps', '-f'],
+    [/--events/, 'ps', '--since', '5m'],
+    [/--events/, 'ps', '--events', '--talking'],
+    [/--token-file goes with --server/, 'observe', '--token-file', '/tmp/token'],
+    [/--tls goes with --server/, 'top', '--tls'],
+    [/tcp, udp, sctp/, 'why', 'a/b', 'c/d', '--protocol', 'tpc'],
+  ] as const) {
+    const { code, err } = await weir('two', ...args);
+    assert.ok(code !== 0, args.join(' '));
+    assert.match(err, said);
+  }
+});
+
+test('an error does not hand on what steers a terminal', async () => {
+  const { code, err } = await weir('two', 'status', '--node', '\u001b[2J');
+  assert.equal(code, 3);
+  assert.ok(!err.includes('\u001b'), JSON.stringify(err));
+});

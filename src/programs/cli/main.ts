@@ -6,6 +6,7 @@ import { exitCodes } from '../../core/exit-codes.ts';
 import { exitWhenOutputCloses } from '../../kernel/closed-pipe.ts';
 import { errorLine } from './error-line.ts';
 import { exitCodeOf } from './exit-code.ts';
+import { say } from './printable.ts';
 import { version } from './version.ts';
 
 /** The commands in the order of --help, each in a file of its own that is loaded when it is needed. */
@@ -81,7 +82,7 @@ export async function run(argv: readonly string[]): Promise<number> {
       process.stderr.write(errorLine(error));
       return exitCodeOf(error);
     }
-    process.stderr.write(`weir: ${errorText(error)}\n`);
+    say(errorText(error));
     if (process.env.WEIR_DEBUG) process.stderr.write(`${(error as Error).stack}\n`);
     return exitCodes.failed;
   }

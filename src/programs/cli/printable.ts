@@ -7,3 +7,8 @@ const controls = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u20
 export function printable(text: string): string {
   return text.replace(controls, '?');
 }
+
+/** One line of news on standard error. */
+export function say(message: string): void {
+  process.stderr.write(`weir: ${printable(message)}\n`);
+}

@@ -42,5 +42,5 @@ test('a process stands below the one that made it, with its peers', () => {
 
 test('what a process calls itself cannot steer the terminal', () => {
   const lines = treeLines('node1', [view({ binary: '/tmp/\u001b[2Jx', arguments: 'a\nb \u202e' })]);
-  assert.equal(lines.at(-1), '    7       /tmp/\\u001b[2Jx a\\u000ab \\u202e');
+  assert.equal(lines.at(-1), '    7       /tmp/?[2Jx a?b ?');
 });

@@ -1,7 +1,9 @@
 // `weir ps`: what runs in which pod, and whom it talks to.
 import type { Command } from 'commander';
+import { WeirError } from '../../core/errors.ts';
 import type { ProcessesView, ProcessView } from '../agent/processes-view.ts';
 import { collect, wholeNumber } from './agent-command.ts';
+import { printable } from './printable.ts';
 import type { EventOptions } from './ps-events.ts';
 import { type QueryOptions, queryCommand } from './query-command.ts';
 
@@ -36,14 +38,36 @@ export function psCommand(): Command {
     .action(listProcesses);
 }
 
+/** Flags that would change nothing are a misunderstanding. */
+function refuseMisfits(options: PsOptions): void {
+  const { events, follow, last, since, talking } = options;
+  if (!events && (follow || last !== undefined || since !== undefined))
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--follow, --last and --since are of what happened',
+      'Give --events as well, or leave them out.',
+    );
+  if (events && talking)
+    throw new WeirError(
+      'CONFIG_INVALID',
+      '--talking is of what runs now',
+      'Leave out --events; `weir observe --process` shows connections as they happen.',
+    );
+}
+
 async function listProcesses(wanted: string | undefined, options: PsOptions): Promise<void> {
+  refuseMisfits(options);
   if (options.events) {
     const { showProcessEvents } = await import('./ps-events.ts');
     process.exitCode = await showProcessEvents(wanted, options);
     return;
   }
   const { compileProcessPattern } = await import('../../observe/processes/process-pattern.ts');
-  const programs = (options.binary ?? []).map((text) => compileProcessPattern(text) ?? (() => false));
+  const programs = (options.binary ?? []).map((text) => {
+    const match = compileProcessPattern(text);
+    if (match === undefined) throw new WeirError('CONFIG_INVALID', '--binary is too long a pattern');
+    return match;
+  });
   const { askNodes } = await import('./ask-nodes.ts');
   const answers = await askNodes<ProcessesView>(options, '/v1/processes');
   const selected = answers.map(({ node, value }) => ({
@@ -120,12 +144,4 @@ function processLines(rows: readonly ProcessView[]): string[] {
   };
   walk('', 0);
   return lines;
-}
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: what must not reach a terminal is just those
-const controls = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
-
-/** Names and arguments come from strangers, and a terminal obeys control characters; here it is shown which they were. */
-function printable(text: string): string {
-  return text.replace(controls, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

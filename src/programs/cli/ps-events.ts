@@ -16,7 +16,7 @@ import { timeText } from './observe/flow-text.ts';
 import { followAll, mergeByTime, type Timed, tolerant } from './observe/merge-streams.ts';
 import { readStream, timestampNs } from './observe/node-stream.ts';
 import type { OutputOptions } from './output.ts';
-import { printable } from './printable.ts';
+import { printable, say } from './printable.ts';
 import { resolveTargets, type Target, type TargetOptions } from './targets.ts';
 
 /** The flags that events have. */
@@ -61,7 +61,7 @@ export async function showProcessEvents(
   const streams = targets.map((target) =>
     tolerant(eventsOf(target, request), (error) => {
       failed.push(error);
-      process.stderr.write(`weir: ${error.message}\n`);
+      say(error.message);
     }),
   );
   const show = ({ event }: NodeEvent): Promise<void> | undefined => {

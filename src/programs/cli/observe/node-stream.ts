@@ -94,11 +94,11 @@ function asWeirError(target: Target, error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** Follows for ever. `say` is told when the node goes and when it is back. */
+/** Follows for ever. `say` is told when the node goes and when it is back, in words and which of the two. */
 export async function* followNode(
   target: Target,
   request: GetFlowsRequest,
-  say: (message: string) => void,
+  say: (message: string, state: 'away' | 'back') => void,
 ): AsyncGenerator<NodeFlow> {
   let asked = request;
   let lastNs = 0n;
@@ -108,7 +108,7 @@ export async function* followNode(
   for (;;) {
     try {
       const connected = () => {
-        if (down) say(`${name} is back`);
+        if (down) say(`${name} is back`, 'back');
         down = false;
         waitMs = 0;
       };
@@ -120,7 +120,7 @@ export async function* followNode(
       throw unreachable(target, 'it ended the stream');
     } catch (error) {
       if (!(error instanceof WeirError) || error.code !== 'AGENT_UNREACHABLE') throw error;
-      if (!down) say(`${error.message}; trying again`);
+      if (!down) say(`${error.message}; trying again`, 'away');
       if (!down) asked = fromThere(request, lastNs);
       down = true;
     }

@@ -9,6 +9,7 @@ import { flowServerTarget } from '../flow-server.ts';
 import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import type { FilterFlag } from '../observe-command.ts';
 import { terminalColumns } from '../output.ts';
+import { say } from '../printable.ts';
 import type { ServerOptions } from '../server-options.ts';
 import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
 import { readFlowFile } from './flow-file.ts';
@@ -66,7 +67,6 @@ export async function observe(flags: ObserveFlags): Promise<number> {
     nodeNames: targets.length !== 1 || flags.server !== undefined,
     processes,
   });
-  const say = (message: string) => process.stderr.write(`weir: ${message}\n`);
   const out = output();
   const inFile = inputFile === undefined ? undefined : fileFilter(request);
   const wanted = (item: NodeFlow) => hasPolicy(item, policies) && (inFile === undefined || inFile(item));
@@ -75,7 +75,7 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   const show = (item: NodeFlow): Promise<void> | undefined => {
     const { responseTypes } = item.response;
     if (responseTypes.case === 'nodeStatus') {
-      if (failed.has(responseTypes.value.stateChange)) failures++;
+      if (failedStates.has(responseTypes.value.stateChange)) failures++;
       // News of nodes are no flows: of text they would be a line among lines.
       if (!format.startsWith('json')) {
         const news = newsText(responseTypes.value);
@@ -164,9 +164,26 @@ function fileFilter(request: GetFlowsRequest): (item: NodeFlow) => boolean {
   }
 }
 
+const serverFlags = [
+  'tls',
+  'tlsAllowInsecure',
+  'tlsCaCertFiles',
+  'tlsClientCertFile',
+  'tlsClientKeyFile',
+  'tlsServerName',
+  'tokenFile',
+] as const satisfies readonly (keyof ServerOptions)[];
+
 /** Whose flows are read: the agents of a context, or one server. */
 export function flowTargets(flags: TargetOptions & ServerOptions): readonly Target[] {
-  if (flags.server === undefined) return resolveTargets(flags).targets;
+  if (flags.server === undefined) {
+    const given = serverFlags.filter((name) => flags[name] !== undefined && flags[name] !== false);
+    if (given.length > 0) {
+      const flag = given[0]!.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      throw new WeirError('CONFIG_INVALID', `--${flag} goes with --server`, 'Name the server, or leave the flag out.');
+    }
+    return resolveTargets(flags).targets;
+  }
   const server = flowServerTarget({ ...flags, server: flags.server });
   return [{ node: flags.server, socket: flags.server, hubbleSocket: '', server }];
 }
@@ -224,10 +241,10 @@ export function hasPolicy({ response }: NodeFlow, flags: readonly FilterFlag[]):
 }
 
 /** States of nodes whose flows are missing. */
-const failed = new Set([NodeState.NODE_UNAVAILABLE, NodeState.NODE_ERROR]);
+export const failedStates = new Set([NodeState.NODE_UNAVAILABLE, NodeState.NODE_ERROR]);
 
 /** What a relay says of its nodes; nothing when they are just there. */
-function newsText({ stateChange, nodeNames, message }: NodeStatusEvent): string | undefined {
+export function newsText({ stateChange, nodeNames, message }: NodeStatusEvent): string | undefined {
   const names = nodeNames.length > 5 ? `${nodeNames.length} nodes` : nodeNames.join(', ');
   const reason = message === '' ? '' : `: ${message}`;
   switch (stateChange) {

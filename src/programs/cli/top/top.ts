@@ -3,9 +3,10 @@ import { exitCodes } from '../../../core/exit-codes.ts';
 import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import { flowRequest } from '../observe/flow-flags.ts';
 import { followNode, type NodeFlow } from '../observe/node-stream.ts';
-import { flowTargets, hasPolicy } from '../observe/observe.ts';
+import { failedStates, flowTargets, hasPolicy, newsText } from '../observe/observe.ts';
 import type { FilterFlag } from '../observe-command.ts';
 import { terminalColumns } from '../output.ts';
+import { say } from '../printable.ts';
 import type { ServerOptions } from '../server-options.ts';
 import type { TargetOptions } from '../targets.ts';
 import type { Grouping, Sorting } from './choices.ts';
@@ -42,20 +43,31 @@ export async function top(flags: TopFlags): Promise<number> {
   const away = new Set<string>();
   let lost = 0;
   let news = '';
+  const tell = (message: string) => {
+    news = message;
+    if (!live) say(message);
+  };
   const take = (item: NodeFlow) => {
     const { responseTypes } = item.response;
+    if (responseTypes.case === 'nodeStatus') {
+      const { stateChange, nodeNames } = responseTypes.value;
+      for (const name of nodeNames)
+        if (failedStates.has(stateChange)) away.add(name);
+        else away.delete(name);
+      const message = newsText(responseTypes.value);
+      if (message !== undefined) tell(message);
+    }
     if (responseTypes.case === 'lostEvents') lost += Number(responseTypes.value.numEventsLost);
     if (responseTypes.case === 'flow' && hasPolicy(item, policies)) window.add(responseTypes.value, Date.now());
   };
   const follow = async (target: (typeof targets)[number]) => {
     const name = target.node ?? target.socket;
-    const say = (message: string) => {
-      if (message.endsWith('is back')) away.delete(name);
+    const onChange = (message: string, state: 'away' | 'back') => {
+      if (state === 'back') away.delete(name);
       else away.add(name);
-      news = message;
-      if (!live) process.stderr.write(`weir: ${message}\n`);
+      tell(message);
     };
-    for await (const item of followNode(target, request, say)) take(item);
+    for await (const item of followNode(target, request, onChange)) take(item);
   };
   const failed = Promise.all(targets.map(follow)).then(() => new Promise<never>(() => {}));
   const ended = live ? watch() : new Promise((resolve) => setTimeout(resolve, flags.seconds * 1000));
@@ -71,7 +83,7 @@ export async function top(flags: TopFlags): Promise<number> {
       return;
     }
     process.stdout.write(topText(rows, { ...flags, terminalColumns: terminalColumns() }));
-    if (lost > 0) process.stderr.write(`weir: ${lost} events were lost\n`);
+    if (lost > 0) say(`${lost} events were lost`);
   }
 
   /** Shows the table until it is told to quit. */
