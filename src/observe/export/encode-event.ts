@@ -5,7 +5,7 @@ import { verdictOf } from '../flows/flow-summary.ts';
 import { cimJson } from './cim-json.ts';
 import { ecsJson } from './ecs-json.ts';
 import { type ExporterConfig, formatOf } from './export-config.ts';
-import { contractJson, type ExportEvent, eventId, eventTimeMs } from './export-event.ts';
+import { contractJson, type ExportEvent, eventId, eventTimeMs, isWarning } from './export-event.ts';
 import type { JsonObject } from './flow-json.ts';
 import { transportName, verdictText } from './flow-words.ts';
 import { otlpRecord } from './otlp-record.ts';
@@ -37,7 +37,7 @@ export function createEventEncoder(config: ExporterConfig, context: FlowContext)
         timeMs,
         host: context.nodeName,
         kind,
-        warning: event.kind === 'lost' || (event.kind === 'flow' && verdictText(verdictOf(event.row)) !== 'FORWARDED'),
+        warning: isWarning(event),
         dataId: config.structuredDataId,
         data: dataOf(event, id),
         text: JSON.stringify(value),

@@ -3,8 +3,10 @@ import { LostEventSource } from '../../../proto/gen/flow/flow_pb.js';
 import { processValue } from '../flows/flow-extensions.ts';
 import { type FlowContext, flowUuid } from '../flows/flow-message.ts';
 import type { FlowRow } from '../flows/flow-row.ts';
+import { verdictOf } from '../flows/flow-summary.ts';
 import type { ProcessEvent } from '../processes/process-table.ts';
 import { flowJson, type JsonObject, timeText } from './flow-json.ts';
+import { verdictText } from './flow-words.ts';
 
 /** Events that were lost on their way to an exporter. */
 export interface ExportLoss {
@@ -61,6 +63,11 @@ export function eventTimeMs(event: ExportEvent): number {
     case 'lost':
       return event.loss.lastMs;
   }
+}
+
+/** Whether it is more than information: a loss, or a flow that was not forwarded. */
+export function isWarning(event: ExportEvent): boolean {
+  return event.kind === 'lost' || (event.kind === 'flow' && verdictText(verdictOf(event.row)) !== 'FORWARDED');
 }
 
 /** The contract's name of a source of losses. */

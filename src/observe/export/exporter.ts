@@ -114,7 +114,7 @@ export function startExporter(options: {
     const lost = lostNow();
     if (lost === toldLost) return;
     lossAtMs = Date.now();
-    warn('events were given up: the queue had no room', { exporter: name, lost: lost - toldLost });
+    warn('events were given up', { exporter: name, lost: lost - toldLost, error: queue.status.error ?? 'no room' });
     toldLost = lost;
   }
 
@@ -139,7 +139,9 @@ export function startExporter(options: {
       const lost = lostNow();
       const problems: string[] = [];
       if (lost > toldLost || now - lossAtMs < shownMs)
-        problems.push(`exporter ${name}: ${lost} events were given up since the agent began: the queue had no room`);
+        problems.push(
+          `exporter ${name}: ${lost} events were given up since the agent began: the queue had no room, or could not be used`,
+        );
       if (status.error !== undefined) problems.push(`exporter ${name}: its queue cannot be written: ${status.error}`);
       if (failure !== undefined && now - failure.sinceMs > problemAfterMs)
         problems.push(

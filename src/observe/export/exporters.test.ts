@@ -18,7 +18,7 @@ interface Line {
   readonly process_exec?: { process: { binary: string; pod_name: string } };
 }
 
-async function start(t: TestContext, yaml: string, capacity = 64) {
+async function start(t: TestContext, yaml: string, capacity = 64, beforeSink = async () => {}) {
   const folder = mkdtempSync(join(tmpdir(), 'weir-exporters-'));
   const file = join(folder, 'export.yaml');
   const configure = (text: string) => writeFileSync(file, text.replaceAll('DIR', folder));
@@ -39,8 +39,10 @@ async function start(t: TestContext, yaml: string, capacity = 64) {
       },
     },
     folder: join(folder, 'queues'),
-    createSink: (config: Parameters<typeof createSink>[0], onError: (message: string) => void) =>
-      createSink(config, scene.context, undefined, onError),
+    async createSink(config: Parameters<typeof createSink>[0], onError: (message: string) => void) {
+      await beforeSink();
+      return await createSink(config, scene.context, undefined, onError);
+    },
     log: { info: log, warn: log, error: log },
     reloadMs: 20,
   };
@@ -146,7 +148,7 @@ test('without a file nothing is exported, and that is said until there is one', 
   assert.match(exporters.problems()[0]!, /ENOENT/);
 });
 
-test('a receiver that is not there stalls nobody, and is a problem; what waits is sent by the next run', async (t) => {
+test('a receiver that is not there stalls nobody; what waits is sent by the next run', async (t) => {
   const dead = '{name: dead, type: splunk, url: "http://127.0.0.1:1", batch: {seconds: 0}}';
   const { exporters, configure, flow, lines, close, options } = await start(
     t,
@@ -161,4 +163,20 @@ test('a receiver that is not there stalls nobody, and is a problem; what waits i
   const again = await startExporters({ ...options, ring: createScene(8).ring });
   t.after(() => again.close());
   await until('the next run sends it', () => lines('late').length === 30);
+});
+
+test('flows that come while an exporter is exchanged are in the old file or in the new one', async (t) => {
+  let between = async () => {};
+  const first = `exporters: [${fileExporter('f')}]`;
+  const { configure, flow, lines } = await start(t, first, 64, () => between());
+  flow();
+  await until('the first has one', () => lines('f').length === 1);
+  between = async () => {
+    flow();
+    // Whoever reads the ring had time to.
+    for (let i = 0; i < 3; i++) await new Promise(setImmediate);
+  };
+  configure('exporters: [{name: f, type: file, path: DIR/g, batch: {seconds: 0}}]');
+  await until('the second has the other', () => lines('g').length === 1);
+  assert.equal(lines('f').length, 1);
 });

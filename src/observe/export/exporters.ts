@@ -18,8 +18,6 @@ export interface Exporters {
   problems(): string[];
   /** Files that were moved away are made anew. */
   reopen(): void;
-  /** Looks at the configuration now instead of in a while. */
-  reload(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -57,6 +55,8 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
   let losses0 = 0;
   const lost = losses.reader(seq - 1);
   let walking = false;
+  /** Exporters are being exchanged: flows wait in the ring for those that come. */
+  let applying = false;
   let closed = false;
   let flushing = false;
 
@@ -77,7 +77,12 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
         const onError = (message: string) =>
           log.warn('an exporter has trouble', { exporter: config.name, error: message });
         const sink = await options.createSink(config, onError);
-        exporters.push(startExporter({ config, context, folder, sink, warn: log.warn }));
+        try {
+          exporters.push(startExporter({ config, context, folder, sink, warn: log.warn }));
+        } catch (error) {
+          await sink.close();
+          throw error;
+        }
         log.info('an exporter runs', { exporter: config.name, type: config.type });
       } catch (error) {
         problems.push(`exporter ${config.name} cannot run: ${(error as Error).message}`);
@@ -102,6 +107,7 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
     if (stamp === configStamp && performance.now() < retryAtMs) return;
     configStamp = stamp;
     retryAtMs = Number.POSITIVE_INFINITY;
+    applying = true;
     try {
       await apply(readExportConfig(file, context));
     } catch (error) {
@@ -110,7 +116,10 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
       log.error('the export configuration cannot be used: what ran before goes on', {
         error: (error as Error).message,
       });
+    } finally {
+      applying = false;
     }
+    walk();
   }
   const reloadOnce = () => {
     reloading ??= reload().finally(() => {
@@ -130,7 +139,7 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
 
   /** Takes what is new, a turn at a time. */
   function walk(): void {
-    if (walking || closed) return;
+    if (walking || closed || applying) return;
     walking = true;
     takeTurn();
     if (seq < ring.next)
@@ -184,7 +193,6 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
     reopen() {
       for (const each of exporters) each.reopen();
     },
-    reload: reloadOnce,
     async close() {
       clearInterval(timer);
       await reloading;

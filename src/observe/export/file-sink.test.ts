@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -99,4 +109,27 @@ test('compressing goes on in the background', async (t) => {
   await sink.send(events(2), never);
   await sink.send(events(2, 3), never);
   await until('the old file is compressed', () => names().some((name) => name.endsWith('.gz')));
+});
+
+const root = process.getuid?.() === 0 ? false : 'needs root';
+
+test('a disk that is full tears a line, and spoils none after it', { skip: root }, async (t) => {
+  const { sink, path, folder } = scene(t);
+  mkdirSync(folder);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16k', 'tmpfs', folder]);
+  try {
+    const filler = join(folder, 'filler');
+    writeFileSync(filler, Buffer.alloc(8 << 10));
+    await sink.send(events(1), never);
+    const long = [{ ...events(1, 2)[0]!, body: JSON.stringify({ n: 2, text: 'x'.repeat(10_000) }) }];
+    await assert.rejects(sink.send(long, never), { code: 'ENOSPC' });
+    rmSync(filler);
+    await sink.send(events(1, 3), never);
+    const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+    assert.equal(lines.length, 3);
+    assert.deepEqual([lines[0], lines[2]], ['{"n":1}', '{"n":3}']);
+  } finally {
+    await sink.close();
+    execFileSync('umount', [folder]);
+  }
 });

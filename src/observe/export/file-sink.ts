@@ -96,7 +96,13 @@ export function createFileSink(
       const tooOld = rotate.hours !== undefined && nowMs() - current.sinceMs > rotate.hours * 3_600_000;
       if (tooLarge || (tooOld && current.bytes > 0)) await moveAside();
       const target = await opened();
-      for (let at = 0; at < bytes.length; ) at += (await target.handle.write(bytes, at)).bytesWritten;
+      try {
+        for (let at = 0; at < bytes.length; ) at += (await target.handle.write(bytes, at)).bytesWritten;
+      } catch (error) {
+        // Opened again, the torn line is ended before the batch is written once more.
+        await closeFile();
+        throw error;
+      }
       target.bytes += bytes.length;
       return allArrived;
     },

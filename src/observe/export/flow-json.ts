@@ -11,6 +11,7 @@ import {
 } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { ClosedBy, EventType } from '../../kernel/datapath.gen.ts';
+import { clusterName } from '../flows/filter-values.ts';
 import { processValue } from '../flows/flow-extensions.ts';
 import {
   endLabels,
@@ -131,7 +132,7 @@ function endOf(end: FlowEnd): JsonObject {
   const made = {
     ID: end.endpointId || undefined,
     identity: end.identity || undefined,
-    cluster_name: isWorld(end.identity) ? undefined : 'default',
+    cluster_name: isWorld(end.identity) ? undefined : clusterName,
     namespace: end.namespace || undefined,
     labels: filled(endLabels(end)),
     pod_name: end.pod || undefined,

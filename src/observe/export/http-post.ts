@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import * as http from 'node:http';
 import * as https from 'node:https';
-import { gzipSync } from 'node:zlib';
+import { promisify } from 'node:util';
+import * as zlib from 'node:zlib';
 import type { AuthConfig, TlsConfig } from './export-config.ts';
 import { ReceiverBusy } from './sink.ts';
 
@@ -19,6 +20,8 @@ export interface HttpClient {
   close(): void;
 }
 
+/** In a thread of its own: batches may be large, and this one does policy, too. */
+const gzip = promisify(zlib.gzip) as (data: string, options: zlib.ZlibOptions) => Promise<Buffer>;
 const maxAnswerBytes = 32 * 1024 * 1024;
 /** Below this, compressing costs more than it saves. */
 const gzipFromBytes = 1024;
@@ -28,16 +31,18 @@ export function createHttpClient(url: string, options: { tls?: TlsConfig | undef
   const base = new URL(url);
   const secure = base.protocol === 'https:';
   const kept = { keepAlive: true, maxSockets: 2 };
-  const agent = secure ? new https.Agent({ ...kept, ...tlsOptions(options.tls) }) : new http.Agent(kept);
+  const agent = secure ? new https.Agent(kept) : new http.Agent(kept);
   return {
     async post(path, headers, body, signal) {
       const small = !options.gzip || body.length < gzipFromBytes;
-      const bytes = small ? Buffer.from(body) : gzipSync(body, { level: 1 });
+      const bytes = small ? Buffer.from(body) : await gzip(body, { level: 1 });
       return await new Promise<HttpAnswer>((resolve, reject) => {
         const request = (secure ? https : http).request(
           {
             agent,
             signal,
+            // Files are changed in place. The agent knows connections of other certificates apart.
+            ...(secure && tlsOptions(options.tls)),
             method: 'POST',
             hostname: base.hostname.replace(/^\[|\]$/g, ''),
             port: base.port || (secure ? 443 : 80),
@@ -83,7 +88,7 @@ function parseRetryAfter(value: string | undefined, nowMs: number): number | und
   return Number.isNaN(at) ? undefined : Math.max(0, at - nowMs);
 }
 
-/** For sockets and agents of TLS. Files are read when a connection's maker is made. */
+/** For sockets and requests of TLS. Files are read now. */
 export function tlsOptions(config: TlsConfig | undefined) {
   if (config === undefined) return {};
   return {

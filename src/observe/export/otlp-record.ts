@@ -1,6 +1,6 @@
 // An event as a log record of OpenTelemetry, in the JSON encoding of OTLP.
 import { verdictOf } from '../flows/flow-summary.ts';
-import type { ExportEvent } from './export-event.ts';
+import { type ExportEvent, isWarning } from './export-event.ts';
 import type { JsonObject } from './flow-json.ts';
 import { transportName, verdictText } from './flow-words.ts';
 
@@ -10,7 +10,7 @@ const severities = { information: 9, warning: 13 } as const;
 export function otlpRecord(kind: string, timeMs: number, id: string, value: JsonObject, event: ExportEvent): string {
   const row = event.kind === 'flow' ? event.row : undefined;
   const verdict = row && verdictText(verdictOf(row));
-  const warning = event.kind === 'lost' || (verdict !== undefined && verdict !== 'FORWARDED');
+  const warning = isWarning(event);
   const attributes: JsonObject = {
     'event.name': `weir.${kind}`,
     'log.record.uid': id,

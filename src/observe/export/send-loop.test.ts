@@ -140,3 +140,14 @@ test('a receiver’s Retry-After is waited for', async (t) => {
   await until('all is done', idle(queue));
   assert.ok(times[1]! - times[0]! >= 290);
 });
+
+test('a queue that cannot be read ends sending, and that is said', async (t) => {
+  const { queue, loop, errors, push } = scene(t, async () => allArrived);
+  queue.take = () => {
+    throw new Error('EIO');
+  };
+  push(1, 1);
+  await until('it is known', () => loop.failure !== undefined);
+  assert.match(loop.failure!.message, /sending ended: Error: EIO/);
+  assert.equal(errors.length, 1);
+});

@@ -50,11 +50,11 @@ export function startSending(options: SendLoopOptions): SendLoop {
   let oldestMs: number | undefined;
   let wake = () => {};
   queue.onFlushed = () => wake();
+  end.signal.addEventListener('abort', () => wake(), { once: true });
 
   function more(): Promise<void> {
     return new Promise((resolve) => {
       wake = resolve;
-      end.signal.addEventListener('abort', () => resolve(), { once: true });
     });
   }
 
@@ -153,7 +153,7 @@ export function startSending(options: SendLoopOptions): SendLoop {
     refusal = { message, atMs: Date.now() };
   }
 
-  const running = run().catch((error) => options.onError(`sending ended: ${(error as Error).stack}`));
+  const running = run().catch((error) => fail(`sending ended: ${(error as Error).stack}`));
   return {
     counts,
     get failure() {

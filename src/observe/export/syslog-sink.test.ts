@@ -90,6 +90,19 @@ test('over UDP each message is a packet; one that fits in none is refused', asyn
   assert.deepEqual(received, ['{"n":1}', '{"n":2}']);
 });
 
+test('a connection that lasts keeps nothing of what was sent', async (t) => {
+  const { address, frames } = await tcpReceiver(t);
+  const sink = createSyslogSink({ address });
+  t.after(() => sink.close());
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on('warning', onWarning);
+  t.after(() => process.off('warning', onWarning));
+  for (let i = 0; i < 20; i++) await sink.send(events(1, i), never);
+  await until('all are there', () => frames().length === 20);
+  assert.deepEqual(warnings, []);
+});
+
 test('syslogMessage() is what RFC 5424 says, whatever names say', () => {
   const given = {
     facility: 16,

@@ -1,6 +1,7 @@
 // Syslog (RFC 5424) over UDP (RFC 5426), TCP with counted octets (RFC 6587) and TLS (RFC 5425). The protocol has no
 // answers: what was written to a connection that then breaks is written again to the next one.
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import { connect as connectTcp, isIPv6, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -23,11 +24,16 @@ export function createSyslogSink(config: Pick<ConfigOf<'syslog'>, 'address' | 't
 
 function udpSink(host: string, port: number): Sink {
   let socket: UdpSocket | undefined;
+  let socketFamily = 0;
   return {
     async send(batch) {
-      if (socket === undefined) {
-        socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+      // Once for a batch: names get other addresses, and of the other family.
+      const { address, family } = await lookup(host);
+      if (socket === undefined || family !== socketFamily) {
+        socket?.close();
+        socket = createSocket(family === 6 ? 'udp6' : 'udp4');
         socket.on('error', () => {});
+        socketFamily = family;
       }
       let refused = 0;
       for (const { body } of batch) {
@@ -37,7 +43,7 @@ function udpSink(host: string, port: number): Sink {
           continue;
         }
         await new Promise<void>((resolve, reject) =>
-          socket!.send(bytes, port, host, (error) => (error ? reject(error) : resolve())),
+          socket!.send(bytes, port, address, (error) => (error ? reject(error) : resolve())),
         );
       }
       return refused === 0
@@ -99,9 +105,11 @@ function streamSink(config: Pick<ConfigOf<'syslog'>, 'tls'>, protocol: string, h
           reject(new Error('the receiver does not read'));
         };
         signal.addEventListener('abort', onAbort, { once: true });
-        stream.once('close', () => reject(new Error('the connection broke')));
+        const onClose = () => reject(new Error('the connection broke'));
+        stream.once('close', onClose);
         stream.write(frames, (error) => {
           signal.removeEventListener('abort', onAbort);
+          stream.off('close', onClose);
           if (error) reject(error);
           else resolve();
         });
