@@ -49,7 +49,6 @@ function problemsOf(agent: Agent): string[] {
       const usage = pool.usage();
       return usage.used >= usage.capacity ? [`IPAM_EXHAUSTED: no address is left in ${usage.cidr}`] : [];
     }),
-    ...(agent.exports?.problems() ?? []),
   ];
 }
 
@@ -90,8 +89,8 @@ export function statusOf(agent: Agent) {
       examples: [...agent.sources.refused.values()].slice(0, unfinishedShown),
     },
     maps: agent.writerStatus(),
-    /** Maps of policy that are nearly full, and what fills them. */
-    warnings: policyRoom(agent.writerStatus(), agent.compiler, labelsOf),
+    /** Worth a look, while the node does its work: maps of policy that are nearly full, exporters that do not get through. */
+    warnings: [...policyRoom(agent.writerStatus(), agent.compiler, labelsOf), ...(agent.exports?.problems() ?? [])],
     programs: datapath.programs(),
     attachments: datapath.attachments.list(),
     counters: counterValues(agent),

@@ -30,7 +30,9 @@ export async function showStatus(options: QueryOptions & { brief?: boolean }): P
   if (nodes.some((node) => !node.healthy)) process.exitCode ??= exitCodes.failed;
   if (options.output !== 'table')
     return printValue(
-      options.brief ? nodes.map(({ node, healthy, problems }) => ({ node, healthy, problems })) : nodes,
+      options.brief
+        ? nodes.map(({ node, healthy, problems, warnings = [] }) => ({ node, healthy, problems, warnings }))
+        : nodes,
       options,
     );
   for (const node of nodes) process.stdout.write(summaryText(node));
