@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { AccessUser } from '../../observe/access/flow-access.ts';
 import { createFlowSight, hiddenUuids } from '../../observe/access/flow-sight.ts';
 import { type AccessRights, noRights, rightsKey } from '../../observe/access/rights.ts';
+import { clusterName } from '../../observe/flows/filter-values.ts';
 import { everythingViewer, type GrantListener, type RelayAccess } from '../../observe/relay/relay-access.ts';
 import type { RpcCall } from '../../observe/rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../../observe/rpc/rpc-status.ts';
@@ -29,8 +30,6 @@ interface Standing {
   readonly rights: AccessRights;
 }
 
-const cluster = 'default';
-
 /** Makes the check. */
 export function enforceAccess(options: EnforceOptions): RelayAccess {
   const { authenticate, source, admins, onRefused, everyMs = 2_000, graceMs = 30_000 } = options;
@@ -41,13 +40,14 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
     return new RpcError(code, reason);
   }
 
-  async function standingOf(call: RpcCall): Promise<Standing> {
+  /** What stands of a caller now; `deny` makes the error, and may tell of it. */
+  async function standingOf(call: RpcCall, deny: typeof refuse): Promise<Standing> {
     let user: AccessUser;
     try {
       user = await authenticate(call);
     } catch (error) {
       const { code = RpcCode.internal, message } = error as RpcError;
-      throw refuse(call.peer.name ?? '', call, code, message);
+      throw deny(call.peer.name ?? '', call, code, message);
     }
     const { name, groups } = user;
     if (admins.some((admin) => admin === name || groups.includes(admin)))
@@ -57,10 +57,10 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
       rights = await source.rights(user);
     } catch (error) {
       const { code = RpcCode.internal, message } = error as RpcError;
-      throw refuse(name, call, code, message);
+      throw deny(name, call, code, message);
     }
     if (rights.size === 0)
-      throw refuse(
+      throw deny(
         name,
         call,
         RpcCode.permissionDenied,
@@ -80,11 +80,11 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
       if (looking || over) return;
       looking = true;
       try {
-        const now = await standingOf(call);
+        const now = await standingOf(call, (_user, _call, code, reason) => new RpcError(code, reason));
         if (over) return;
         goodMs = Date.now();
         if (now.everything !== first.everything || now.user.name !== first.user.name)
-          end(refuse(now.user.name, call, RpcCode.aborted, 'what may be seen has changed: ask again'));
+          end(new RpcError(RpcCode.aborted, 'what may be seen has changed: ask again'));
         else if (set(now)) listener.changed();
       } catch (error) {
         const known =
@@ -98,6 +98,8 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
     }
     function end(error: RpcError): void {
       stop();
+      // Looking again tells nobody; that a stream ends for it is told once.
+      onRefused({ user: first.user.name, address: call.peer.address }, error.message);
       listener.ended(error);
     }
     const timer = setInterval(look, everyMs);
@@ -117,7 +119,7 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
     async viewer(call) {
       // The socket is root's.
       if (call.peer.address === '') return everythingViewer();
-      const first = await standingOf(call);
+      const first = await standingOf(call, refuse);
       if (first.everything) return everythingViewer((listener) => watchOver(call, first, () => false, listener));
       let { rights } = first;
       return {
@@ -148,7 +150,7 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
             },
           };
         },
-        namespace: (of, namespace) => of === cluster && rights.has(namespace),
+        namespace: (of, namespace) => of === clusterName && rights.has(namespace),
         requireEverything(what) {
           throw refuse(
             first.user.name,
