@@ -4,10 +4,9 @@ import type { Flow, FlowFilter } from '../../../proto/gen/flow/flow_pb.js';
 import { Verdict } from '../../../proto/gen/flow/flow_pb.js';
 import { EventFlags, EventType } from '../../kernel/datapath.gen.ts';
 import { type CelMatch, compileCel } from '../flows/cel-filter.ts';
-import { FilterError } from '../flows/filter-values.ts';
+import { FilterError, nodeNameMatch } from '../flows/filter-values.ts';
 import { compileFilter, compileFilters } from '../flows/flow-filter.ts';
 import type { FlowEnd, FlowRow } from '../flows/flow-row.ts';
-import { compileWildcard } from '../flows/safe-pattern.ts';
 import { tcpFlagBits } from '../flows/tcp-flags.ts';
 
 type ShownMatch = (flow: Flow) => boolean;
@@ -30,7 +29,6 @@ export function matchShown(whitelist: readonly FlowFilter[], blacklist: readonly
 }
 
 const noContext = { nodeName: '', version: '', run: '0'.repeat(16) };
-const clusterName = 'default';
 
 function compileShown(filter: FlowFilter): (flow: Flow, row: FlowRow) => boolean {
   const { uuid, nodeName, eventType, verdict, experimental, ...rest } = filter;
@@ -39,7 +37,7 @@ function compileShown(filter: FlowFilter): (flow: Flow, row: FlowRow) => boolean
     noContext,
   );
   const uuids = new Set(uuid.map((each) => each.toLowerCase()));
-  const nodes = nodeName.map(compileNode);
+  const nodes = nodeName.map(nodeNameMatch);
   const expressions = (experimental?.celExpression ?? []).map(compileExpression);
   return (flow, row) =>
     (uuids.size === 0 || uuids.has(flow.uuid)) &&
@@ -52,14 +50,6 @@ function compileShown(filter: FlowFilter): (flow: Flow, row: FlowRow) => boolean
     (verdict.length === 0 || verdict.includes(flow.verdict)) &&
     onRow(row) &&
     (expressions.length === 0 || expressions.some((match) => match(flow)));
-}
-
-function compileNode(text: string): (node: string) => boolean {
-  const slash = text.indexOf('/');
-  const parts = [slash < 0 ? '*' : text.slice(0, slash) || '*', text.slice(slash + 1) || '*'].map(compileWildcard);
-  const [cluster, name] = parts;
-  if (cluster === undefined || name === undefined) throw new FilterError('node_name: is longer than 512 characters');
-  return (node) => cluster(clusterName) && name(node);
 }
 
 function compileExpression(text: string): CelMatch {

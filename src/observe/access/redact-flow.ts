@@ -17,6 +17,7 @@ import {
 } from '../../../proto/gen/flow/flow_pb.js';
 import { clusterIdentities } from '../../core/identity.ts';
 import { parseLabel } from '../../core/labels.ts';
+import { clusterName } from '../flows/filter-values.ts';
 import { type ProcessView, redactExtensions } from './redact-extensions.ts';
 import type { AccessRights, NamespaceRights, Redaction } from './rights.ts';
 
@@ -28,8 +29,6 @@ type EndView =
   | { readonly kind: 'open' }
   | { readonly kind: 'hidden' };
 
-/** The one cluster whose namespaces rights speak of. */
-const clusterName = 'default';
 /** The label of an end of which only this is told. */
 const hiddenLabel = 'reserved:cluster';
 /** Labels of what is in no namespace. */

@@ -3,6 +3,7 @@
 import { FlowType, IPVersion, L7FlowType, TraceReason } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
+import { clusterName } from './filter-values.ts';
 import { writeExtensions } from './flow-extensions.ts';
 import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
 import { logsOf, policiesOf } from './flow-policies.ts';
@@ -19,7 +20,6 @@ export interface FlowEncoder {
   response(row: FlowRow, mask?: (flow: Uint8Array) => Uint8Array): Uint8Array;
 }
 
-const clusterName = 'default';
 /** Field numbers of a Flow's policies, by what their direction and verdict are. */
 const policyFields = {
   egress: { allow: 21_001, deny: 21_004 },

@@ -5,7 +5,7 @@ import { compilePattern, compileWildcard, type TextMatch } from './safe-pattern.
 /** What is wrong with a filter, beginning with the field's name. */
 export class FilterError extends Error {}
 
-/** The cluster that all flows are of. */
+/** The cluster that all flows are of, and whose namespaces rights speak of. */
 export const clusterName = 'default';
 
 /** An address, or a block of them. */

@@ -23,7 +23,7 @@ import type { AgentEvents } from './agent-events.ts';
 import { CelTooDear } from './cel-filter.ts';
 import { createFlowEncoder } from './encode-flow.ts';
 import { compileFieldMask, type Masking } from './field-mask.ts';
-import { FilterError } from './filter-values.ts';
+import { clusterName, FilterError } from './filter-values.ts';
 import { compileFilters, type FlowMatch } from './flow-filter.ts';
 import { type FlowContext, lostMessage } from './flow-message.ts';
 import type { FlowRing } from './flow-ring.ts';
@@ -83,7 +83,7 @@ export function observerService(source: ObserverSource): RpcService {
     getNamespaces: {
       unary: () =>
         create(GetNamespacesResponseSchema, {
-          namespaces: ring.namespaces().map((namespace) => ({ cluster: 'default', namespace })),
+          namespaces: ring.namespaces().map((namespace) => ({ cluster: clusterName, namespace })),
         }),
     },
     serverStatus: { unary: () => serverStatus(source) },
