@@ -1,15 +1,12 @@
 // Every connection says which process made it and which one answers, of real containers: short-lived ones, forks, those
 // whose packets policy drops, those that began while the agent was dead; and what TCP and DNS had to say.
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { attempt, kubectl, startAgent, stopAgent } from '../../lab/lab.ts';
+import { startAgent, stopAgent } from '../../lab/lab.ts';
+import { createPods, deletePods, inPod, podOn, weir } from './process-scene.ts';
 import { labName, nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const weir = join(root, 'bin/weir');
 const namespace = 'processes';
 const [serverNode, clientNode] = nodeNames.real;
 
@@ -75,32 +72,13 @@ interface Flow {
 
 describe('processes', { skip }, () => {
   let lab: SharedLab;
-  const addresses = new Map<string, { v4: string; v6: string }>();
+  let addresses: Awaited<ReturnType<typeof createPods>>;
 
   before(async () => {
     lab = await sharedLab();
-    await waitFor(
-      'an earlier run to be gone',
-      async () => {
-        if (!(await lab.api.get(`/api/v1/namespaces/${namespace}`).catch(() => undefined))) return true;
-        await lab.api.delete(`/api/v1/namespaces/${namespace}`);
-        return undefined;
-      },
-      60_000,
-      300,
-    );
-    const pod = (name: string, nodeName: string, command: string[]) => ({
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { name, namespace, labels: { app: name } },
-      spec: {
-        nodeName,
-        terminationGracePeriodSeconds: 0,
-        containers: [{ name: `${name}-container`, image: 'weir.local/toolbox:dev', command }],
-      },
-    });
-    await lab.apply([
-      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
+    const pod = (name: string, node: string, command: string[]) =>
+      podOn(namespace, name, node, command, `${name}-container`);
+    addresses = await createPods(lab, namespace, [
       pod('server', serverNode, ['python3', '-c', serverProgram]),
       pod('client', clientNode, ['sleep', 'infinity']),
       pod('neighbour', serverNode, ['sleep', 'infinity']),
@@ -120,14 +98,6 @@ describe('processes', { skip }, () => {
         },
       },
     ]);
-    await lab.kubectl(['wait', '-n', namespace, '--for=condition=Ready', 'pod', '--all', '--timeout=60s']);
-    for (const name of ['server', 'client']) {
-      const { status } = (await lab.api.get(`/api/v1/namespaces/${namespace}/pods/${name}`)) as unknown as {
-        status: { podIPs: { ip: string }[] };
-      };
-      const ips = status.podIPs.map((each) => each.ip);
-      addresses.set(name, { v4: ips.find((ip) => !ip.includes(':'))!, v6: ips.find((ip) => ip.includes(':'))! });
-    }
     await waitFor(
       'the server to answer',
       async () => (await inClient('curl', '-s', url(4, 8080))).stdout === 'ok',
@@ -136,17 +106,16 @@ describe('processes', { skip }, () => {
     );
   });
   after(async () => {
-    await lab?.kubectl(['delete', 'namespace', namespace, '--wait=false', '--ignore-not-found']);
+    await deletePods(lab, namespace);
   });
 
-  const inPod = (pod: string, ...argv: string[]) => kubectl(labName, ['exec', '-n', namespace, pod, '--', ...argv]);
-  const inClient = (...argv: string[]) => inPod('client', ...argv);
+  const inClient = (...argv: string[]) => inPod(namespace, 'client', ...argv);
   const url = (family: 4 | 6, port: number, path = '') => {
     const { v4, v6 } = addresses.get('server')!;
     return `http://${family === 4 ? v4 : `[${v6}]`}:${port}/${path}`;
   };
   async function observe(...args: string[]): Promise<Flow[]> {
-    const done = await attempt([weir, 'observe', '--context', labName, '-o', 'json', '--all', ...args]);
+    const done = await weir('observe', '-o', 'json', '--all', ...args);
     assert.equal(done.status, 0, done.stderr);
     return done.stdout
       .split('\n')
@@ -175,8 +144,8 @@ describe('processes', { skip }, () => {
     await inClient('sh', '-c', 'ls /nowhere-to-be-found 2>/dev/null; true');
     type Told = { process: { binary: string; arguments: string; exec_id: string }; code?: number };
     const events = async () => {
-      const args = ['ps', `${namespace}/client`, '--context', labName, '--events', '--since', from, '-o', 'json'];
-      const done = await attempt([weir, ...args, '--binary', 'ls']);
+      const args = ['--events', '--since', from, '-o', 'json', '--binary', 'ls'];
+      const done = await weir('ps', `${namespace}/client`, ...args);
       assert.equal(done.status, 0, done.stderr);
       return done.stdout
         .split('\n')
@@ -286,7 +255,17 @@ describe('processes', { skip }, () => {
 
   test('a SYN that policy drops carries its process; secrets in arguments do not show', async () => {
     const from = since();
-    await inPod('neighbour', 'curl', '-s', '--max-time', '1', '-H', 'Authorization: Bearer hunter2', url(4, 9090));
+    await inPod(
+      namespace,
+      'neighbour',
+      'curl',
+      '-s',
+      '--max-time',
+      '1',
+      '-H',
+      'Authorization: Bearer hunter2',
+      url(4, 9090),
+    );
     const dropped = await found('the drop', (flow) => flow.verdict === 'DROPPED', '--since', from, '--to-port', '9090');
     const { binary, arguments: args } = info(dropped).source_process!;
     assert.equal(binary, '/usr/bin/curl');
@@ -392,7 +371,7 @@ describe('processes', { skip }, () => {
     const shown = await waitFor(
       'the peers',
       async () => {
-        const { stdout } = await attempt([weir, 'ps', '--context', labName, `${namespace}/server`]);
+        const { stdout } = await weir('ps', `${namespace}/server`);
         return stdout.includes('←') ? stdout : undefined;
       },
       10_000,

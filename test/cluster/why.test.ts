@@ -1,15 +1,12 @@
 // `weir why` names the layer that broke: twenty faults, made on real pods, one test each.
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { attempt, kubectl, nodeExec, startAgent, stopAgent, worldExec } from '../../lab/lab.ts';
+import { nodeExec, startAgent, stopAgent, worldExec } from '../../lab/lab.ts';
 import type { WhyAnswer } from '../../src/observe/why/evidence.ts';
+import { createPods, deletePods, inPod, podOn, weir } from './process-scene.ts';
 import { labName, nodeNames, type SharedLab, sharedLab, waitFor } from './shared-lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const weir = join(root, 'bin/weir');
 const namespace = 'why';
 const [serverNode, clientNode] = nodeNames.real;
 
@@ -50,16 +47,7 @@ describe('why', { skip }, () => {
   let lab: SharedLab;
   const ip = new Map<string, string>();
 
-  const pod = (name: string, nodeName: string, command: string[]) => ({
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name, namespace, labels: { app: name } },
-    spec: {
-      nodeName,
-      terminationGracePeriodSeconds: 0,
-      containers: [{ name: 'main', image: 'weir.local/toolbox:dev', command }],
-    },
-  });
+  const pod = (name: string, node: string, command: string[]) => podOn(namespace, name, node, command);
   const policy = (name: string, app: string, type: 'Ingress' | 'Egress') => ({
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
@@ -75,18 +63,7 @@ describe('why', { skip }, () => {
 
   before(async () => {
     lab = await sharedLab();
-    await waitFor(
-      'an earlier run to be gone',
-      async () => {
-        if (!(await lab.api.get(`/api/v1/namespaces/${namespace}`).catch(() => undefined))) return true;
-        await lab.api.delete(`/api/v1/namespaces/${namespace}`);
-        return undefined;
-      },
-      60_000,
-      300,
-    );
-    await lab.apply([
-      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
+    const addresses = await createPods(lab, namespace, [
       pod('server', serverNode, ['python3', '-c', serverProgram]),
       ...['client', 'locked', 'quiet', 'stuck'].map((name) => pod(name, clientNode, ['sleep', 'infinity'])),
       pod('guarded', serverNode, ['python3', '-m', 'http.server', '8080']),
@@ -106,11 +83,7 @@ describe('why', { skip }, () => {
       service('nobody', 'none'),
       service('picky', 'server', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.0.2.0/24'] }),
     ]);
-    await lab.kubectl(['wait', '-n', namespace, '--for=condition=Ready', 'pod', '--all', '--timeout=60s']);
-    for (const each of await lab.api.list(`/api/v1/namespaces/${namespace}/pods`)) {
-      const { status } = each as unknown as { status: { podIPs: { ip: string }[] } };
-      ip.set(each.metadata.name, status.podIPs.find((one) => !one.ip.includes(':'))!.ip);
-    }
+    for (const [name, { v4 }] of addresses) ip.set(name, v4);
     await lab.kubectl([
       ...['patch', 'service', 'picky', '-n', namespace, '--subresource=status', '--type=merge', '-p'],
       JSON.stringify({ status: { loadBalancer: { ingress: [{ ip: '10.77.9.9' }] } } }),
@@ -136,15 +109,15 @@ describe('why', { skip }, () => {
     );
   });
   after(async () => {
-    await lab?.kubectl(['delete', 'namespace', namespace, '--wait=false', '--ignore-not-found']);
+    await deletePods(lab, namespace);
   });
 
-  const exec = (name: string, ...argv: string[]) => kubectl(labName, ['exec', '-n', namespace, name, '--', ...argv]);
+  const exec = (name: string, ...argv: string[]) => inPod(namespace, name, ...argv);
   const curl = (name: string, url: string, ...more: string[]) =>
     exec(name, 'curl', '-sS', '-o', '/dev/null', '--max-time', '1', ...more, url);
 
   async function why(...args: string[]): Promise<WhyAnswer[]> {
-    const done = await attempt([weir, 'why', '--context', labName, '-o', 'json', ...args]);
+    const done = await weir('why', '-o', 'json', ...args);
     assert.ok(done.stdout.startsWith('['), done.stderr);
     return JSON.parse(done.stdout) as WhyAnswer[];
   }
@@ -322,16 +295,19 @@ describe('why', { skip }, () => {
 
   test('19: a router says that packets are too large', async () => {
     const since = now();
-    const program = `import socket,time; s=socket.create_connection(('198.51.100.1',7799)); print(s.getsockname()[1],flush=True); time.sleep(4)`;
+    // Both ends stay until the diagnosis was made.
+    const program = `import os,socket,time; s=socket.create_connection(('198.51.100.1',7799))
+while not os.path.exists('/tmp/enough'): time.sleep(0.05)`;
     const listener = worldExec(labName, [
       'timeout',
-      '6',
+      '30',
       'python3',
       '-c',
-      "import socket,time; s=socket.create_server(('198.51.100.1',7799)); s.accept(); time.sleep(5)",
+      "import socket; s=socket.create_server(('198.51.100.1',7799)); s.accept()[0].recv(1)",
     ]);
+    let connecting: Promise<unknown> | undefined;
     try {
-      const running = exec(
+      connecting = exec(
         'client',
         'sh',
         '-c',
@@ -379,9 +355,9 @@ s.sendto(body, ('${client}', 0))
         (await expectCause('mtu', `${namespace}/client`, '198.51.100.1:7799', '--since', since)).says,
         /too large/,
       );
-      await running;
     } finally {
-      await listener;
+      await exec('client', 'touch', '/tmp/enough');
+      await Promise.all([connecting, listener]);
     }
   });
 
@@ -409,14 +385,7 @@ s.sendto(body, ('${client}', 0))
 
   test('the answer for people is the layer, the reason, what to do and the flows', async () => {
     await curl('locked', `http://${ip.get('server')}:8080/`);
-    const { stdout } = await attempt([
-      weir,
-      'why',
-      '--context',
-      labName,
-      `${namespace}/locked`,
-      `${ip.get('server')}:8080`,
-    ]);
+    const { stdout } = await weir('why', `${namespace}/locked`, `${ip.get('server')}:8080`);
     assert.match(
       stdout,
       /^policy: the connection is denied by policy, on the way out of why\/locked port 8080: NetworkPolicy why\/nothing-out$/m,
