@@ -11,23 +11,30 @@ export interface ProcessIdentity {
 }
 
 /** The fields of /proc/PID/stat that matter here. The name may contain spaces and brackets, so it is cut off first. */
-export function parseStat(stat: string): { state: string; parentPid: number; startTicks: string } | undefined {
+export function parseStat(
+  stat: string,
+): { state: string; parentPid: number; threads: number; startTicks: string } | undefined {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const [state, parentPid] = fields;
+  const threads = fields[17];
   const startTicks = fields[19];
-  if (state === undefined || parentPid === undefined || startTicks === undefined) return undefined;
-  return { state, parentPid: Number(parentPid), startTicks };
+  if (state === undefined || parentPid === undefined || threads === undefined || startTicks === undefined)
+    return undefined;
+  return { state, parentPid: Number(parentPid), threads: Number(threads), startTicks };
 }
 
 function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
-/** The identity of a running process; undefined when it has ended, also while its parent has not collected it yet. */
+/**
+ * The identity of a running process; undefined when it has ended, also while its parent has not collected it yet. Its
+ * first thread may end before others: until the last one has, its files and sockets are open, and it runs.
+ */
 export function identify(pid: number): ProcessIdentity | undefined {
   try {
     const stat = parseStat(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-    if (stat === undefined || stat.state === 'Z' || stat.state === 'X') return undefined;
+    if (stat === undefined || stat.state === 'X' || (stat.state === 'Z' && stat.threads <= 1)) return undefined;
     return { pid, startTicks: stat.startTicks, bootId: bootId() };
   } catch {
     return undefined;

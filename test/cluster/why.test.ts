@@ -294,7 +294,6 @@ describe('why', { skip }, () => {
   });
 
   test('19: a router says that packets are too large', async () => {
-    const since = now();
     // Both ends stay until the diagnosis was made.
     const program = `import os,socket,time; s=socket.create_connection(('198.51.100.1',7799))
 while not os.path.exists('/tmp/enough'): time.sleep(0.05)`;
@@ -307,12 +306,13 @@ while not os.path.exists('/tmp/enough'): time.sleep(0.05)`;
     ]);
     let connecting: Promise<unknown> | undefined;
     try {
-      connecting = exec(
-        'client',
-        'sh',
-        '-c',
-        `for i in 1 2 3 4 5; do python3 -c "${program}" && break; sleep 0.2; done`,
+      await waitFor(
+        'the listener',
+        async () => (await worldExec(labName, ['ss', '-Hltn', 'sport = :7799'])).stdout !== '',
+        10_000,
       );
+      const since = now();
+      connecting = exec('client', 'python3', '-c', program);
       const client = ip.get('client')!;
       const row = await waitFor(
         'the connection',
