@@ -7,7 +7,7 @@ import { datapathMaps } from '../../kernel/datapath.gen.ts';
 import type { MappedArray } from '../../kernel/mmap-array.ts';
 import { addressBytes, blockKey, epochSlot } from './address-keys.ts';
 import { createKernelMap, type KernelMap, type KernelMapStatus } from './kernel-map.ts';
-import { createPolicyRows, type PolicyRows, type StandIn } from './policy-rows.ts';
+import { createPolicyRows, type OverShare, type OwnersShare, type PolicyRows, type StandIn } from './policy-rows.ts';
 
 /** What is to change, as the policy compiler says it. */
 export interface DatapathDelta {
@@ -23,6 +23,8 @@ export interface DatapathDelta {
   readonly subjects: readonly string[];
   /** To which namespace new subjects belong; empty for those of none. */
   readonly owners?: readonly (readonly [subject: number, namespace: string])[];
+  /** Of whose policies new rulesets are made; empty for those of the whole cluster. */
+  readonly rulesetOwners?: readonly (readonly [ruleset: number, namespace: string])[];
 }
 
 /** The maps that are written here. */
@@ -57,15 +59,15 @@ export interface DatapathWriter {
 /** This part of the rows of addresses is for the node's own and its pods': those of others must not keep them out. */
 const reservedPart = 1 / 16;
 
-/** Takes the maps over as they are. `rowsPerNamespace` bounds the rows of peers that the pods of one have together. */
-export function createDatapathWriter(maps: DatapathMaps, rowsPerNamespace?: number): DatapathWriter {
-  let writing = takeOver(maps, rowsPerNamespace);
+/** Takes the maps over as they are. `share` bounds the rows of policy that the pods and policies of one namespace have together. */
+export function createDatapathWriter(maps: DatapathMaps, share?: OwnersShare): DatapathWriter {
+  let writing = takeOver(maps, share);
   return {
     apply: (delta) => writing.apply(delta),
     putEndpoint: (row) => writing.putEndpoint(row),
     removeEndpoint: (row) => writing.removeEndpoint(row),
     restart() {
-      writing = takeOver(maps, rowsPerNamespace);
+      writing = takeOver(maps, share);
     },
     prune: () => writing.prune(),
     raiseAll: () => writing.raiseAll(),
@@ -76,7 +78,7 @@ export function createDatapathWriter(maps: DatapathMaps, rowsPerNamespace?: numb
   };
 }
 
-function takeOver(maps: DatapathMaps, rowsPerNamespace: number | undefined): Omit<DatapathWriter, 'restart'> {
+function takeOver(maps: DatapathMaps, share: OwnersShare | undefined): Omit<DatapathWriter, 'restart'> {
   const ipcache = createKernelMap(maps.ipcache, {
     reserve: { rows: Math.floor(maps.ipcache.maxEntries * reservedPart), isFor: isOfThisNode },
   });
@@ -85,7 +87,7 @@ function takeOver(maps: DatapathMaps, rowsPerNamespace: number | undefined): Omi
   const ports = createKernelMap(maps.policyPorts);
   const endpoints = createKernelMap(maps.endpoints);
   const all: readonly KernelMap[] = [ports, peers, ipcache, prefixes, endpoints];
-  const policy = createPolicyRows(peers, ports, rowsPerNamespace);
+  const policy = createPolicyRows(peers, ports, share);
   /** The classes of addresses and blocks without room. */
   const unplaced = new Map<string, number>();
   const { epochs } = maps;
@@ -166,6 +168,7 @@ function takeOver(maps: DatapathMaps, rowsPerNamespace: number | undefined): Omi
   return {
     apply(delta) {
       for (const [subject, namespace] of delta.owners ?? []) policy.own(subject, namespace);
+      for (const [ruleset, namespace] of delta.rulesetOwners ?? []) policy.ownRuleset(ruleset, namespace);
       for (const row of delta.ports.upsert) policy.putPort(row);
       for (const row of delta.peers.upsert) policy.putPeer(row);
       putAddresses(delta.ipcache.upsert);
@@ -209,15 +212,15 @@ function takeOver(maps: DatapathMaps, rowsPerNamespace: number | undefined): Omi
       const full = all.map((map) => map.status()).filter((map) => map.failing.length > 0);
       const texts = full.map((map) => `${map.failing.length} rows of map ${map.name} cannot be written`);
       if (waiting > 0) texts.unshift(`there is no room in the maps of policy for ${waiting} rows`);
-      for (const namespace of over) texts.unshift(overText(namespace, rowsPerNamespace));
+      for (const each of over) texts.unshift(overText(each));
       return texts.length === 0 ? undefined : texts.join('; ');
     },
   };
 }
 
-/** What is said of a namespace whose pods have more rows than they may. */
-export function overText(namespace: string, rows: number | undefined): string {
-  return `pods of the namespace ${namespace} need more than ${rows} rows of policy on this node, and may have no more: what is beyond is closed`;
+/** What is said of a namespace that needs more rows than it may have. */
+export function overText({ owner, map, share }: OverShare): string {
+  return `the namespace ${owner} needs more than ${share} rows of ${map} on this node, and may have no more: what is beyond is closed`;
 }
 
 /** Whether a row of an address is a pod's of this node or the node's own. */

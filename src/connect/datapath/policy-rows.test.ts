@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { PolicyPeerRow, PolicyPortRow } from '../../core/rows.ts';
 import type { KernelMap } from './kernel-map.ts';
-import { createPolicyRows } from './policy-rows.ts';
+import { createPolicyRows, type OwnersShare } from './policy-rows.ts';
 
 /** A map with room for so many rows. */
 function fakeMap(room: { rows: number }) {
@@ -63,11 +63,11 @@ const peer = (number: number, ruleset: number): PolicyPeerRow => ({
   ruleset,
 });
 
-function setUp(rows: { peers: number; ports: number }, perOwner?: number) {
+function setUp(rows: { peers: number; ports: number }, share?: OwnersShare) {
   const room = { peers: { rows: rows.peers }, ports: { rows: rows.ports } };
   const peers = fakeMap(room.peers);
   const ports = fakeMap(room.ports);
-  const policy = createPolicyRows(peers.map, ports.map, perOwner);
+  const policy = createPolicyRows(peers.map, ports.map, share);
   /** Rulesets in the kernel, in the order of their peers. */
   const written = () =>
     [...peers.held.values()].map((value) => new DataView(value.buffer, value.byteOffset).getUint32(0, true));
@@ -353,7 +353,7 @@ test('whatever stands in for a class is allowed no more than the class, nor than
 });
 
 test('an owner has no more rows than its share: what is beyond is closed, others have room, and it is said', () => {
-  const { policy } = setUp({ peers: 100, ports: 100 }, 2);
+  const { policy } = setUp({ peers: 100, ports: 100 }, { peers: 2, ports: 100 });
   const of = (subject: number, number: number, ruleset: number) => ({ ...peer(number, ruleset), subject });
   policy.putPort(port(2, true));
   policy.putPort(port(3, false, 24, 22));
@@ -372,11 +372,53 @@ test('an owner has no more rows than its share: what is beyond is closed, others
   assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
   policy.putPeer(of(8, 2, 3));
   policy.putPeer(of(9, 1, 3));
-  assert.deepEqual(policy.status(), { waiting: 1, closed: ['8/ingress'], over: ['greedy'] });
+  assert.deepEqual(policy.status(), {
+    waiting: 1,
+    closed: ['8/ingress'],
+    over: [{ owner: 'greedy', map: 'policy_peer', share: 2 }],
+  });
   assert.equal(policy.retry(), false);
   policy.putPeer(of(7, 1, 2));
   assert.deepEqual(policy.status().waiting, 1, 'a row that is there already may change');
   policy.removePeer(of(7, 1, 2));
   assert.equal(policy.retry(), true);
   assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
+});
+
+test('an owner has no more rows of ports than its share: its pods are closed, others have room, and it is said', () => {
+  const { policy, ports } = setUp({ peers: 100, ports: 100 }, { peers: 100, ports: 4 });
+  const put = (ruleset: number, owner: string, rows: number) => {
+    policy.ownRuleset(ruleset, owner);
+    policy.putPort(port(ruleset, false));
+    for (let i = 1; i < rows; i++) policy.putPort(port(ruleset, true, 24, i));
+  };
+  const of = (subject: number, number: number, ruleset: number) => ({ ...peer(number, ruleset), subject });
+  put(2, 'greedy', 2);
+  put(3, 'greedy', 3);
+  put(4, 'modest', 3);
+  put(5, '', 20);
+  policy.putPeer(of(7, 0, 2));
+  policy.putPeer(of(7, 1, 3));
+  policy.putPeer(of(8, 0, 4));
+  policy.putPeer(of(9, 0, 5));
+  const over = [{ owner: 'greedy', map: 'policy_ports', share: 4 }];
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'], over });
+  assert.equal(ports.held.size, 27);
+  assert.equal(policy.retry(), false);
+  // A ruleset that nobody wants any more makes room, once nobody points to it.
+  put(6, 'greedy', 1);
+  policy.putPeer(of(7, 0, 6));
+  assert.deepEqual(policy.status(), { waiting: 1, closed: ['7/ingress'], over });
+  policy.removePeer(of(7, 1, 3));
+  for (const number of [0, 1, 2]) policy.removePort(number === 0 ? port(3, false) : port(3, true, 24, number));
+  assert.equal(policy.retry(), true);
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
+  policy.removePort(port(2, false));
+  policy.removePort(port(2, true, 24, 1));
+  put(10, 'greedy', 3);
+  policy.putPeer(of(7, 1, 10));
+  assert.deepEqual(policy.status(), { waiting: 0, closed: [], over: [] });
+  put(11, 'greedy', 1);
+  policy.putPeer(of(7, 2, 11));
+  assert.deepEqual(policy.status().over, over, 'what was removed is counted once');
 });

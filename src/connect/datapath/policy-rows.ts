@@ -3,7 +3,8 @@
 // fallback, because there the fallback would let through what the ruleset does not. What was there before stays only if it
 // allows nothing that the new one does not; else the row, which is there and needs no room, is made to point to nothing.
 // Addresses without room are judged as the block around them: subjects whose policy tells the two apart take from the block
-// what those addresses may not have. Rows of peers beyond the share of a subject's owner are treated as if the map were full.
+// what those addresses may not have. Rows of peers beyond the share of a subject's owner are treated as if the map were full,
+// and so are rows of ports beyond the share of whose policies made them.
 import {
   type Direction,
   type PolicyPeerRow,
@@ -20,10 +21,25 @@ export interface StandIn {
   readonly as: number;
 }
 
+/** How many rows one owner may have. */
+export interface OwnersShare {
+  readonly peers: number;
+  readonly ports: number;
+}
+
+/** An owner that needs more rows of a map than it may have. */
+export interface OverShare {
+  readonly owner: string;
+  readonly map: 'policy_peer' | 'policy_ports';
+  readonly share: number;
+}
+
 /** The rows of policy in the kernel. */
 export interface PolicyRows {
   /** Says to whom a subject belongs; the empty name may have any number of rows. */
   own(subject: number, owner: string): void;
+  /** The same of a ruleset, before its rows. */
+  ownRuleset(ruleset: number, owner: string): void;
   putPort(row: PolicyPortRow): void;
   removePort(row: PolicyPortRow): void;
   putPeer(row: PolicyPeerRow): void;
@@ -36,15 +52,20 @@ export interface PolicyRows {
   /** Tries again what did not fit; call it after the maps themselves have tried. True when something fits now. */
   retry(): boolean;
   /** Peers that wait for room, and the directions of subjects that are closed for them. */
-  status(): { readonly waiting: number; readonly closed: readonly string[]; readonly over: readonly string[] };
+  status(): { readonly waiting: number; readonly closed: readonly string[]; readonly over: readonly OverShare[] };
 }
 
 /** A ruleset without entries: as the fallback it denies everything, for a peer it says what the fallback says. */
 const noRuleset = 0;
 
 interface RulesetRows {
-  /** Rows that did not fit. */
+  owner: string;
+  /** Rows that are in the kernel. */
+  placed: number;
+  /** Rows that are not. */
   readonly missing: Set<string>;
+  /** Those of them that are more than the owner's share. */
+  readonly beyond: Map<string, PolicyPortRow>;
   denies: boolean;
   /** Protocols and ports that are allowed. */
   readonly allows: Set<number>;
@@ -73,16 +94,15 @@ interface Taken {
 
 const nothingTaken: Taken = { closes: false, narrows: false };
 
-/** Takes the maps over. All subjects of one owner have at most `rowsPerOwner` rows of peers. */
-export function createPolicyRows(
-  peers: KernelMap,
-  ports: KernelMap,
-  rowsPerOwner = Number.POSITIVE_INFINITY,
-): PolicyRows {
+const noShares: OwnersShare = { peers: Number.POSITIVE_INFINITY, ports: Number.POSITIVE_INFINITY };
+
+/** Takes the maps over. All subjects of one owner together have at most its share of rows, and so have its rulesets. */
+export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: OwnersShare = noShares): PolicyRows {
   const owners = new Map<number, string>();
   /** Peers with a row of their own in the kernel by subject and direction, and how many rows each owner has. */
   const placed = new Map<string, Set<number>>();
   const rowsOfOwner = new Map<string, number>();
+  const portsOfOwner = new Map<string, number>();
   const rulesets = new Map<number, RulesetRows>();
   /** Fallbacks as they should be, by subject and direction. */
   const fallbacks = new Map<string, PolicyPeerRow>();
@@ -100,7 +120,16 @@ export function createPolicyRows(
   function rulesetOf(number: number): RulesetRows {
     let rows = rulesets.get(number);
     if (rows === undefined) {
-      rows = { missing: new Set(), denies: false, allows: new Set(), holders: 0, leaving: new Map() };
+      rows = {
+        owner: '',
+        placed: 0,
+        missing: new Set(),
+        beyond: new Map(),
+        denies: false,
+        allows: new Set(),
+        holders: 0,
+        leaving: new Map(),
+      };
       rulesets.set(number, rows);
     }
     return rows;
@@ -133,7 +162,7 @@ export function createPolicyRows(
   function isOverShare(row: Omit<PolicyPeerRow, 'ruleset'>): boolean {
     const owner = owners.get(row.subject);
     if (!owner || row.peer === 0 || placed.get(subjectKey(row))?.has(row.peer)) return false;
-    return (rowsOfOwner.get(owner) ?? 0) >= rowsPerOwner;
+    return (rowsOfOwner.get(owner) ?? 0) >= share.peers;
   }
 
   function countPlaced(row: Omit<PolicyPeerRow, 'ruleset'>, there: boolean): void {
@@ -150,6 +179,30 @@ export function createPolicyRows(
     else of.delete(row.peer);
     if (of.size === 0) placed.delete(key);
     rowsOfOwner.set(owner, (rowsOfOwner.get(owner) ?? 0) + (there ? 1 : -1));
+  }
+
+  /** Whether the next row of a ruleset would be one too many for its owner. */
+  function isBeyondShare({ owner }: RulesetRows): boolean {
+    return owner !== '' && (portsOfOwner.get(owner) ?? 0) >= share.ports;
+  }
+
+  function countPorts(rows: RulesetRows, by: number): void {
+    rows.placed += by;
+    const count = (portsOfOwner.get(rows.owner) ?? 0) + by;
+    if (count > 0) portsOfOwner.set(rows.owner, count);
+    else portsOfOwner.delete(rows.owner);
+  }
+
+  /** Notes the rows of a ruleset that are in the kernel by now, and writes those for which its owner has a share again. */
+  function fill(rows: RulesetRows, failing: ReadonlySet<string>): void {
+    for (const key of rows.missing) {
+      const row = rows.beyond.get(key);
+      if (row === undefined ? failing.has(key) : isBeyondShare(rows)) continue;
+      rows.beyond.delete(key);
+      if (row !== undefined && !ports.put(portKey(row), portValue(row), key)) continue;
+      rows.missing.delete(key);
+      countPorts(rows, 1);
+    }
   }
 
   function subjectKey({ subject, direction }: { subject: number; direction: Direction }): string {
@@ -261,8 +314,11 @@ export function createPolicyRows(
     if (rows.holders === 0) for (const row of rows.leaving.values()) remove(row);
   }
 
+  /** All rows of a ruleset go together. */
   function remove(row: PolicyPortRow): void {
     ports.remove(portKey(row), policyPortKey(row));
+    const rows = rulesets.get(row.ruleset);
+    if (rows !== undefined) countPorts(rows, -rows.placed);
     rulesets.delete(row.ruleset);
   }
 
@@ -291,15 +347,23 @@ export function createPolicyRows(
 
   return {
     own: (subject, owner) => void owners.set(subject, owner),
+    ownRuleset(ruleset, owner) {
+      rulesetOf(ruleset).owner = owner;
+    },
     putPort(row) {
       const rows = rulesetOf(row.ruleset);
       if (row.allow) rows.allows.add(portsNumber(row));
       else rows.denies = true;
       const key = policyPortKey(row);
       // It is wanted again: it must not go when those go who held it.
-      rows.leaving.delete(key);
-      if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
-      else rows.missing.add(key);
+      const isThere = rows.leaving.delete(key) && !rows.missing.has(key);
+      if (!isThere && isBeyondShare(rows)) rows.beyond.set(key, row);
+      else if (ports.put(portKey(row), portValue(row), key)) {
+        rows.missing.delete(key);
+        if (!isThere) countPorts(rows, 1);
+        return;
+      }
+      rows.missing.add(key);
     },
     removePort(row) {
       const rows = rulesetOf(row.ruleset);
@@ -343,19 +407,25 @@ export function createPolicyRows(
     retry() {
       if (waiting.size === 0) return false;
       const failing = new Set(ports.status().failing.map((each) => each.row));
-      for (const { missing } of rulesets.values())
-        for (const key of missing) if (!failing.has(key)) missing.delete(key);
+      for (const rows of rulesets.values()) fill(rows, failing);
       let fits = false;
       for (const { row } of [...waiting.values()]) if (!isOverShare(row) && putPeer(row)) fits = true;
       return fits;
     },
     status() {
-      const beyond = [...waiting.values()].filter(({ row }) => isOverShare(row));
+      const over = new Map<string, OverShare>();
+      const isOver = (owner: string, map: OverShare['map'], rows: number) =>
+        over.set(`${map} ${owner}`, { owner, map, share: rows });
+      for (const { row } of waiting.values()) {
+        if (isOverShare(row)) isOver(owners.get(row.subject)!, 'policy_peer', share.peers);
+        const ruleset = rulesets.get(row.ruleset);
+        if (ruleset !== undefined && ruleset.beyond.size > 0) isOver(ruleset.owner, 'policy_ports', share.ports);
+      }
       const shut = [...waiting.values()].filter(({ row, old }) => row.peer === 0 && old === undefined);
       return {
         waiting: waiting.size,
         closed: [...new Set([...closed.keys(), ...shut.map(({ row }) => subjectKey(row))])],
-        over: [...new Set(beyond.map(({ row }) => owners.get(row.subject)!))],
+        over: [...over.values()],
       };
     },
   };

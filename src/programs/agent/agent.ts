@@ -181,7 +181,10 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
   );
   const kernel = { above: numbersInUse(datapath.maps), inKernel: () => classesInKernel(datapath.maps) };
   const compiler = createCompiler(numbers.load(), kernel, onCorrupt, settings.stateDir);
-  const writer = createDatapathWriter(datapath.maps, rowsOfNamespace(datapath.maps.policyPeer.maxEntries));
+  const writer = createDatapathWriter(datapath.maps, {
+    peers: rowsOfNamespace(datapath.maps.policyPeer.maxEntries),
+    ports: rowsOfNamespace(datapath.maps.policyPorts.maxEntries),
+  });
 
   const addressDerivation = createAddressDerivation(
     {

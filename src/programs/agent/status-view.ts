@@ -2,7 +2,6 @@
 import { overText } from '../../connect/datapath/datapath-writer.ts';
 import { counterName, datapathMaps } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
-import { rowsOfNamespace } from '../../secure/policy/policy-limits.ts';
 import { version } from '../cli/version.ts';
 import type { Agent } from './agent.ts';
 import { policyRoom } from './policy-room.ts';
@@ -29,7 +28,7 @@ function problemsOf(agent: Agent): string[] {
       .writerStatus()
       .filter((map) => map.failing.length > 0)
       .map((map) => `${map.failing.length} rows of map ${map.name} cannot be written: ${map.failing[0]!.error}`),
-    ...over.map((namespace) => overText(namespace, rowsOfNamespace(agent.datapath.maps.policyPeer.maxEntries))),
+    ...over.map(overText),
     ...(waiting + unplaced === 0
       ? []
       : [

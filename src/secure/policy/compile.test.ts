@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { createFakeClock } from '../../core/clock.ts';
-import { reservedIdentityRows } from '../../core/identity.ts';
+import { podOfIdentity, reservedIdentityRows } from '../../core/identity.ts';
 import { everything } from '../../core/labels.ts';
 import {
   type AddressRow,
@@ -466,4 +466,24 @@ test('a denial that spares the pod’s own node is not found in the rows for eve
   applyDelta(maps, compiler.update(modelChanges(model)));
   for (const protocol of [47, 6])
     assertAgrees(model, compiler, maps, [{ source: '192.168.0.1', destination: '10.0.0.9', protocol, port: 0 }]);
+});
+
+test('a ruleset belongs to the namespace whose policies it is made of, and only pods of that use it', () => {
+  fc.assert(
+    fc.property(arbitraryModel, (model) => {
+      const node = createNode();
+      setModel(node, model);
+      const owners = new Map(node.flush().rulesetOwners);
+      for (const row of node.compiler.ports())
+        for (const { namespace } of node.compiler.cookie(row.cookie)?.rules ?? [])
+          if (namespace !== '') assert.equal(owners.get(row.ruleset), namespace);
+      const identities = new Map([...node.compiler.classes()].map((row) => [row.class, row.identity]));
+      const labels = new Map(model.identities.map((row) => [row.id, row.labels]));
+      for (const { subject, ruleset } of node.compiler.peers()) {
+        const owner = owners.get(ruleset);
+        if (owner) assert.equal(podOfIdentity(labels.get(identities.get(subject)!)!)?.namespace, owner);
+      }
+    }),
+    { numRuns: runs },
+  );
 });

@@ -343,7 +343,7 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
     sorted.ipcacheUpsert.sort((a, b) => moveOrder(a) - moveOrder(b));
     classNumbers.sweep();
     const peers = peerRows.settle();
-    const ports = rulesets.settle();
+    const { owners: rulesetOwners, ...ports } = rulesets.settle();
     const subjects = new Set([...peers.upsert, ...peers.close, ...peers.delete].map((row) => row.subject));
     return {
       cookies: cookies.settle(),
@@ -352,6 +352,7 @@ function createCompilation(options: PolicyCompilerOptions): Omit<PolicyCompiler,
       ipcache: { upsert: sorted.ipcacheUpsert, delete: sorted.ipcacheDelete },
       classes: { upsert: sorted.added.map(classRow), delete: sorted.removed.map((gone) => gone.class) },
       owners,
+      rulesetOwners,
       subjects: [...subjects].flatMap((number) => [...(classes.byNumber(number)?.local ?? [])]),
     };
   }

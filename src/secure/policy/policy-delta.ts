@@ -42,6 +42,8 @@ export interface PolicyDelta {
   readonly subjects: readonly string[];
   /** To which namespace new subjects belong; empty for the node and for pods that are not known. */
   readonly owners: readonly (readonly [subject: number, namespace: string])[];
+  /** The namespace whose policies new rulesets are made of; empty where only policies of the whole cluster are. */
+  readonly rulesetOwners: readonly (readonly [ruleset: number, namespace: string])[];
 }
 
 /** Hands each change to `write`; after a resync, also the known keys that are not there any more. */

@@ -148,8 +148,8 @@ export interface Rulesets {
   retain(entries: readonly PortEntry[]): Ruleset;
   retainAgain(ruleset: Ruleset): Ruleset;
   release(ruleset: Ruleset): void;
-  /** Ends a round: what changed in the rows since the last. */
-  settle(): { upsert: PolicyPortRow[]; delete: PolicyPortRow[] };
+  /** Ends a round: what changed in the rows since the last, and of whose policies new rulesets are made. */
+  settle(): { upsert: PolicyPortRow[]; delete: PolicyPortRow[]; owners: [ruleset: number, namespace: string][] };
   rows(): IterableIterator<PolicyPortRow>;
   readonly size: number;
 }
@@ -175,6 +175,13 @@ export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets
 
   function* rowsOf(ruleset: Ruleset): IterableIterator<PolicyPortRow> {
     for (const entry of ruleset.entries) yield { ruleset: ruleset.number, ...entry };
+  }
+
+  /** Policies of a namespace select its own pods only: besides those of the whole cluster, all are of one. */
+  function ownerOf(ruleset: Ruleset): string {
+    for (const { cookie } of ruleset.entries)
+      for (const { namespace } of cookies.get(cookie)?.rules ?? []) if (namespace !== '') return namespace;
+    return '';
   }
 
   return {
@@ -214,9 +221,10 @@ export function createRulesets(numbering: Numbering, cookies: Cookies): Rulesets
       }
       unused.clear();
       const upsert = [...fresh].flatMap((ruleset) => [...rowsOf(ruleset)]);
+      const owners = [...fresh].map((ruleset): [number, string] => [ruleset.number, ownerOf(ruleset)]);
       fresh.clear();
       numbering.sweep();
-      return { upsert, delete: gone };
+      return { upsert, delete: gone, owners };
     },
     *rows() {
       yield* rowsOf(allowAll);
