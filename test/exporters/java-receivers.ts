@@ -1,6 +1,5 @@
 // Kafka and OpenSearch for tests: from Maven Central into the cache, run with a Java that comes as a Python package.
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
@@ -13,14 +12,14 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { writeCertificates } from './certificates.ts';
+import { answersTcp, freePort, keepRunning, obtained, spawnLogged } from './receiver-process.ts';
 
 const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'weir', 'exporters');
 const versions = { java: '25.0.2.1', kafka: '4.1.0', opensearch: '3.3.0' };
-const startMs = 120_000;
 
 /** Makes a folder of the cache, whole or not at all. */
 function cached(name: string, make: (folder: string) => void): string {
@@ -79,102 +78,74 @@ function openSearchHome(): string {
   return folder;
 }
 
-/** Skips visibly where what is needed cannot be had. */
-function obtained<T>(t: TestContext, what: string, get: () => T): T | undefined {
-  try {
-    return get();
-  } catch (error) {
-    t.skip(`${what} cannot be had: ${(error as Error).message.split('\n')[0]}`);
-    return undefined;
-  }
-}
+/** Whom Kafka knows. */
+export const kafkaUser = { name: 'weir', password: 'correct, horse=battery' };
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
-}
-
-/** A program that can be killed and started again, until `answers`. */
-async function keepRunning(
-  t: TestContext,
-  folder: string,
-  start: () => ChildProcess,
-  answers: () => Promise<boolean>,
-): Promise<() => Promise<void>> {
-  let child = start();
-  async function end(): Promise<void> {
-    child.kill('SIGKILL');
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
-  }
-  async function whenUp(): Promise<void> {
-    const until = performance.now() + startMs;
-    while (!(await answers().catch(() => false))) {
-      if (child.exitCode !== null || performance.now() > until)
-        throw new Error(`it did not start: ${readFileSync(join(folder, 'log'), 'utf8').slice(-2_000)}`);
-      await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-  }
-  t.after(async () => {
-    await end();
-    rmSync(folder, { recursive: true, force: true });
-  });
-  await whenUp();
-  return async () => {
-    await end();
-    child = start();
-    await whenUp();
-  };
-}
-
-/** Starts a broker of its own. */
+/**
+ * Starts a broker of its own. `plain` takes everybody. `secure` and `byAddress` are for TLS and a user with any of the
+ * mechanisms PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; the latter says of itself that it is an address, the other a name.
+ * `mutual` is for TLS with a certificate of the same authority.
+ */
 export async function startKafka(t: TestContext) {
-  const found = obtained(t, 'Kafka', () => ({ java: join(javaHome(), 'bin', 'java'), jars: kafkaJars() }));
+  const found = await obtained(t, 'Kafka', () => ({ java: join(javaHome(), 'bin', 'java'), jars: kafkaJars() }));
   if (found === undefined) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'weir-kafka-'));
-  const [port, controller] = [await freePort(), await freePort()];
+  const files = writeCertificates(folder);
+  const names = ['PLAINTEXT', 'SECURE', 'BYADDRESS', 'MUTUAL', 'CONTROLLER'] as const;
+  const ports = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await freePort()] as const)));
+  const serving = names.filter((name) => name !== 'CONTROLLER');
+  const hostOf = (name: string) => (name === 'SECURE' || name === 'MUTUAL' ? 'localhost' : '127.0.0.1');
+  const login = (name: string, ...words: string[]) =>
+    ['SECURE', 'BYADDRESS'].map(
+      (listener) =>
+        `listener.name.${listener.toLowerCase()}.${name}.sasl.jaas.config=org.apache.kafka.common.security.${words.join(' ')};`,
+    );
   const config = join(folder, 'server.properties');
   writeFileSync(
     config,
     [
-      ...['process.roles=broker,controller', 'node.id=1', `controller.quorum.voters=1@127.0.0.1:${controller}`],
-      `listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}`,
+      ...['process.roles=broker,controller', 'node.id=1', `controller.quorum.voters=1@127.0.0.1:${ports.CONTROLLER}`],
+      `listeners=${names.map((name) => `${name}://127.0.0.1:${ports[name]}`)}`,
+      `advertised.listeners=${serving.map((name) => `${name}://${hostOf(name)}:${ports[name]}`)}`,
+      'listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,BYADDRESS:SASL_SSL,MUTUAL:SSL',
+      ...['inter.broker.listener.name=PLAINTEXT', 'listener.name.mutual.ssl.client.auth=required'],
+      ...['ssl.keystore.type=PEM', `ssl.keystore.location=${files.bundle}`],
+      ...['ssl.truststore.type=PEM', `ssl.truststore.location=${files.ca}`],
+      'sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
+      ...login('plain', 'plain.PlainLoginModule required', `user_${kafkaUser.name}="${kafkaUser.password}"`),
+      ...['scram-sha-256', 'scram-sha-512'].flatMap((name) => login(name, 'scram.ScramLoginModule required')),
       ...['controller.listener.names=CONTROLLER', `log.dirs=${folder}/logs`, 'num.partitions=3'],
       ...['offsets.topic.replication.factor=1', 'group.initial.rebalance.delay.ms=0'],
     ].join('\n'),
   );
   const java = (...args: string[]) => ['-Xmx400m', '-cp', `${found.jars}/*`, ...args];
   const id = Buffer.from('weir-exporters-1').toString('base64url');
-  execFileSync(found.java, java('kafka.tools.StorageTool', 'format', '-t', id, '-c', config), { stdio: 'ignore' });
-  const log = join(folder, 'log');
+  const users = ['SCRAM-SHA-256', 'SCRAM-SHA-512'].flatMap((name) => [
+    '--add-scram',
+    `${name}=[name="${kafkaUser.name}",password="${kafkaUser.password}"]`,
+  ]);
+  execFileSync(found.java, java('kafka.tools.StorageTool', 'format', '-t', id, '-c', config, ...users));
   const restart = await keepRunning(
     t,
     folder,
-    () =>
-      spawn('/bin/sh', ['-c', 'exec "$0" "$@" >>"$LOG" 2>&1', found.java, ...java('kafka.Kafka', config)], {
-        env: { ...process.env, LOG: log },
-      }),
-    () => answersTcp(port),
+    () => spawnLogged(folder, [found.java, ...java('kafka.Kafka', config)]),
+    () => answersTcp(ports.PLAINTEXT!),
   );
-  return { broker: `127.0.0.1:${port}`, restart };
-}
-
-async function answersTcp(port: number): Promise<boolean> {
-  const { connect } = await import('node:net');
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } finally {
-    socket.destroy();
-  }
+  const address = (name: (typeof serving)[number]) => `${hostOf(name)}:${ports[name]}`;
+  return {
+    plain: address('PLAINTEXT'),
+    secure: address('SECURE'),
+    byAddress: address('BYADDRESS'),
+    mutual: address('MUTUAL'),
+    files,
+    folder,
+    restart,
+  };
 }
 
 /** Starts a server of its own, as nobody: it does not run as root. */
 export async function startOpenSearch(t: TestContext) {
-  const found = obtained(t, 'OpenSearch', () => ({ java: javaHome(), home: openSearchHome() }));
+  const found = await obtained(t, 'OpenSearch', () => ({ java: javaHome(), home: openSearchHome() }));
   if (found === undefined) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'weir-opensearch-'));
   const [port, transport] = [await freePort(), await freePort()];
@@ -197,12 +168,9 @@ export async function startOpenSearch(t: TestContext) {
     t,
     folder,
     () =>
-      spawn(
-        'setpriv',
-        [
-          ...['--reuid=nobody', '--regid=nogroup', '--clear-groups', '/bin/sh', '-c'],
-          `exec ${folder}/home/bin/opensearch >>${folder}/log 2>&1`,
-        ],
+      spawnLogged(
+        folder,
+        ['setpriv', '--reuid=nobody', '--regid=nogroup', '--clear-groups', `${folder}/home/bin/opensearch`],
         {
           cwd: folder,
           env: {
