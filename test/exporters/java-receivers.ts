@@ -79,7 +79,7 @@ function openSearchHome(): string {
 }
 
 /** Whom Kafka knows. */
-export const kafkaUser = { name: 'weir', password: 'correct, horse=battery' };
+export const kafkaUser = { name: 'weir', password: 'correct=horse battery' };
 
 /**
  * Starts a broker of its own. `plain` takes everybody. `secure` and `byAddress` are for TLS and a user with any of the
@@ -124,7 +124,9 @@ export async function startKafka(t: TestContext) {
     '--add-scram',
     `${name}=[name="${kafkaUser.name}",password="${kafkaUser.password}"]`,
   ]);
-  execFileSync(found.java, java('kafka.tools.StorageTool', 'format', '-t', id, '-c', config, ...users));
+  execFileSync(found.java, java('kafka.tools.StorageTool', 'format', '-t', id, '-c', config, ...users), {
+    stdio: 'ignore',
+  });
   const restart = await keepRunning(
     t,
     folder,

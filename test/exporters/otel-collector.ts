@@ -1,5 +1,5 @@
 // A collector of OpenTelemetry for tests: what it has acknowledged is in files, one for each time that it was started.
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -9,7 +9,7 @@ import { writeCertificates } from './certificates.ts';
 import { answersTcp, freePort, keepRunning, obtained, spawnLogged } from './receiver-process.ts';
 
 /** A member of OTLP's JSON. */
-interface KeyValue {
+export interface KeyValue {
   readonly key: string;
   readonly value: unknown;
 }
@@ -100,14 +100,18 @@ export async function startCollector(t: TestContext) {
     () => spawnLogged(folder, [program, '--config', `file:${configure()}`]),
     () => answersTcp(port),
   );
-  const written = () =>
-    globSync(join(folder, 'out-*.jsonl')).flatMap((file) =>
-      readFileSync(file, 'utf8')
-        .split('\n')
-        // The end of a line that a kill has cut off was never acknowledged.
-        .slice(0, -1)
-        .map((line) => JSON.parse(line) as Written),
-    );
+  let forgotten = 0;
+  const all = () =>
+    Array.from({ length: runs }, (_, i) => join(folder, `out-${i + 1}.jsonl`))
+      .filter((file) => existsSync(file))
+      .flatMap((file) =>
+        readFileSync(file, 'utf8')
+          .split('\n')
+          // The end of a line that a kill has cut off was never acknowledged.
+          .slice(0, -1)
+          .map((line) => JSON.parse(line) as Written),
+      );
+  const written = () => all().slice(forgotten);
   return {
     url: `http://127.0.0.1:${port}`,
     secureUrl: `https://localhost:${securePort}`,
@@ -124,6 +128,10 @@ export async function startCollector(t: TestContext) {
     refuse(words: string | undefined) {
       if (words !== undefined) writeFileSync(refusals, words);
       else if (existsSync(refusals)) rmSync(refusals);
+    },
+    /** What is there already is shown no more. */
+    forget() {
+      forgotten = all().length;
     },
     logs: () => written().flatMap((each) => each.resourceLogs ?? []),
     metrics: () => written().flatMap((each) => each.resourceMetrics ?? []),

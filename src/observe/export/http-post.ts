@@ -4,6 +4,7 @@ import * as http from 'node:http';
 import * as https from 'node:https';
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
+import { explainTls } from './explain-tls.ts';
 import type { AuthConfig, TlsConfig } from './export-config.ts';
 import { ReceiverBusy } from './sink.ts';
 
@@ -61,7 +62,7 @@ export function createHttpClient(url: string, options: { tls?: TlsConfig | undef
               if (length > maxAnswerBytes) request.destroy(new Error('the answer is too long'));
               else parts.push(part);
             });
-            response.on('error', reject);
+            response.on('error', (error) => reject(new Error(explainTls(error), { cause: error })));
             response.on('aborted', () => reject(new Error('the answer broke off')));
             response.on('end', () =>
               resolve({
@@ -72,7 +73,7 @@ export function createHttpClient(url: string, options: { tls?: TlsConfig | undef
             );
           },
         );
-        request.on('error', reject);
+        request.on('error', (error) => reject(new Error(explainTls(error), { cause: error })));
         request.end(bytes);
       });
     },

@@ -1,28 +1,45 @@
 // Kafka: every in-sync replica has an event before it counts as sent, and the broker itself drops what a retry repeats.
+import { isIP } from 'node:net';
 import { Producer, stringSerializers } from '@platformatic/kafka';
+import { explainTls } from './explain-tls.ts';
 import type { ConfigOf } from './export-config.ts';
 import { readSecret, tlsOptions } from './http-post.ts';
 import { allArrived, type Sink } from './sink.ts';
 
 const allReplicas = -1;
+/** Between the client's own tries. */
+const retryDelayMs = 250;
+
+type Client = Producer<string, string, string, string>;
 
 /** Makes a client. */
 export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
-  let producer: Producer<string, string, string, string> | undefined;
+  let producer: Client | undefined;
+  /** What the client has just met: it tries again, and would not say. */
+  let trouble: string | undefined;
+  let onTrouble = (_operation: string) => {};
+  /** Brokers behind a gateway are told apart by the name in the handshake, which must not be an address (RFC 6066). */
+  let sendsName = config.brokers.every((broker) => isIP(hostOf(broker)) === 0);
 
-  function open(): Producer<string, string, string, string> {
+  function open(): Client {
     const { auth, tls } = config;
+    const serverName = tls?.serverName ?? sendsName;
     return new Producer({
       clientId: 'weir',
       bootstrapBrokers: config.brokers,
       serializers: stringSerializers,
-      retries: 0,
+      retryDelay(_client, operation, _attempt, _retries, error) {
+        trouble = causesOf(error);
+        onTrouble(operation);
+        return retryDelayMs;
+      },
       timeout: config.timeoutSeconds * 1000,
       connectTimeout: Math.min(10, config.timeoutSeconds) * 1000,
+      // Tries without end within its time: only the same client's numbers tell brokers what they have already.
       idempotent: true,
       // Where brokers do not allow it the topic must be there.
       autocreateTopics: true,
-      ...(tls && { tls: tlsOptions(tls), ...(tls.serverName && { tlsServerName: tls.serverName }) }),
+      ...(tls && { tls: tlsOptions(tls), ...(serverName !== false && { tlsServerName: serverName }) }),
       ...(auth?.user !== undefined &&
         auth.passwordFile !== undefined && {
           sasl: { mechanism: config.sasl, username: auth.user, password: readSecret(auth.passwordFile) },
@@ -30,7 +47,7 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
     });
   }
 
-  async function drop(used: Producer<string, string, string, string>): Promise<void> {
+  async function drop(used: Client): Promise<void> {
     if (producer === used) producer = undefined;
     await used.close(true).catch(() => {});
   }
@@ -39,28 +56,39 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
     async send(batch, signal) {
       producer ??= open();
       const used = producer;
-      // The client has deadlines of its own, but not for everything.
-      const onAbort = () => void drop(used);
-      signal.addEventListener('abort', onAbort, { once: true });
+      trouble = undefined;
+      // Before that of who waits: it could only say that there was no answer.
+      const deadline = AbortSignal.any([signal, AbortSignal.timeout(config.timeoutSeconds * 900)]);
+      const { promise: failed, reject } = Promise.withResolvers<never>();
+      const onDeadline = () => reject(new Error(trouble ?? 'no answer'));
+      deadline.addEventListener('abort', onDeadline, { once: true });
+      // A client without a number has sent nothing that another one could repeat.
+      onTrouble = (operation) => operation === 'initProducerId' && reject(new Error(trouble));
       try {
-        await used.send({
-          acks: allReplicas,
-          compression: config.compression,
-          messages: batch.map(({ id, key, kind, timeMs, body }) => ({
-            topic: config.topic,
-            ...(key !== '' && { key }),
-            value: body,
-            timestamp: BigInt(Math.floor(timeMs)),
-            headers: { 'weir-id': id, 'weir-kind': kind },
-          })),
-        });
+        await Promise.race([
+          failed,
+          used.send({
+            acks: allReplicas,
+            compression: config.compression,
+            messages: batch.map(({ id, key, kind, timeMs, body }) => ({
+              topic: config.topic,
+              ...(key !== '' && { key }),
+              value: body,
+              timestamp: BigInt(Math.floor(timeMs)),
+              headers: { 'weir-id': id, 'weir-kind': kind },
+            })),
+          }),
+        ]);
         return allArrived;
       } catch (error) {
         // A client that has failed once may hold connections and numbers that no broker knows any more.
-        await drop(used);
-        throw new Error(causesOf(error));
+        void drop(used);
+        const message = causesOf(error);
+        // A broker that has a name has said that it is an address.
+        if (message.includes('ServerName to an IP address')) sendsName = false;
+        throw new Error(message);
       } finally {
-        signal.removeEventListener('abort', onAbort);
+        deadline.removeEventListener('abort', onDeadline);
       }
     },
     async close() {
@@ -69,9 +97,14 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
   };
 }
 
+function hostOf(broker: string): string {
+  return broker.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+}
+
 /** The innermost reasons: what the client says itself is only that it failed. */
 function causesOf(error: unknown): string {
-  const { message, cause, errors } = error as Error & { errors?: unknown[] };
+  const { cause, errors } = error as Error & { errors?: unknown[] };
+  const message = explainTls(error as Error);
   const inner = [...(errors ?? []), ...(cause === undefined ? [] : [cause])].map(causesOf);
   return [message, ...new Set(inner)].join(': ').slice(0, 300);
 }

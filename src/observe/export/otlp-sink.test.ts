@@ -5,8 +5,8 @@ import { addresses, createScene, makeEvent } from '../flows/testdata/scene.ts';
 import { createEventEncoder } from './encode-event.ts';
 import { type ConfigOf, parseExportConfig } from './export-config.ts';
 import { createOtlpSink, otlpMetrics, type PrometheusMetric } from './otlp-sink.ts';
-import { BatchRefused } from './sink.ts';
-import { httpReceiver } from './testdata/receivers.ts';
+import { BatchRefused, ReceiverBusy } from './sink.ts';
+import { events, httpReceiver, until } from './testdata/receivers.ts';
 
 const never = new AbortController().signal;
 
@@ -39,6 +39,88 @@ test('events are log records with the flow as body; what the receiver rejects is
   await assert.rejects(sink.send(batch, never), BatchRefused);
   status = 503;
   await assert.rejects(sink.send(batch, never), /503/);
+  await sink.close();
+});
+
+function simpleSink(
+  url: string,
+  more = '',
+  metrics: () => Promise<readonly PrometheusMetric[]> = async () => [],
+  onError: (message: string) => void = () => {},
+) {
+  const { context } = createScene(1);
+  const yaml = `exporters: [{name: o, type: otlp, url: "${url}"${more}}]`;
+  return createOtlpSink(parseExportConfig(yaml, 'test', context)[0] as ConfigOf<'otlp'>, context, metrics, onError);
+}
+
+test('a receiver that takes events without an answer has them', async (t) => {
+  for (const status of [202, 204]) {
+    const { url } = await httpReceiver(t, (_, response) => response.writeHead(status).end());
+    const sink = simpleSink(url);
+    assert.deepEqual(await sink.send(events(2), never), { again: [], refused: 0 });
+    await sink.close();
+  }
+});
+
+test('a receiver without time says when it has some', async (t) => {
+  for (const status of [429, 503]) {
+    const { url } = await httpReceiver(t, (_, response) => response.writeHead(status, { 'retry-after': '7' }).end());
+    const sink = simpleSink(url);
+    await assert.rejects(sink.send(events(1), never), (error) => {
+      assert.ok(error instanceof ReceiverBusy);
+      return error.retryAfterMs === 7_000;
+    });
+    await sink.close();
+  }
+});
+
+test('a partial success that rejects nothing is a word of warning, told once', async (t) => {
+  let body = '{"partialSuccess":{"errorMessage":"old fields"}}';
+  const { url } = await httpReceiver(t, (_, response) => response.end(body));
+  const told: string[] = [];
+  const sink = simpleSink(url, '', undefined, (message) => told.push(message));
+  for (let i = 0; i < 3; i++) assert.deepEqual(await sink.send(events(2), never), { again: [], refused: 0 });
+  assert.deepEqual(told, ['of the events the receiver says: old fields']);
+  body = '{"partialSuccess":{"rejectedLogRecords":"1"}}';
+  assert.deepEqual(await sink.send(events(2), never), { again: [], refused: 1, why: 'the receiver does not say why' });
+  await sink.close();
+});
+
+test('metrics are sent one after another; the same trouble is told once, and what was rejected is told', async (t) => {
+  let answer: { status: number; body: string } | undefined = { status: 503, body: 'no room' };
+  const waiting: (() => void)[] = [];
+  const { url, requests } = await httpReceiver(t, (_, response) => {
+    if (answer === undefined) waiting.push(() => response.end());
+    else response.writeHead(answer.status).end(answer.body);
+  });
+  const told: string[] = [];
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const tick = async (until_: () => boolean) => {
+    t.mock.timers.tick(1_000);
+    await until('the tick was seen', until_);
+  };
+  const sink = simpleSink(url, ', metricsSeconds: 1', undefined, (message) => told.push(message));
+  await tick(() => told.length === 1);
+  assert.match(told[0]!, /metrics were not sent: the receiver answers 503: no room/);
+  await tick(() => requests.length === 2);
+  answer = { status: 200, body: '{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}' };
+  // The one before has been answered when the next one goes out.
+  for (let tries = 0; told.length < 2 && tries < 100; tries++) {
+    t.mock.timers.tick(1_000);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.deepEqual(told.slice(1), ['metrics were not sent: the receiver rejects 2 data points: too old']);
+  answer = undefined;
+  for (let tries = 0; waiting.length < 1 && tries < 100; tries++) {
+    t.mock.timers.tick(1_000);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const sent = requests.length;
+  t.mock.timers.tick(5_000);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(requests.length, sent, 'one waits: no other beside it');
+  assert.equal(requests[0]!.path, '/v1/metrics');
+  for (const release of waiting) release();
   await sink.close();
 });
 

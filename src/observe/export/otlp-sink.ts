@@ -1,8 +1,7 @@
 // OTLP over HTTP with JSON: logs for events, and the agent's own metrics.
-
 import type { FlowContext } from '../flows/flow-message.ts';
 import type { ConfigOf } from './export-config.ts';
-import { authorization, createHttpClient, member, notTaken, parseAnswer } from './http-post.ts';
+import { authorization, createHttpClient, type HttpAnswer, member, notTaken, parseAnswer } from './http-post.ts';
 import { keyValues, nanosText } from './otlp-record.ts';
 import { allArrived, BatchRefused, type Sink } from './sink.ts';
 
@@ -36,18 +35,27 @@ export function createOtlpSink(
   };
   const scope = { name: 'weir', version: context.version };
   const headers = () => ({ 'content-type': 'application/json', ...authorization(config.auth, 'Bearer') });
-  const startedAtMs = Date.now();
+  const tellOfMetrics = sayOnce(onError);
+  const tellOfLogs = sayOnce(onError);
+  let sending = false;
 
   async function sendMetrics(): Promise<void> {
+    // A receiver that is slow gets what it missed with the next ones: they are sums.
+    if (sending) return;
+    sending = true;
     try {
-      const list = otlpMetrics(await metrics!(), startedAtMs, Date.now());
+      const list = otlpMetrics(await metrics!(), performance.timeOrigin, Date.now());
       const body = JSON.stringify({ resourceMetrics: [{ resource, scopeMetrics: [{ scope, metrics: list }] }] });
       const signal = AbortSignal.timeout(config.timeoutSeconds * 1000);
       const answer = await http.post('/v1/metrics', headers(), body, signal);
-      if (answer.status !== 200) throw notTaken(answer);
+      if (!hasTaken(answer)) throw notTaken(answer);
+      const { rejected, message } = readPartialSuccess(answer.text, 'rejectedDataPoints');
+      if (rejected > 0) throw new Error(`the receiver rejects ${rejected} data points: ${message}`);
+      tellOfMetrics(message && `of the metrics the receiver says: ${message}`);
     } catch (error) {
-      // They are sums: the next ones say what these would have said.
-      onError(`metrics were not sent: ${(error as Error).message}`);
+      tellOfMetrics(`metrics were not sent: ${(error as Error).message}`);
+    } finally {
+      sending = false;
     }
   }
   const { metricsSeconds } = config;
@@ -62,16 +70,14 @@ export function createOtlpSink(
       const body = `{"resourceLogs":[{"resource":${JSON.stringify(resource)},"scopeLogs":[{"scope":${JSON.stringify(scope)},"logRecords":${logs}}]}]}`;
       const answer = await http.post('/v1/logs', headers(), body, signal);
       if (answer.status === 400 || answer.status === 413) throw new BatchRefused(notTaken(answer).message);
-      if (answer.status !== 200) throw notTaken(answer);
-      const partial = member(parseAnswer(answer.text), 'partialSuccess');
-      const rejected = Number(member(partial, 'rejectedLogRecords') ?? 0);
-      if (!(rejected > 0)) return allArrived;
+      if (!hasTaken(answer)) throw notTaken(answer);
+      const { rejected, message } = readPartialSuccess(answer.text, 'rejectedLogRecords');
+      if (rejected === 0) {
+        tellOfLogs(message && `of the events the receiver says: ${message}`);
+        return allArrived;
+      }
       // The protocol forbids sending them again, and does not say which they are.
-      return {
-        again: [],
-        refused: Math.min(batch.length, Math.floor(rejected)),
-        why: String(member(partial, 'errorMessage')),
-      };
+      return { again: [], refused: Math.min(batch.length, rejected), why: message || 'the receiver does not say why' };
     },
     close() {
       clearInterval(timer);
@@ -80,9 +86,30 @@ export function createOtlpSink(
   };
 }
 
+/** Some receivers have no answer to give: 202 or 204, where the protocol has 200. */
+function hasTaken({ status }: HttpAnswer): boolean {
+  return status >= 200 && status < 300;
+}
+
+/** How many were rejected, and what the receiver has to say; it may have something to say when none were. */
+function readPartialSuccess(text: string, name: string): { rejected: number; message: string } {
+  const partial = member(parseAnswer(text), 'partialSuccess');
+  const rejected = Math.floor(Number(member(partial, name))) || 0;
+  return { rejected: Math.max(rejected, 0), message: String(member(partial, 'errorMessage') ?? '') };
+}
+
+/** Says something when it is not what was said last; `''` is that all is well. */
+function sayOnce(say: (message: string) => void): (message: string) => void {
+  let last = '';
+  return (message) => {
+    if (message !== last && message !== '') say(message);
+    last = message;
+  };
+}
+
 const cumulative = 2;
 
-/** Metrics of OTLP. Kinds that have no counterpart are left out. */
+/** Metrics of OTLP, which have counted since `startMs`. Kinds that have no counterpart are left out. */
 export function otlpMetrics(metrics: readonly PrometheusMetric[], startMs: number, nowMs: number): unknown[] {
   const times = { startTimeUnixNano: nanosText(startMs), timeUnixNano: nanosText(nowMs) };
   return metrics.flatMap(({ name, help, type, values }): object[] => {

@@ -5,6 +5,7 @@ import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import { connect as connectTcp, isIPv6, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { explainTls } from './explain-tls.ts';
 import type { ConfigOf } from './export-config.ts';
 import { tlsOptions } from './http-post.ts';
 import type { QueuedEvent } from './queue-record.ts';
@@ -82,7 +83,7 @@ function streamSink(config: Pick<ConfigOf<'syslog'>, 'tls'>, protocol: string, h
       await once(made, protocol === 'tls:' ? 'secureConnect' : 'connect', { signal });
     } catch (error) {
       made.destroy();
-      throw error;
+      throw new Error(explainTls(error as Error), { cause: error });
     }
     socket = made;
     return made;
