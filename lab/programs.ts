@@ -144,7 +144,7 @@ export async function buildFlowClient(progress: Progress): Promise<string> {
   return join(programDir(flowClient), flowClient.name);
 }
 
-/** Builds the collector of OpenTelemetry unless it is in the cache, about BUILDTIME on two cores; its path. */
+/** Builds the collector of OpenTelemetry unless it is in the cache, about 3 minutes on two cores; its path. */
 export async function buildCollector(progress: Progress): Promise<string> {
   if (!isBuilt(collector)) {
     const go = await findGo(progress, collectorGoMinor);

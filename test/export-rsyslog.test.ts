@@ -1,6 +1,6 @@
 // Syslog against Debian's rsyslog: TCP, TLS and UDP, read back as rsyslog understood it.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -14,6 +14,7 @@ import { type ConfigOf, parseExportConfig } from '../src/observe/export/export-c
 import { createSyslogSink } from '../src/observe/export/syslog-sink.ts';
 import { until } from '../src/observe/export/testdata/receivers.ts';
 import { addresses, createScene, makeEvent } from '../src/observe/flows/testdata/scene.ts';
+import { makeTestCertificates } from '../src/observe/rpc/testdata/certificates.ts';
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
@@ -33,28 +34,14 @@ async function startRsyslog(t: TestContext) {
   }
   const folder = mkdtempSync(join(tmpdir(), 'weir-rsyslog-'));
   const [tcp, tls] = [await freePort(), await freePort()];
-  execFileSync(
-    'openssl',
-    [
-      ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost'],
-      ...[
-        '-addext',
-        'subjectAltName=DNS:localhost',
-        '-keyout',
-        join(folder, 'key.pem'),
-        '-out',
-        join(folder, 'cert.pem'),
-      ],
-    ],
-    { stdio: 'ignore' },
-  );
+  const { file } = await makeTestCertificates(folder);
   const modules = join(root, 'usr/lib/x86_64-linux-gnu/rsyslog');
   const out = join(folder, 'out.jsonl');
   writeFileSync(
     join(folder, 'rsyslog.conf'),
     `
-global(workDirectory="${folder}" maxMessageSize="64k" defaultNetstreamDriverCAFile="${folder}/cert.pem"
-  defaultNetstreamDriverCertFile="${folder}/cert.pem" defaultNetstreamDriverKeyFile="${folder}/key.pem")
+global(workDirectory="${folder}" maxMessageSize="64k" defaultNetstreamDriverCAFile="${file('ca.crt')}"
+  defaultNetstreamDriverCertFile="${file('server.crt')}" defaultNetstreamDriverKeyFile="${file('server.key')}")
 module(load="imudp")
 module(load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="anon")
 module(load="imptcp")
@@ -83,7 +70,7 @@ action(type="omfile" file="${out}" template="line")
     rmSync(folder, { recursive: true, force: true });
   });
   const lines = () => (existsSync(out) ? readFileSync(out, 'utf8').split('\n').slice(0, -1) : []);
-  return { tcp, tls, ca: join(folder, 'cert.pem'), lines, said: () => said };
+  return { tcp, tls, ca: file('ca.crt'), otherCa: file('other.crt'), lines, said: () => said };
 }
 
 test('rsyslog reads messages over TCP, TLS and UDP as they were meant', async (t) => {
@@ -116,6 +103,10 @@ test('rsyslog reads messages over TCP, TLS and UDP as they were meant', async (t
     await until(`all are there: ${target}; ${rsyslog.said()}`, () => rsyslog.lines().length === 100 * (i + 1));
     await sink.close();
   }
+  const text = `exporters: [{name: s, type: syslog, address: "tls://localhost:${rsyslog.tls}", tls: {ca: "${rsyslog.otherCa}"}}]`;
+  const sink = createSyslogSink(parseExportConfig(text, 'test', scene.context)[0] as ConfigOf<'syslog'>);
+  await assert.rejects(sink.send([], AbortSignal.timeout(5_000)), /give its authority as tls\.ca/);
+  await sink.close();
   for (const line of rsyslog.lines()) {
     const [priority, host, app, kind, data, time, message] = line.split('\t');
     assert.deepEqual([priority, host, app, kind], ['134', 'node1', 'weir', 'flow']);

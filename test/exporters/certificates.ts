@@ -1,35 +1,34 @@
 // Certificates of receivers and their clients in tests, as files.
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { issue } from '../../lab/certificates.ts';
+import { makeTestCertificates } from '../../src/observe/rpc/testdata/certificates.ts';
 
 /** Where they are, in PEM. */
 export interface CertificateFiles {
   readonly ca: string;
-  /** Another authority, which has signed nothing. */
+  /** Another authority, which has signed none of the others. */
   readonly otherCa: string;
-  /** For localhost, 127.0.0.1 and ::1. */
+  /** Of the receiver, for localhost and 127.0.0.1. */
   readonly certificate: string;
   readonly key: string;
-  /** Key and certificate. */
+  /** Key and certificate of the receiver. */
   readonly bundle: string;
+  readonly clientCertificate: string;
+  readonly clientKey: string;
 }
 
 /** Writes certificates into `folder`. */
-export function writeCertificates(folder: string): CertificateFiles {
-  const ca = issue({ commonName: 'test authority' }, undefined);
-  const server = issue({ commonName: 'localhost' }, ca, ['localhost', '127.0.0.1', '::1']);
-  const key = server.key.export({ type: 'pkcs8', format: 'pem' }).toString();
-  const write = (name: string, text: string) => {
-    const file = join(folder, name);
-    writeFileSync(file, text);
-    return file;
-  };
+export async function writeCertificates(folder: string): Promise<CertificateFiles> {
+  const { file } = await makeTestCertificates(folder);
+  const bundle = join(folder, 'server-bundle.pem');
+  writeFileSync(bundle, `${readFileSync(file('server.key'), 'utf8')}${readFileSync(file('server.crt'), 'utf8')}`);
   return {
-    ca: write('ca.pem', ca.certificatePem),
-    otherCa: write('other-ca.pem', issue({ commonName: 'another authority' }, undefined).certificatePem),
-    certificate: write('server.pem', server.certificatePem),
-    key: write('server.key', key),
-    bundle: write('server-bundle.pem', `${key}${server.certificatePem}`),
+    ca: file('ca.crt'),
+    otherCa: file('other.crt'),
+    certificate: file('server.crt'),
+    key: file('server.key'),
+    bundle,
+    clientCertificate: file('client.crt'),
+    clientKey: file('client.key'),
   };
 }

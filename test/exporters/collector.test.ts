@@ -123,7 +123,7 @@ test('a collector of OpenTelemetry', async (t) => {
   await t.test('over TLS: an authority that has not signed its certificate is told, and costs no flow', async (t) => {
     const ca = join(folder, 'given-ca.pem');
     writeFileSync(ca, readFileSync(files.otherCa));
-    const mutual = `cert: "${files.certificate}", key: "${files.key}"`;
+    const mutual = `cert: "${files.clientCertificate}", key: "${files.clientKey}"`;
     const yaml = `{name: o, type: otlp, url: "${collector.secureUrl}", tls: {ca: "${ca}", ${mutual}}}`;
     const events = await exportMended(t, yaml, /give its authority as tls\.ca/, () =>
       writeFileSync(ca, readFileSync(files.ca)),

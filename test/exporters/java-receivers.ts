@@ -90,7 +90,7 @@ export async function startKafka(t: TestContext) {
   const found = await obtained(t, 'Kafka', () => ({ java: join(javaHome(), 'bin', 'java'), jars: kafkaJars() }));
   if (found === undefined) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'weir-kafka-'));
-  const files = writeCertificates(folder);
+  const files = await writeCertificates(folder);
   const names = ['PLAINTEXT', 'SECURE', 'BYADDRESS', 'MUTUAL', 'CONTROLLER'] as const;
   const ports = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await freePort()] as const)));
   const serving = names.filter((name) => name !== 'CONTROLLER');

@@ -27,7 +27,7 @@ const idsOf = (events: readonly { id: string }[]) => events.map((each) => each.i
 /** Ends TLS in front of `url`, and lets only those in whom `admits` knows. */
 async function startGateway(t: TestContext, url: string, admits: (headers: IncomingHttpHeaders) => boolean) {
   const folder = mkdtempSync(join(tmpdir(), 'weir-gateway-'));
-  const files = writeCertificates(folder);
+  const files = await writeCertificates(folder);
   const tls = { cert: readFileSync(files.certificate), key: readFileSync(files.key) };
   const server = createServer(tls, (from, to) => {
     if (!admits(from.headers)) return void to.writeHead(401).end('{"error":"missing authentication credentials"}');

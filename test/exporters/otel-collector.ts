@@ -50,7 +50,7 @@ export async function startCollector(t: TestContext) {
   const program = await obtained(t, 'the collector of OpenTelemetry', () => buildCollector(terminalProgress()));
   if (program === undefined) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'weir-otelcol-'));
-  const files = writeCertificates(folder);
+  const files = await writeCertificates(folder);
   const [port, securePort] = [await freePort(), await freePort()];
   const refusals = join(folder, 'refusals');
   let runs = 0;

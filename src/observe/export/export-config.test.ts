@@ -37,6 +37,10 @@ test('a mistake is told with its place and what to do', () => {
     mistake('exporters: [{name: a, type: stdout}, {name: a, type: stdout}]'),
     /exporters\[1\]\.name: another/,
   );
+  assert.match(
+    mistake('exporters: [{name: a, type: syslog, address: "tls://a", tls: {serverName: 10.0.0.1}}]'),
+    /tls\.serverName: give a name, not an address/,
+  );
   assert.match(mistake('exporters: [{name: ../a, type: stdout}]'), /name: give lower-case/);
   assert.match(mistake('exporters: [{name: a, type: splunk, url: "ftp://x"}]'), /url: give an address/);
 });

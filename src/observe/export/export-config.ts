@@ -1,5 +1,6 @@
 // What is exported where: one YAML file, checked whole before any of it is used. An error says where and what to do.
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { fromJson } from '@bufbuild/protobuf';
 import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
@@ -20,7 +21,7 @@ const tls = z.strictObject({
   ca: text.optional(),
   cert: text.optional(),
   key: text.optional(),
-  serverName: text.optional(),
+  serverName: text.refine((value) => isIP(value) === 0, 'give a name, not an address').optional(),
   verify: z.boolean().default(true),
 });
 const auth = z

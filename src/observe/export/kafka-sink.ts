@@ -1,6 +1,6 @@
 // Kafka: every in-sync replica has an event before it counts as sent, and the broker itself drops what a retry repeats.
 import { isIP } from 'node:net';
-import { Producer, stringSerializers } from '@platformatic/kafka';
+import { connectionsConnectsChannel, Producer, stringSerializers } from '@platformatic/kafka';
 import { explainTls } from './explain-tls.ts';
 import type { ConfigOf } from './export-config.ts';
 import { readSecret, tlsOptions } from './http-post.ts';
@@ -17,20 +17,17 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
   let producer: Client | undefined;
   /** What the client has just met: it tries again, and would not say. */
   let trouble: string | undefined;
-  let onTrouble = (_operation: string) => {};
-  /** Brokers behind a gateway are told apart by the name in the handshake, which must not be an address (RFC 6066). */
-  let sendsName = config.brokers.every((broker) => isIP(hostOf(broker)) === 0);
+  let onTrouble = (_operation: string, _error: Error) => {};
 
   function open(): Client {
     const { auth, tls } = config;
-    const serverName = tls?.serverName ?? sendsName;
     return new Producer({
       clientId: 'weir',
       bootstrapBrokers: config.brokers,
       serializers: stringSerializers,
       retryDelay(_client, operation, _attempt, _retries, error) {
         trouble = causesOf(error);
-        onTrouble(operation);
+        onTrouble(operation, error);
         return retryDelayMs;
       },
       timeout: config.timeoutSeconds * 1000,
@@ -39,7 +36,7 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       idempotent: true,
       // Where brokers do not allow it the topic must be there.
       autocreateTopics: true,
-      ...(tls && { tls: tlsOptions(tls), ...(serverName !== false && { tlsServerName: serverName }) }),
+      ...(tls && { tls: withBrokerName(tlsOptions(tls)) }),
       ...(auth?.user !== undefined &&
         auth.passwordFile !== undefined && {
           sasl: { mechanism: config.sasl, username: auth.user, password: readSecret(auth.passwordFile) },
@@ -62,8 +59,11 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       const { promise: failed, reject } = Promise.withResolvers<never>();
       const onDeadline = () => reject(new Error(trouble ?? 'no answer'));
       deadline.addEventListener('abort', onDeadline, { once: true });
-      // A client without a number has sent nothing that another one could repeat.
-      onTrouble = (operation) => operation === 'initProducerId' && reject(new Error(trouble));
+      // Without a number it has sent nothing that another client could repeat. What a broker answers passes: it starts.
+      onTrouble = (operation, error) => {
+        const answered = (error as { code?: unknown }).code === 'PLT_KFK_RESPONSE';
+        if (operation === 'initProducerId' && !answered) reject(new Error(trouble));
+      };
       try {
         await Promise.race([
           failed,
@@ -83,10 +83,7 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       } catch (error) {
         // A client that has failed once may hold connections and numbers that no broker knows any more.
         void drop(used);
-        const message = causesOf(error);
-        // A broker that has a name has said that it is an address.
-        if (message.includes('ServerName to an IP address')) sendsName = false;
-        throw new Error(message);
+        throw new Error(causesOf(error));
       } finally {
         deadline.removeEventListener('abort', onDeadline);
       }
@@ -97,8 +94,24 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
   };
 }
 
-function hostOf(broker: string): string {
-  return broker.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+/** The broker that a client of this process is about to connect to. */
+let connecting = '';
+connectionsConnectsChannel.start.subscribe((event) => {
+  connecting = String((event as { host?: unknown }).host ?? '');
+});
+
+/**
+ * Gateways tell brokers apart by the name in the handshake. The client can send the name of each, but for an address it
+ * throws where nobody catches: RFC 6066 has only names there. It reads these options as it connects.
+ */
+function withBrokerName(options: ReturnType<typeof tlsOptions>): object {
+  if ('servername' in options) return options;
+  return {
+    ...options,
+    get servername() {
+      return isIP(connecting) === 0 ? connecting : undefined;
+    },
+  };
 }
 
 /** The innermost reasons: what the client says itself is only that it failed. */
