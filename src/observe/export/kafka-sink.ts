@@ -25,9 +25,12 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       clientId: 'weir',
       bootstrapBrokers: config.brokers,
       serializers: stringSerializers,
-      retryDelay(_client, operation, _attempt, _retries, error) {
-        trouble = causesOf(error);
-        onTrouble(operation, error);
+      retryDelay(client, operation, _attempt, _retries, error) {
+        // One that was given up may still have something to say.
+        if (client === producer) {
+          trouble = causesOf(error);
+          onTrouble(operation, error);
+        }
         return retryDelayMs;
       },
       timeout: config.timeoutSeconds * 1000,
@@ -57,6 +60,8 @@ export function createKafkaSink(config: ConfigOf<'kafka'>): Sink {
       // Before that of who waits: it could only say that there was no answer.
       const deadline = AbortSignal.any([signal, AbortSignal.timeout(config.timeoutSeconds * 900)]);
       const { promise: failed, reject } = Promise.withResolvers<never>();
+      // Also when nobody waits for it any more.
+      failed.catch(() => {});
       const onDeadline = () => reject(new Error(trouble ?? 'no answer'));
       deadline.addEventListener('abort', onDeadline, { once: true });
       // Without a number it has sent nothing that another client could repeat. What a broker answers passes: it starts.
