@@ -7,6 +7,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#define IN_SYSTEM_CALL
+
 #include "lib/addr.h"
 #include "lib/datapath_maps.h"
 #include "lib/drop.h"
@@ -83,8 +85,12 @@ static __noinline void report_refusal(struct bpf_sock_addr *ctx, const __u8 *add
 		if (config)
 			from = ipv6 ? config->node6 : config->node4;
 	}
-	if (!from || !drop_may_report(place.ifindex, DROP_SERVICE_BACKEND_NOT_FOUND, &suppressed))
+	if (!from)
 		return;
+	if (!drop_may_report(place.ifindex, DROP_SERVICE_BACKEND_NOT_FOUND, &suppressed)) {
+		count(COUNTER_DROPS_UNREPORTED);
+		return;
+	}
 	ev = event_reserve();
 	if (!ev)
 		return;

@@ -4,6 +4,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#define IN_SYSTEM_CALL
+
 #include "lib/clock.h"
 #include "lib/config.h"
 #include "lib/datapath_maps.h"

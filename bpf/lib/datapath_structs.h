@@ -275,7 +275,7 @@ enum counter {
 	COUNTER_CT_ENDED = 1,
 	COUNTER_EVENTS = 2,
 	COUNTER_EVENTS_LOST = 3, /* the ring was full */
-	COUNTER_DROPS_UNREPORTED = 4, /* over the rate of reports; the drop itself is counted */
+	COUNTER_DROPS_UNREPORTED = 4, /* reports over the rate: drops, refused connections, ICMP errors */
 	COUNTER_JUDGED = 5,
 	COUNTER_REJUDGED = 6, /* an epoch had moved */
 	COUNTER_FORWARDED = 7, /* packets sent on by the slow path */

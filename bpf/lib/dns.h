@@ -52,6 +52,7 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 	take++;
 	if (bpf_skb_load_bytes(skb, at, ev->payload, take)) {
 		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
+		count(COUNTER_DNS_LOST);
 		return 0;
 	}
 	ev->time_ns = bpf_ktime_get_ns();
@@ -62,6 +63,7 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 	ev->len = len;
 	ev->type = EVENT_DNS;
 	__builtin_memset(ev->pad, 0, sizeof(ev->pad));
+	count(COUNTER_EVENTS);
 	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -7,12 +7,19 @@
 #include "config.h"
 #include "datapath_maps.h"
 
+/* Programs that run in a system call, and not on a packet's way, say so with IN_SYSTEM_CALL before they include this. */
 static __always_inline void count(__u32 which)
 {
 	__u64 *n = bpf_map_lookup_elem(&counters, &which);
 
-	if (n)
-		*n += 1; /* per CPU */
+	if (!n)
+		return;
+#ifdef IN_SYSTEM_CALL
+	/* A packet may come between reading and writing, and what it counts would be written over. */
+	__sync_fetch_and_add(n, 1);
+#else
+	*n += 1; /* per CPU */
+#endif
 }
 
 /* Room for an event; NULL, which is counted, when there is none. What there is is counted with event_submit(): counting

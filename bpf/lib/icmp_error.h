@@ -63,8 +63,10 @@ static __noinline void report_error(struct __sk_buff *skb, const struct packet *
 	__u32 suppressed = 0;
 	struct event *ev;
 
-	if (!drop_may_report(skb->ifindex, REPORTS_OF_ERRORS, &suppressed))
+	if (!drop_may_report(skb->ifindex, REPORTS_OF_ERRORS, &suppressed)) {
+		count(COUNTER_DROPS_UNREPORTED);
 		return;
+	}
 	ev = event_reserve();
 	if (!ev)
 		return;
