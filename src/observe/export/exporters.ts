@@ -154,6 +154,7 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
     for (let count = 0; count < turnRows && seq < ring.next; count++) {
       if (seq < ring.oldest) {
         const now = Date.now();
+        losses.overtook(ring.oldest - seq);
         offerLoss(LossSource.slowReader, ring.oldest - seq, now, now);
         seq = ring.oldest;
       }

@@ -91,6 +91,8 @@ export interface FlowStatus {
   readonly lostInKernel: number;
   /** Drops over the rate of reports. */
   readonly heldBack: number;
+  /** Flows that were overwritten before a reader came to them, for each reader. */
+  readonly overtaken: number;
 }
 
 const rateWindowMs = 60_000;
@@ -190,6 +192,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
       backlogBytes: events.backlogBytes(),
       lostInKernel: losses.total(LossSource.kernelRing),
       heldBack: losses.total(LossSource.heldBack),
+      overtaken: losses.total(LossSource.slowReader),
     }),
     close() {
       closed = true;

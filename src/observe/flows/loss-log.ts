@@ -15,6 +15,8 @@ export interface Loss {
 /** The losses of this agent. */
 export interface LossLog {
   add(source: number, count: number, beforeSeq: number, nowMs: number): void;
+  /** Counts what one reader was too slow for, who is told of it there and then. */
+  overtook(count: number): void;
   /** Reads what was lost after the flow `seq` was written; without it, what will be lost from now on. */
   reader(afterSeq?: number): LossReader;
   /** All that was lost at a source. */
@@ -63,7 +65,12 @@ export function createLossLog(capacity = 1024): LossLog {
         firstPosition++;
       }
     },
+    overtook(count) {
+      totals.set(LossSource.slowReader, (totals.get(LossSource.slowReader) ?? 0) + count);
+    },
     reader(afterSeq) {
+      // What comes is not added to what is behind this reader.
+      lastRead = Math.max(lastRead, firstPosition + entries.length - 1);
       const found = afterSeq === undefined ? -1 : entries.findIndex((each) => each.beforeSeq > afterSeq);
       let position = firstPosition + (found < 0 ? entries.length : found);
       const told = new Map(totals);

@@ -83,6 +83,7 @@ test('readFlows() tells a reader that was overtaken exactly how many flows it mi
     }
   }
   assert.equal(1 + lost + seen.length, 30);
+  assert.equal(scene.losses.total(LossSource.slowReader), lost);
   assert.equal(scene.ring.next - scene.ring.oldest, 8);
 });
 
@@ -113,6 +114,17 @@ test('readFlows() counts losses whole for a reader that waits, even when the log
     lost += item.loss.count;
   }
   assert.equal(lost, 6000);
+});
+
+test('readFlows() tells a reader what is lost after it came, also where others were told to have lost something before', async () => {
+  const scene = filled(1);
+  scene.losses.add(LossSource.kernelRing, 3, scene.ring.next, 0);
+  const next = readFlows(scene.ring, scene.losses, { ...all, follow: true }, new AbortController().signal).next();
+  await new Promise(setImmediate);
+  scene.losses.add(LossSource.kernelRing, 4, scene.ring.next, 1);
+  scene.ring.announce();
+  const { value } = await next;
+  assert.deepEqual(value?.kind === 'lost' && value.loss.count, 4);
 });
 
 test('readFlows() ends when its reader goes', async () => {

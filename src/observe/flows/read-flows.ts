@@ -55,6 +55,7 @@ export async function* readFlows(
         const now = Date.now();
         const missed = Math.min(ring.oldest, last) - seq;
         seq += missed;
+        losses.overtook(missed);
         yield {
           kind: 'lost',
           loss: { source: LossSource.slowReader, beforeSeq: seq, count: missed, firstMs: now, lastMs: now },

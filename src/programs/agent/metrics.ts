@@ -181,17 +181,26 @@ function registerAgent(
     return [
       [{ source: 'perf_event_ring_buffer' }, flows?.lostInKernel ?? 0],
       [{ source: 'observer_events_queue' }, flows?.heldBack ?? 0],
+      [{ source: 'hubble_ring_buffer' }, flows?.overtaken ?? 0],
     ];
   });
   const exporters = () => agent.exports?.status() ?? [];
   counterTable(
     'weir_export_events_total',
-    'Events of an exporter by what became of them: sent, refused by the receiver, lost for want of room.',
+    'Events of an exporter by what became of them: left out, counted in aggregates, sent, refused, lost for want of room.',
     ['exporter', 'result'],
     () =>
-      exporters().flatMap(({ name, sent, refused, lost }) =>
-        Object.entries({ sent, refused, lost }).map(([result, count]) => [{ exporter: name, result }, count] as const),
+      exporters().flatMap(({ name, filtered, aggregated, sent, refused, lost }) =>
+        Object.entries({ filtered, aggregated, sent, refused, lost }).map(
+          ([result, count]) => [{ exporter: name, result }, count] as const,
+        ),
       ),
+  );
+  counterTable('weir_export_offered_events_total', 'Events that came to an exporter.', ['exporter'], () =>
+    exporters().map((each) => [{ exporter: each.name }, each.offered]),
+  );
+  gauges('weir_export_queue_events', 'Events that wait on disk, or are being sent.', ['exporter'], () =>
+    exporters().map((each) => [{ exporter: each.name }, each.queue.events]),
   );
   counterTable('weir_export_retries_total', 'Batches that had to be sent again.', ['exporter'], () =>
     exporters().map((each) => [{ exporter: each.name }, each.retries]),
