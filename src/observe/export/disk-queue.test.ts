@@ -79,7 +79,7 @@ test('a full queue gives up the oldest, and says exactly how many where they are
   queue.acknowledge(inFlight.lastSeq);
   const { numbers, lost } = drain(queue);
   assert.equal(numbers.length + lost + 1, 2_000);
-  assert.equal(lost, queue.status.overflowed);
+  assert.equal(lost, queue.status.lost);
   assert.deepEqual(
     numbers,
     [...numbers].sort((a, b) => a - b),
@@ -91,11 +91,33 @@ test('what was given up before a kill is counted after it', (t) => {
   const folder = folderOf(t);
   const queue = openQueue(folder, { maxBytes: 16_384 });
   for (let i = 1; i <= 1_000; i++) push(queue, i, 1);
-  const { overflowed } = queue.status;
-  assert.ok(overflowed > 0);
+  const { lost: givenUp } = queue.status;
+  assert.ok(givenUp > 0);
   // Not closed: as after a kill.
   const { numbers, lost } = drain(openQueue(folder, { maxBytes: 16_384 }));
-  assert.deepEqual([lost, numbers.length], [overflowed, 1_000 - overflowed]);
+  assert.deepEqual([lost, numbers.length], [givenUp, 1_000 - givenUp]);
+});
+
+test('what is lost twice is counted once, and what waits beside it is known', (t) => {
+  const folder = folderOf(t);
+  const queue = openQueue(folder, { maxBytes: 16_384 });
+  push(queue, 1, 2);
+  // Has a number and no bytes, in a file that is given up afterwards.
+  queue.push({ timeMs: 3, id: 'x'.repeat(70_000), key: 'k', kind: 'flow', body: '3 ' });
+  push(queue, 4, 1);
+  assert.deepEqual([queue.status.lost, queue.status.events], [1, 3]);
+  for (let i = 5; i <= 2_000; i++) push(queue, i, 1);
+  const { lost, events } = queue.status;
+  assert.ok(lost > 3);
+  assert.equal(lost + events, 2_000);
+  const batch = queue.take(5, 1 << 20);
+  assert.deepEqual([queue.status.lost, queue.status.events], [lost, events], 'what is being sent waits');
+  queue.acknowledge(batch.lastSeq);
+  assert.deepEqual([queue.status.lost, queue.status.events], [lost, events - batch.events.length]);
+  queue.close();
+  const again = openQueue(folder, { maxBytes: 16_384 });
+  assert.deepEqual([again.status.lost, again.status.events], [0, events - batch.events.length]);
+  assert.equal(drain(again).numbers.length, events - batch.events.length);
 });
 
 test('an event larger than any record is lost and counted; its neighbours are not', (t) => {
@@ -113,7 +135,7 @@ test('a queue without a place to write loses what comes, counts it, and goes on 
   push(queue, 1, 5);
   assert.match(queue.status.error ?? '', /ENOENT/);
   t.after(() => queue.close());
-  assert.equal(queue.status.overflowed, 5);
+  assert.equal(queue.status.lost, 5);
 });
 
 test('files cut or overwritten anywhere: nothing crashes, order stays, and lost plus read is what was written', (t) => {
@@ -128,7 +150,7 @@ test('files cut or overwritten anywhere: nothing crashes, order stays, and lost 
         const folder = folderOf(t);
         const queue = openQueue(folder, { maxBytes: 1 << 16 });
         for (let i = 1; i <= count; i++) push(queue, i, 1);
-        const given = queue.status.overflowed;
+        const given = queue.status.lost;
         const names = segmentsOf(folder);
         const path = join(folder, names[which % names.length]!);
         const size = statSync(path).size;

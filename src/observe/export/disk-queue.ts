@@ -16,6 +16,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { createLostNumbers } from './lost-numbers.ts';
 import { decodeRecord, encodeRecord, type QueuedEvent } from './queue-record.ts';
 
 /** What is taken from a queue at once. */
@@ -47,10 +48,11 @@ export interface DiskQueue {
 /** How full a queue is. */
 export interface QueueStatus {
   readonly bytes: number;
+  /** Events that wait, or are being sent. */
   readonly events: number;
   readonly maxBytes: number;
-  /** Events that found no room, since this process began. */
-  readonly overflowed: number;
+  /** Events that are lost: found missing, or known to be before the reader has come to them. */
+  readonly lost: number;
   /** Of an older run: bytes of events that were being written when it was killed. */
   readonly tornBytes: number;
   /** Why events cannot be written. */
@@ -90,8 +92,13 @@ export function openQueue(
   let saveTimer: NodeJS.Timeout | undefined;
   let savedAtMs = Number.NEGATIVE_INFINITY;
   let tornBytes = 0;
+  /** Lost, and not come to by the reader. */
+  const ahead = createLostNumbers();
   let nextSeq = Math.max(acknowledged + 1, repairLast());
-  let overflowed = 0;
+  /** Found missing by the reader. */
+  let missing = 0;
+  /** What was taken and is not acknowledged. */
+  let inFlight: { readonly lastSeq: number; readonly events: number }[] = [];
   let error: string | undefined;
 
   let writing: { readonly fd: number; readonly segment: Segment } | undefined;
@@ -102,6 +109,8 @@ export function openQueue(
   /** Where the next event is read: in this segment, or in the first one after it. */
   let reading: { readonly segment: Segment; at: number; readonly fd: number } | undefined;
   let taken = acknowledged;
+  // What an earlier run gave up at the beginning has left no file to find it by.
+  ahead.add(acknowledged + 1, segments[0]?.firstSeq ?? nextSeq);
   if (known === undefined) savePosition(true);
   dropDone();
 
@@ -125,6 +134,7 @@ export function openQueue(
         last.bytes = good;
         // At least one event was there: its number is given to nobody else, and so it is counted.
         next++;
+        ahead.add(next - 1, next);
       }
     } finally {
       closeSync(fd);
@@ -174,6 +184,11 @@ export function openQueue(
     rmSync(segment.path, { force: true });
   }
 
+  /** Events with numbers from `from` up to and without `until` that the reader will find, as far as is known. */
+  function waitingIn(from: number, until: number): number {
+    return Math.max(0, until - from - ahead.count(from, until));
+  }
+
   function totalBytes(): number {
     return segments.reduce((sum, each) => sum + each.bytes, 0);
   }
@@ -184,7 +199,7 @@ export function openQueue(
       const idle = taken === acknowledged;
       const at = segments.findIndex((each) => each !== writing?.segment && (idle || each.firstSeq > taken));
       if (at < 0) return false;
-      overflowed += Math.max(0, endOf(at) - Math.max(segments[at]!.firstSeq, taken + 1));
+      ahead.add(Math.max(segments[at]!.firstSeq, taken + 1), endOf(at));
       const [gone] = segments.splice(at, 1);
       forget(gone!);
     }
@@ -217,7 +232,7 @@ export function openQueue(
       error = undefined;
     } catch (failure) {
       error = (failure as Error).message;
-      overflowed += nextSeq - first;
+      ahead.add(first, nextSeq);
       // What was written in part is not there; the numbers stay unused, so that the reader counts them.
       const broken = writing;
       rotate();
@@ -259,6 +274,9 @@ export function openQueue(
       }
       moveTo(following);
     }
+    missing += lost;
+    ahead.passed(taken);
+    if (events.length > 0) inFlight.push({ lastSeq: taken, events: events.length });
     return { events, lost, bytes, lastSeq: taken };
   }
 
@@ -282,10 +300,11 @@ export function openQueue(
 
   const queue: DiskQueue = {
     push(event) {
-      const record = encodeRecord({ ...event, seq: nextSeq++ });
+      const seq = nextSeq++;
+      const record = encodeRecord({ ...event, seq });
       if (record === undefined) {
         // Its number stays unused, and so it is counted.
-        overflowed++;
+        ahead.add(seq, nextSeq);
         return;
       }
       pending.push(record);
@@ -296,18 +315,19 @@ export function openQueue(
     take,
     acknowledge(seq) {
       acknowledged = Math.max(acknowledged, seq);
+      inFlight = inFlight.filter((each) => each.lastSeq > acknowledged);
       savePosition(false);
       dropDone();
     },
     get status() {
       return {
         bytes: totalBytes(),
-        events: segments.reduce(
-          (sum, each, i) => sum + Math.max(0, endOf(i) - Math.max(each.firstSeq, acknowledged + 1)),
-          0,
-        ),
+        events:
+          segments.reduce((sum, each, i) => sum + waitingIn(Math.max(each.firstSeq, taken + 1), endOf(i)), 0) +
+          inFlight.reduce((sum, each) => sum + each.events, 0) +
+          pending.length,
         maxBytes,
-        overflowed,
+        lost: missing + ahead.count(),
         tornBytes,
         error,
       };

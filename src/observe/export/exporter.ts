@@ -28,6 +28,15 @@ export interface ExporterStatus {
   readonly name: string;
   readonly type: string;
   readonly queue: QueueStatus;
+  /**
+   * All that came to it: flows, what processes did and losses, its own aggregates and words of loss, and what an earlier run
+   * had left in its queue. It is the sum of the following and of what waits.
+   */
+  readonly offered: number;
+  /** The configuration leaves them out. */
+  readonly filtered: number;
+  /** Flows that were counted instead of sent. */
+  readonly aggregated: number;
   readonly sent: number;
   /** The receiver can never take them. */
   readonly refused: number;
@@ -60,9 +69,11 @@ export function startExporter(options: {
   const match = compileExportFilters(config, context, (field, message) => {
     throw new Error(`${field}: ${message}`);
   });
+  let offered = queue.status.events + queue.status.lost;
+  let filtered = 0;
+  let aggregated = 0;
   let broken = 0;
   let lossAtMs = Number.NEGATIVE_INFINITY;
-  let lostInFiles = 0;
   let toldLost = 0;
   if (queue.status.tornBytes > 0)
     warn('an exporter’s queue ended in the middle of an event: it is counted as lost', { exporter: name });
@@ -84,7 +95,7 @@ export function startExporter(options: {
     timeoutMs: (config.timeoutSeconds + (config.type === 'splunk' ? config.acknowledgeSeconds : 0)) * 1000,
     onLost(count, next) {
       lossAtMs = Date.now();
-      lostInFiles += count;
+      offered++;
       const id = `${context.nodeName}-${name}-lost-${Math.floor(next.timeMs)}-${next.seq}`;
       const loss = { source: 'EXPORT_QUEUE', count, firstMs: next.timeMs, lastMs: next.timeMs, id };
       return { ...encode({ kind: 'lost', loss }), seq: next.seq };
@@ -102,12 +113,15 @@ export function startExporter(options: {
   }
 
   function flushAggregates(): void {
-    for (const each of aggregator!.take()) push({ kind: 'aggregate', aggregate: each });
+    for (const each of aggregator!.take()) {
+      offered++;
+      push({ kind: 'aggregate', aggregate: each });
+    }
     queue.flush();
   }
 
   function lostNow(): number {
-    return Math.max(queue.status.overflowed, lostInFiles) + broken;
+    return queue.status.lost + broken;
   }
 
   function tellLosses(): void {
@@ -121,14 +135,21 @@ export function startExporter(options: {
   return {
     config,
     offerFlow(row) {
-      if (!config.flows || !match(row)) return;
+      offered++;
+      if (!config.flows || !match(row)) {
+        filtered++;
+        return;
+      }
       if (aggregator === undefined) return push({ kind: 'flow', row });
+      aggregated++;
       if (aggregator.add(row)) return;
       flushAggregates();
       aggregator.add(row);
     },
     offer(event) {
-      if (event.kind !== 'process' || config.processes) push(event);
+      offered++;
+      if (event.kind === 'process' && !config.processes) filtered++;
+      else push(event);
     },
     flush: queue.flush,
     reopen: () => sink.reopen?.(),
@@ -153,6 +174,9 @@ export function startExporter(options: {
         name,
         type: config.type,
         queue: status,
+        offered,
+        filtered,
+        aggregated,
         ...counts,
         lost,
         lagSeconds: oldestMs === undefined ? 0 : Math.max(0, (now - oldestMs) / 1000),

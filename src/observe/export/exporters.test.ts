@@ -110,6 +110,28 @@ test('flows that are alike are counted', async (t) => {
   await close();
 });
 
+test('what was offered is what was left out, counted, sent, given up, or waits', async (t) => {
+  const some = fileExporter('some', ', include: [{source_pod: ["shop/web"]}]');
+  const sums = fileExporter('sums', ', aggregate: {seconds: 1, by: [verdict]}');
+  const { scene, exporters, flow, lines, tellProcess } = await start(t, `exporters: [${some}, ${sums}]`, 8);
+  scene.losses.add(LossSource.kernelRing, 17, 0, Date.now());
+  scene.record(...Array.from({ length: 20 }, () => makeEvent({ from: addresses.db, to: addresses.far })));
+  for (let i = 0; i < 5; i++) flow();
+  tellProcess({ kind: 'exec', timeMs: 5, process: {} as never });
+  await until('all are there', () => lines('some').length === 5 + 2 && lines('sums').length === 2 + 1);
+  const of = (name: string) => {
+    const { offered, filtered, aggregated, sent, refused, lost, queue } = exporters
+      .status()
+      .find((each) => each.name === name)!;
+    return { offered, filtered, aggregated, sent, refused, lost, waiting: queue.events };
+  };
+  await until('all are counted', () => of('some').waiting + of('sums').waiting === 0);
+  const nothing = { refused: 0, lost: 0, waiting: 0 };
+  // 13 flows are left of 25, and two losses; of processes none is wanted.
+  assert.deepEqual(of('some'), { ...nothing, offered: 16, filtered: 9, aggregated: 0, sent: 7 });
+  assert.deepEqual(of('sums'), { ...nothing, offered: 17, filtered: 1, aggregated: 13, sent: 3 });
+});
+
 test('losses of the kernel, and of this agent, are events', async (t) => {
   const { scene, flow, lines } = await start(t, `exporters: [${fileExporter('f')}]`, 8);
   scene.losses.add(LossSource.kernelRing, 17, 0, Date.now());
