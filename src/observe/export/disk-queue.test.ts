@@ -120,6 +120,28 @@ test('what is lost twice is counted once, and what waits beside it is known', (t
   assert.equal(drain(again).numbers.length, events - batch.events.length);
 });
 
+test('an event that tells of losses loses none of them when it is given up itself', (t) => {
+  const folder = folderOf(t);
+  const queue = openQueue(folder, { maxBytes: 16_384 });
+  const tell = (tellsOf: number) => queue.push({ timeMs: 0, id: '', key: '', kind: 'lost', body: '0', tellsOf });
+  push(queue, 1, 1);
+  tell(1_000);
+  push(queue, 2, 1);
+  tell(50);
+  queue.flush();
+  assert.deepEqual([queue.status.lost, queue.status.events], [0, 4 + 1_050]);
+  const { events, lost, lastSeq } = queue.take(2, 1 << 20);
+  assert.deepEqual([events.map((each) => each.tellsOf), lost], [[undefined, 1_000], 0]);
+  queue.acknowledge(lastSeq);
+  assert.equal(queue.status.events, 2 + 50);
+  for (let i = 3; i <= 2_000; i++) push(queue, i, 1);
+  queue.close();
+  const again = openQueue(folder, { maxBytes: 16_384 });
+  const rest = drain(again);
+  assert.equal(rest.numbers.length + rest.lost, 1_999 + 1 + 50);
+  assert.equal(again.status.lost, rest.lost);
+});
+
 test('an event larger than any record is lost and counted; its neighbours are not', (t) => {
   const queue = openQueue(folderOf(t), { maxBytes: 64 << 20 });
   push(queue, 1, 1);

@@ -48,7 +48,7 @@ export interface DiskQueue {
 /** How full a queue is. */
 export interface QueueStatus {
   readonly bytes: number;
-  /** Events that wait, or are being sent. */
+  /** Events that wait, or are being sent; with one that tells of losses, those. */
   readonly events: number;
   readonly maxBytes: number;
   /** Events that are lost: found missing, or known to be before the reader has come to them. */
@@ -123,7 +123,7 @@ export function openQueue(
     const fd = openSync(last.path, 'r+');
     try {
       scan(fd, 0, last.bytes, (event, end) => {
-        next = event.seq + 1;
+        next = numberAfter(event);
         good = end;
         return true;
       });
@@ -247,6 +247,7 @@ export function openQueue(
 
   function take(maxEvents: number, maxTakenBytes: number): QueueBatch {
     const events: QueuedEvent[] = [];
+    const before = taken;
     let bytes = 0;
     let lost = 0;
     for (let place = currentPlace(); place !== undefined; place = currentPlace()) {
@@ -258,7 +259,7 @@ export function openQueue(
           full = events.length > 0 && (events.length >= maxEvents || bytes + size > maxTakenBytes);
           if (full) return false;
           lost += event.seq - taken - 1;
-          taken = event.seq;
+          taken = numberAfter(event) - 1;
           bytes += size;
           events.push(event);
         }
@@ -276,7 +277,7 @@ export function openQueue(
     }
     missing += lost;
     ahead.passed(taken);
-    if (events.length > 0) inFlight.push({ lastSeq: taken, events: events.length });
+    if (taken > before) inFlight.push({ lastSeq: taken, events: taken - before - lost });
     return { events, lost, bytes, lastSeq: taken };
   }
 
@@ -300,7 +301,8 @@ export function openQueue(
 
   const queue: DiskQueue = {
     push(event) {
-      const seq = nextSeq++;
+      const seq = nextSeq;
+      nextSeq = numberAfter({ ...event, seq });
       const record = encodeRecord({ ...event, seq });
       if (record === undefined) {
         // Its number stays unused, and so it is counted.
@@ -342,6 +344,11 @@ export function openQueue(
     },
   };
   return queue;
+}
+
+/** The number of the event that comes next. */
+function numberAfter({ seq, tellsOf = 0 }: Pick<QueuedEvent, 'seq' | 'tellsOf'>): number {
+  return seq + tellsOf + 1;
 }
 
 const readBytes = 256 * 1024;

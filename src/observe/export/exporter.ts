@@ -30,7 +30,7 @@ export interface ExporterStatus {
   readonly queue: QueueStatus;
   /**
    * All that came to it: flows, what processes did and losses, its own aggregates and words of loss, and what an earlier run
-   * had left in its queue. It is the sum of the following and of what waits.
+   * had left in its queue; with a loss, what it tells of. It is the sum of the following and of what waits.
    */
   readonly offered: number;
   /** The configuration leaves them out. */
@@ -40,6 +40,8 @@ export interface ExporterStatus {
   readonly sent: number;
   /** The receiver can never take them. */
   readonly refused: number;
+  /** Were lost before they came to it, and the receiver was told so. */
+  readonly told: number;
   /** Found no room, or were in files that cannot be read. */
   readonly lost: number;
   readonly retries: number;
@@ -105,7 +107,7 @@ export function startExporter(options: {
 
   function push(event: ExportEvent): void {
     try {
-      queue.push(encode(event));
+      queue.push(event.kind === 'lost' ? { ...encode(event), tellsOf: event.loss.count } : encode(event));
     } catch (error) {
       // One event that cannot be written must not keep the others.
       if (broken++ === 0) warn('an event could not be written', { exporter: name, error: (error as Error).message });
@@ -147,7 +149,7 @@ export function startExporter(options: {
       aggregator.add(row);
     },
     offer(event) {
-      offered++;
+      offered += event.kind === 'lost' ? 1 + event.loss.count : 1;
       if (event.kind === 'process' && !config.processes) filtered++;
       else push(event);
     },

@@ -10,6 +10,8 @@ export interface SendCounts {
   sent: number;
   /** Given up because the receiver can never take them. */
   refused: number;
+  /** Losses of which those told that are counted here. */
+  told: number;
   retries: number;
 }
 
@@ -43,7 +45,7 @@ const longestRetryAfterMs = 300_000;
 /** Starts sending. */
 export function startSending(options: SendLoopOptions): SendLoop {
   const { queue, sink, batch, timeoutMs, firstPauseMs = 500, longestPauseMs = 30_000 } = options;
-  const counts: SendCounts = { sent: 0, refused: 0, retries: 0 };
+  const counts: SendCounts = { sent: 0, refused: 0, told: 0, retries: 0 };
   const end = new AbortController();
   let failure: SendLoop['failure'];
   let refusal: SendLoop['refusal'];
@@ -74,6 +76,7 @@ export function startSending(options: SendLoopOptions): SendLoop {
       if (lost > 0) events = [options.onLost(lost, events[0]!), ...events];
       if (!(await deliver(events))) return;
       queue.acknowledge(lastSeq);
+      for (const { tellsOf = 0 } of taken.events) counts.told += tellsOf;
       if (events.length < batch.events && taken.bytes * 2 < batch.bytes) await gather();
     }
   }

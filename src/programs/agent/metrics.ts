@@ -187,11 +187,11 @@ function registerAgent(
   const exporters = () => agent.exports?.status() ?? [];
   counterTable(
     'weir_export_events_total',
-    'Events of an exporter by what became of them: left out, counted in aggregates, sent, refused, lost for want of room.',
+    'Events of an exporter by what became of them: left out, counted in aggregates, sent, refused, told to be lost, lost here.',
     ['exporter', 'result'],
     () =>
-      exporters().flatMap(({ name, filtered, aggregated, sent, refused, lost }) =>
-        Object.entries({ filtered, aggregated, sent, refused, lost }).map(
+      exporters().flatMap(({ name, filtered, aggregated, sent, refused, told, lost }) =>
+        Object.entries({ filtered, aggregated, sent, refused, told, lost }).map(
           ([result, count]) => [{ exporter: name, result }, count] as const,
         ),
       ),
