@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { GetFlowsRequestSchema, Observer } from '../proto/gen/observer/observer_pb.js';
-import { readResponse, view } from '../src/observe/relay/response-view.ts';
+import { flowShape, readResponse, view } from '../src/observe/relay/response-view.ts';
 import { connectRpc, type RpcConnection } from '../src/observe/rpc/rpc-connection.ts';
 import { methodPath } from '../src/observe/rpc/rpc-service.ts';
 import { readTlsFiles } from '../src/observe/rpc/tls-files.ts';
@@ -148,7 +148,7 @@ function readAll(client: RpcConnection): Promise<{ perSecond: number; disorder: 
     client.stream(methodPath(Observer.method.getFlows), request, {
       messages(bytes, starts, ends) {
         for (let i = 0; i < starts.length; i++) {
-          readResponse(bytes, starts[i]!, ends[i]!);
+          readResponse(bytes, starts[i]!, ends[i]!, flowShape);
           if (view.kind !== 1) continue;
           flows++;
           bytesOfAll += ends[i]! - starts[i]!;

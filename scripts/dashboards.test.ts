@@ -38,7 +38,7 @@ async function exposed(): Promise<Map<string, Set<string>>> {
   const registries: Registry[] = [
     agentRegistry(agent, anything as AgentProcesses, '0'.repeat(16), () => undefined).registry,
     operatorRegistry(createOperatorFacts(), []),
-    relayRegistry({ nodes: () => [] }, counts, []),
+    relayRegistry({ nodes: () => [] }, { flows: counts, processes: counts }, []),
   ];
   const found = new Map<string, Set<string>>();
   for (const registry of registries)

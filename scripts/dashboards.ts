@@ -228,6 +228,10 @@ export const dashboards: readonly Dashboard[] = [
         ],
       },
       { title: 'Lost events a second', queries: [[rate('weir_relay_lost_events_total'), 'lost']] },
+      {
+        title: 'Events of processes a second',
+        queries: [[rate('weir_relay_process_events_total', 'event'), '{{event}}']],
+      },
       { title: 'Refused a second', queries: [[rate('weir_relay_refused_total', 'what'), '{{what}}']] },
       { title: 'Memory', unit: 'bytes', queries: [['weir_relay_process_resident_memory_bytes', '{{instance}}']] },
     ],

@@ -7,6 +7,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { NodeStatusEvent } from "../relay/relay_pb.js";
 
 /**
  * Describes the file process/process.proto.
@@ -116,6 +117,14 @@ export declare type ProcessEvent = Message<"weir.process.ProcessEvent"> & {
      */
     value: ProcessEventsLost;
     case: "lost";
+  } | {
+    /**
+     * How nodes are, of a relay.
+     *
+     * @generated from field: relay.NodeStatusEvent node_status = 6;
+     */
+    value: NodeStatusEvent;
+    case: "nodeStatus";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -227,6 +236,8 @@ export declare const GetProcessesRequestSchema: GenMessage<GetProcessesRequest>;
  */
 export declare type GetProcessesResponse = Message<"weir.process.GetProcessesResponse"> & {
   /**
+   * Empty of a relay.
+   *
    * @generated from field: string node_name = 1;
    */
   nodeName: string;
@@ -308,6 +319,13 @@ export declare type Process = Message<"weir.process.Process"> & {
    * @generated from field: weir.process.Container container = 10;
    */
   container?: Container | undefined;
+
+  /**
+   * In a list of what runs.
+   *
+   * @generated from field: string node_name = 11;
+   */
+  nodeName: string;
 };
 
 /**
@@ -389,7 +407,7 @@ export enum LossSource {
 export declare const LossSourceSchema: GenEnum<LossSource>;
 
 /**
- * The processes of one node.
+ * The processes of one node; of a relay those of all nodes.
  *
  * @generated from service weir.process.Processes
  */

@@ -10,13 +10,19 @@ import { verdictText } from './flow-words.ts';
 
 /** Events that were lost on their way to an exporter. */
 export interface ExportLoss {
-  /** Of the contract's LostEventSource, or `EXPORT_QUEUE`: the exporter's queue had no room, or could not be written. */
+  /**
+   * Of the contract's LostEventSource, `PROCESS_RING_BUFFER`, or `EXPORT_QUEUE`: the exporter's queue had no room, or could not be
+   * written.
+   */
   readonly source: string;
   readonly count: number;
   readonly firstMs: number;
   readonly lastMs: number;
   readonly id: string;
 }
+
+/** Events of processes for which the kernel's ring of them had no room: told to who wants such events. */
+export const processRing = 'PROCESS_RING_BUFFER';
 
 /** Flows of a span of time that have the same values in some fields. */
 export interface FlowAggregate {

@@ -6,7 +6,7 @@ import { createFlowAggregator } from './aggregate-flows.ts';
 import { openQueue, type QueueStatus } from './disk-queue.ts';
 import { compileJsonMask, createEventEncoder } from './encode-event.ts';
 import { compileExportFilters, type ExporterConfig } from './export-config.ts';
-import type { ExportEvent } from './export-event.ts';
+import { type ExportEvent, processRing } from './export-event.ts';
 import { startSending } from './send-loop.ts';
 import type { Sink } from './sink.ts';
 
@@ -150,7 +150,8 @@ export function startExporter(options: {
     },
     offer(event) {
       offered += event.kind === 'lost' ? 1 + event.loss.count : 1;
-      if (event.kind === 'process' && !config.processes) filtered++;
+      const ofProcesses = event.kind === 'process' || (event.kind === 'lost' && event.loss.source === processRing);
+      if (ofProcesses && !config.processes) filtered += event.kind === 'lost' ? 1 + event.loss.count : 1;
       else push(event);
     },
     flush: queue.flush,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { LossSource } from '../flows/loss-log.ts';
 import { addresses, createScene, makeEvent } from '../flows/testdata/scene.ts';
-import type { ProcessEvent } from '../processes/process-table.ts';
+import type { ProcessNews } from '../processes/process-events.ts';
 import { createSink } from './create-sink.ts';
 import { startExporters } from './exporters.ts';
 import type { JsonObject } from './flow-json.ts';
@@ -26,14 +26,14 @@ async function start(t: TestContext, yaml: string, capacity = 64, beforeSink = a
   const scene = createScene(capacity);
   const logged: string[] = [];
   const log = (message: string, fields?: object) => void logged.push(`${message} ${JSON.stringify(fields)}`);
-  const listeners = new Set<(event: ProcessEvent) => void>();
+  const listeners = new Set<(event: ProcessNews) => void>();
   const options = {
     file,
     context: scene.context,
     ring: scene.ring,
     losses: scene.losses,
     processes: {
-      subscribe(listener: (event: ProcessEvent) => void) {
+      subscribe(listener: (event: ProcessNews) => void) {
         listeners.add(listener);
         return () => listeners.delete(listener);
       },
@@ -68,7 +68,7 @@ async function start(t: TestContext, yaml: string, capacity = 64, beforeSink = a
     }
   };
   const flow = (from: string = addresses.web) => scene.record(makeEvent({ from, to: addresses.far }));
-  const tellProcess = (event: ProcessEvent) => {
+  const tellProcess = (event: ProcessNews) => {
     for (const each of listeners) each(event);
   };
   return { scene, exporters, close, configure, lines, flow, logged, tellProcess, options };
@@ -89,10 +89,17 @@ test('each exporter gets what it is configured for', async (t) => {
     container: { id: 'c', name: 'web', image: 'i', podUid: 'u', namespace: 'shop', pod: 'web-1' },
   };
   tellProcess({ kind: 'exec', timeMs: 5, process });
-  await until('all are there', () => lines('all').length === 3 && lines('some').length === 1);
+  tellProcess({ kind: 'lost', timeMs: 5, count: 4 });
+  await until('all are there', () => lines('all').length === 4 && lines('some').length === 1);
   assert.deepEqual(lines('some')[0]!.flow, { source: { pod_name: 'web-1' }, verdict: 'FORWARDED' });
   const exec = lines('all').find((each) => each.process_exec !== undefined)!.process_exec!.process;
   assert.deepEqual([exec.binary, exec.pod_name], ['/bin/sh', 'web-1']);
+  const lost = lines('all').find((each) => each.lost_events !== undefined)!.lost_events!;
+  assert.deepEqual(
+    [lost.source, lost.num_events_lost],
+    ['PROCESS_RING_BUFFER', '4'],
+    'for who wants events of processes',
+  );
 });
 
 test('flows that are alike are counted', async (t) => {

@@ -5,9 +5,9 @@ import { isDeepStrictEqual } from 'node:util';
 import type { FlowContext } from '../flows/flow-message.ts';
 import type { FlowRing } from '../flows/flow-ring.ts';
 import { type LossLog, LossSource } from '../flows/loss-log.ts';
-import type { ProcessTable } from '../processes/process-table.ts';
+import type { ProcessNews } from '../processes/process-events.ts';
 import { type ExporterConfig, readExportConfig } from './export-config.ts';
-import { type ExportEvent, lossSourceName } from './export-event.ts';
+import { type ExportEvent, lossSourceName, processRing } from './export-event.ts';
 import { type Exporter, type ExporterStatus, startExporter } from './exporter.ts';
 import type { Sink } from './sink.ts';
 
@@ -27,7 +27,7 @@ export interface ExportersOptions {
   readonly context: FlowContext;
   readonly ring: FlowRing;
   readonly losses: LossLog;
-  readonly processes: Pick<ProcessTable, 'subscribe'> | undefined;
+  readonly processes: { subscribe(listener: (news: ProcessNews) => void): () => void } | undefined;
   /** Queues are kept under it. */
   readonly folder: string;
   readonly createSink: (config: ExporterConfig, onError: (message: string) => void) => Promise<Sink>;
@@ -132,9 +132,9 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
     for (const each of exporters) each.offer(event);
   }
 
-  function offerLoss(source: number, count: number, firstMs: number, lastMs: number): void {
+  function offerLoss(source: string, count: number, firstMs: number, lastMs: number): void {
     const id = `${context.run}-lost-${losses0++}`;
-    offer({ kind: 'lost', loss: { source: lossSourceName(source), count, firstMs, lastMs, id } });
+    offer({ kind: 'lost', loss: { source, count, firstMs, lastMs, id } });
   }
 
   /** Takes what is new, a turn at a time. */
@@ -155,7 +155,7 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
       if (seq < ring.oldest) {
         const now = Date.now();
         losses.overtook(ring.oldest - seq);
-        offerLoss(LossSource.slowReader, ring.oldest - seq, now, now);
+        offerLoss(lossSourceName(LossSource.slowReader), ring.oldest - seq, now, now);
         seq = ring.oldest;
       }
       takeLosses();
@@ -168,13 +168,14 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
 
   function takeLosses(): void {
     for (let loss = lost.next(seq); loss !== undefined; loss = lost.next(seq))
-      offerLoss(loss.source, loss.count, loss.firstMs, loss.lastMs);
+      offerLoss(lossSourceName(loss.source), loss.count, loss.firstMs, loss.lastMs);
   }
 
   await reloadOnce();
   const stopRing = ring.subscribe(walk);
-  const stopProcesses = options.processes?.subscribe((event) => {
-    offer({ kind: 'process', event });
+  const stopProcesses = options.processes?.subscribe((news) => {
+    if (news.kind === 'lost') offerLoss(processRing, news.count, news.timeMs, news.timeMs);
+    else offer({ kind: 'process', event: news });
     // Processes are told of one at a time; they are written together.
     if (flushing) return;
     flushing = true;

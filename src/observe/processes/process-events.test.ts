@@ -58,6 +58,10 @@ test('a reader that follows is told what came, and how much it missed', async ()
   const rest: string[] = [];
   for (let i = 0; i < 3; i++) rest.push(text((await reader.next()).value!));
   assert.deepEqual(rest, ['overwritten 2', 'd', 'e']);
+  for (const each of [exec('f'), lost(5), exec('g'), lost(7), exec('h'), exec('i')]) events.add(each);
+  rest.length = 0;
+  for (let i = 0; i < 4; i++) rest.push(text((await reader.next()).value!));
+  assert.deepEqual(rest, ['lost 12', 'overwritten 2', 'h', 'i'], 'what told of losses is no event');
   const end = reader.next();
   stop.abort();
   assert.equal((await end).done, true);

@@ -27,13 +27,27 @@ export interface ProcessEvents {
 
 const defaultCapacity = 8_192;
 
+/** How much of all news so far were losses, and how much these tell of. */
+interface Losses {
+  readonly entries: number;
+  readonly count: number;
+}
+
+interface Kept {
+  readonly news: ProcessNews;
+  /** Of all that came before it. */
+  readonly before: Losses;
+}
+
 /** Keeps the last `capacity`. */
 export function createProcessEvents(capacity = defaultCapacity): ProcessEvents {
-  const kept: ProcessNews[] = [];
+  const kept: Kept[] = [];
   const listeners = new Set<() => void>();
   let next = 0;
+  let losses: Losses = { entries: 0, count: 0 };
   const oldest = () => Math.max(0, next - capacity);
-  const at = (seq: number) => kept[seq % capacity]!;
+  const at = (seq: number) => kept[seq % capacity]!.news;
+  const lossesBefore = (seq: number) => (seq < next ? kept[seq % capacity]!.before : losses);
 
   /** Where a reader begins. */
   function begin({ number, follow, sinceMs, match }: ProcessEventQuery): number {
@@ -49,23 +63,35 @@ export function createProcessEvents(capacity = defaultCapacity): ProcessEvents {
   }
 
   return {
-    add(event) {
-      kept[next++ % capacity] = event;
+    add(news) {
+      kept[next % capacity] = { news, before: losses };
+      if (news.kind === 'lost') losses = { entries: losses.entries + 1, count: losses.count + news.count };
+      next++;
       for (const listener of [...listeners]) listener();
     },
     async *read(query, signal) {
       const { follow, sinceMs = Number.NEGATIVE_INFINITY, match } = query;
-      const last = follow ? Number.POSITIVE_INFINITY : next;
+      const end = follow ? undefined : { seq: next, losses };
+      const last = end?.seq ?? Number.POSITIVE_INFINITY;
       let seq = begin(query);
+      /** What this reader has come past. */
+      let past = lossesBefore(seq);
       while (!signal.aborted) {
         while (seq < Math.min(next, last) && !signal.aborted) {
           if (seq < oldest()) {
-            const count = Math.min(oldest(), last) - seq;
-            seq += count;
-            yield { kind: 'overwritten', timeMs: Date.now(), count };
+            const now =
+              end !== undefined && end.seq <= oldest() ? end : { seq: oldest(), losses: lossesBefore(oldest()) };
+            const lost = now.losses.count - past.count;
+            const count = now.seq - seq - (now.losses.entries - past.entries);
+            seq = now.seq;
+            past = now.losses;
+            // What told of losses is overwritten, too; what it told of is not forgotten.
+            if (lost > 0) yield { kind: 'lost', timeMs: Date.now(), count: lost };
+            if (count > 0) yield { kind: 'overwritten', timeMs: Date.now(), count };
             continue;
           }
           const news = at(seq++);
+          if (news.kind === 'lost') past = { entries: past.entries + 1, count: past.count + news.count };
           if (news.timeMs >= sinceMs && (news.kind === 'lost' || match(news))) yield news;
         }
         if (!follow) return;

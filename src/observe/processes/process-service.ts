@@ -47,7 +47,12 @@ export function processService({ nodeName, events, running }: ProcessServiceSour
     getProcesses: {
       unary(request: GetProcessesRequest) {
         const match = compileProcessFilter(request.filter);
-        return create(GetProcessesResponseSchema, { nodeName, processes: running().filter(match).map(processMessage) });
+        return create(GetProcessesResponseSchema, {
+          nodeName,
+          processes: running()
+            .filter(match)
+            .map((row) => ({ ...processMessage(row), nodeName })),
+        });
       },
     },
   });

@@ -6,12 +6,13 @@ import { FramedMessages } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import { NodeQueue, QueueHeap } from './node-queue.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
-import type { FlowGrant } from './relay-access.ts';
-import { ResponseKind } from './response-view.ts';
+import type { Grant } from './relay-access.ts';
+import { ResponseKind, type ResponseShape } from './response-view.ts';
 
 /** What is asked of all nodes together. */
 export interface MergeQuery {
   readonly path: string;
+  readonly shape: ResponseShape;
   /** So many of the last, of the first with `first`; 0: all. */
   readonly number: number;
   readonly first: boolean;
@@ -22,9 +23,9 @@ export interface MergeQuery {
   /** The request for a node: the client's, or what is left of it from a time on (microseconds since the epoch). */
   request(fromUs?: number): Uint8Array;
   /** What the client gets for a response. */
-  readonly show?: FlowGrant['show'];
+  readonly show?: Grant<unknown>['show'];
   /** Tells when something else is to be asked, and when nothing may be given any more. */
-  readonly changes?: FlowGrant['follow'];
+  readonly changes?: Grant<unknown>['follow'];
   /** A response that says how nodes are; undefined for calls that have no such thing. */
   readonly status?: (state: NodeNews, nodes: readonly string[], message: string) => Uint8Array;
 }
@@ -109,7 +110,7 @@ export async function* mergeNodes(
   function ask(link: NodeLink, fromUs?: number): void {
     const { name } = link.peer;
     const limit = Math.min(queueBytes.most, Math.max(queueBytes.least, queuesBytes / Math.max(1, pool.nodes().length)));
-    const queue = queues.get(name) ?? new NodeQueue(name, limit, performance.now());
+    const queue = queues.get(name) ?? new NodeQueue(name, query.shape, limit, performance.now());
     queues.set(name, queue);
     queue.done = false;
     queue.listeningSinceMs = performance.now();

@@ -1,6 +1,6 @@
 // What one node has sent of a call and nobody has taken yet: bytes as they came, read one response after another.
 import type { RpcStream } from '../rpc/rpc-connection.ts';
-import { readResponse, view } from './response-view.ts';
+import { type ResponseShape, readResponse, view } from './response-view.ts';
 
 interface Piece {
   readonly bytes: Buffer;
@@ -32,13 +32,15 @@ export class NodeQueue {
   arrivedMs = 0;
 
   readonly #limitBytes: number;
+  readonly #shape: ResponseShape;
   #pieces: Piece[] = [];
   #index = 0;
   #queued = 0;
   #paused = false;
 
-  constructor(node: string, limitBytes: number, nowMs: number) {
+  constructor(node: string, shape: ResponseShape, limitBytes: number, nowMs: number) {
     this.node = node;
+    this.#shape = shape;
     this.#limitBytes = limitBytes;
     this.listeningSinceMs = nowMs;
   }
@@ -68,7 +70,7 @@ export class NodeQueue {
     let latest = this.latestUs;
     const last = this.#pieces.at(-1);
     for (const [i, start] of last?.starts.entries() ?? []) {
-      readResponse(last!.bytes, start, last!.ends[i]!);
+      readResponse(last!.bytes, start, last!.ends[i]!, this.#shape);
       if (view.timeUs > latest) latest = view.timeUs;
     }
     return latest;
@@ -96,7 +98,7 @@ export class NodeQueue {
     this.start = piece.starts[this.#index]!;
     this.end = piece.ends[this.#index]!;
     this.arrivedMs = piece.arrivedMs;
-    readResponse(piece.bytes, this.start, this.end);
+    readResponse(piece.bytes, this.start, this.end, this.#shape);
     this.kind = view.kind;
     // What has no time, such as news of a node, stands where it came.
     this.timeUs = view.timeUs >= 0 ? view.timeUs : Math.max(0, this.latestUs);

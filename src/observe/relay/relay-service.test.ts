@@ -32,6 +32,7 @@ async function relayOver(t: TestContext, nodes: readonly FakeNode[], access: Rel
     name: 'relay',
     version: 'test',
     counts,
+    tailBytes: { left: 1 << 27 },
     onLate: (node, count) => {
       late[node] = (late[node] ?? 0) + count;
     },
@@ -257,6 +258,9 @@ test('relay: access narrows requests, leaves out responses and hides namespaces'
           return shown.includes(hidden) ? undefined : shown;
         },
       }),
+      processes() {
+        throw new Error('no processes');
+      },
       requireEverything() {
         throw new Error('not everything');
       },

@@ -7,7 +7,7 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { type Timestamp, TimestampSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type GetFlowsRequest,
   GetFlowsRequestSchema,
@@ -20,16 +20,11 @@ import {
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
-import {
-  type MergeQuery,
-  type MergeShared,
-  mergeNodes,
-  type NodeNews,
-  type patienceMs,
-  type RelayCounts,
-} from './merge-nodes.ts';
+import { type MergeQuery, type MergeShared, mergeNodes, type patienceMs, type RelayCounts } from './merge-nodes.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
 import type { RelayAccess } from './relay-access.ts';
+import { askAll, nodeStates, nodeTimeoutMs, rangeOf, resumed, uncounted } from './relay-requests.ts';
+import { flowShape } from './response-view.ts';
 
 /** What a relay is made of. */
 export interface RelayOptions {
@@ -41,36 +36,21 @@ export interface RelayOptions {
   /** Flows of a node that came after later ones had been handed on. */
   readonly onLate: (node: string, count: number) => void;
   readonly patience?: Partial<typeof patienceMs>;
+  /** Bytes that the last of all nodes may take while they are sought, of all calls together. */
+  readonly tailBytes: { left: number };
   /** Counts what goes through. */
   readonly counts?: RelayCounts;
 }
 
-const nodeTimeoutMs = 3_000;
-const tailBytesOfAll = 128 << 20;
 /** Nodes that are named in a status; the rest is only counted. */
 const unavailableShown = 10;
-
-const states: Readonly<Record<NodeNews, NodeState>> = {
-  connected: NodeState.NODE_CONNECTED,
-  unavailable: NodeState.NODE_UNAVAILABLE,
-  gone: NodeState.NODE_GONE,
-  error: NodeState.NODE_ERROR,
-};
-
-interface Ranged {
-  number: bigint;
-  first: boolean;
-  readonly follow: boolean;
-  since?: Timestamp;
-  readonly until?: Timestamp;
-}
 
 /** The service. */
 export function relayService(options: RelayOptions): RpcService {
   const { pool, access } = options;
   const shared: MergeShared = {
     pool,
-    tailBytes: { left: tailBytesOfAll },
+    tailBytes: options.tailBytes,
     counts: options.counts,
     lostEvents(bytes) {
       const { responseTypes } = fromBinary(GetFlowsResponseSchema, bytes);
@@ -89,20 +69,13 @@ export function relayService(options: RelayOptions): RpcService {
         create(GetFlowsResponseSchema, {
           responseTypes: {
             case: 'nodeStatus',
-            value: { stateChange: states[news], nodeNames: [...nodes], message: everything ? message : '' },
+            value: { stateChange: nodeStates[news], nodeNames: [...nodes], message: everything ? message : '' },
           },
           nodeName: options.name,
           time: timestampFromMs(Date.now()),
         }),
       );
 
-  /** Asks all nodes that are connected; what does not answer is left out. */
-  async function askAll<T>(ask: (link: NodeLink) => Promise<T>): Promise<(T | undefined)[]> {
-    await pool.settled(nodeTimeoutMs);
-    return Promise.all(
-      pool.nodes().map((link) => (link.connection === undefined ? undefined : ask(link).catch(() => undefined))),
-    );
-  }
   /** One call to a node, with all defaults. */
   const asking =
     <M extends DescMethodUnary>(method: M) =>
@@ -128,6 +101,7 @@ export function relayService(options: RelayOptions): RpcService {
         {
           ...rangeOf(request),
           path: methodPath(method),
+          shape: flowShape,
           request: (fromUs) => toBinary<DescMessage>(method.input, resumed(request, fromUs)),
           changes: viewer.follow,
         },
@@ -146,6 +120,7 @@ export function relayService(options: RelayOptions): RpcService {
           {
             ...rangeOf(request),
             path: methodPath(Observer.method.getFlows),
+            shape: flowShape,
             request: (fromUs) =>
               toBinary(GetFlowsRequestSchema, resumed(show === undefined ? asked() : uncounted(asked()), fromUs)),
             show,
@@ -171,7 +146,7 @@ export function relayService(options: RelayOptions): RpcService {
               }))
               .sort((a, b) => (a.name < b.name ? -1 : 1)),
           });
-        const answers = await askAll(async (link) => ({ link, nodes: (await nodesOf(link)).nodes }));
+        const answers = await askAll(pool, async (link) => ({ link, nodes: (await nodesOf(link)).nodes }));
         const told = new Map(answers.flatMap((each) => (each === undefined ? [] : [[each.link, each.nodes]])));
         const nodes = pool.nodes().flatMap((link) => {
           const { name, address, serverName } = link.peer;
@@ -195,7 +170,7 @@ export function relayService(options: RelayOptions): RpcService {
     getNamespaces: {
       async unary(_: unknown, call: RpcCall) {
         const viewer = await access.viewer(call);
-        const answers = await askAll(namespacesOf);
+        const answers = await askAll(pool, namespacesOf);
         const all = answers.flatMap((each) => each?.namespaces ?? []);
         const united = new Map(all.map((each) => [`${each.cluster}/${each.namespace}`, each]));
         return create(GetNamespacesResponseSchema, {
@@ -211,7 +186,7 @@ export function relayService(options: RelayOptions): RpcService {
         const { everything } = await access.viewer(call);
         const links = pool.nodes();
         // How many flows there are is everybody's traffic.
-        const answers = everything ? (await askAll(statusOf)).filter((each) => each !== undefined) : [];
+        const answers = everything ? (await askAll(pool, statusOf)).filter((each) => each !== undefined) : [];
         const missing = pool.nodes().filter((link) => link.connection === undefined);
         const sum = (of: (status: ServerStatusResponse) => bigint) => answers.reduce((all, each) => all + of(each), 0n);
         return create(ServerStatusResponseSchema, {
@@ -229,31 +204,4 @@ export function relayService(options: RelayOptions): RpcService {
       },
     },
   });
-}
-
-function rangeOf({ number, first, follow, since, until }: Ranged) {
-  return {
-    number: Number(number > BigInt(Number.MAX_SAFE_INTEGER) ? 0n : number),
-    first,
-    follow,
-    live: follow && !first && number === 0n && since === undefined,
-    endsByItself: until !== undefined,
-  };
-}
-
-/** A request for all that there is: nodes cannot count what only the relay leaves out. */
-function uncounted(request: GetFlowsRequest): GetFlowsRequest {
-  if (request.number === 0n) return request;
-  return { ...request, number: 0n, since: request.since ?? create(TimestampSchema) };
-}
-
-/** A request as it is, or for what is left of it from a time on. */
-function resumed<R extends Ranged>(request: R, fromUs: number | undefined): R {
-  if (fromUs === undefined) return request;
-  const rest = { ...request, number: 0n, first: false };
-  rest.since = create(TimestampSchema, {
-    seconds: BigInt(Math.floor(fromUs / 1e6)),
-    nanos: Math.floor(fromUs % 1e6) * 1000,
-  });
-  return rest;
 }

@@ -1,10 +1,27 @@
 // A response of the observer as a gatherer reads it: what it is and when, and nothing of the flow in it. Decoding flows
 // would cost twenty times as much as handing them on.
 
-/** The first field of a response, which says what it has: a flow (or an event of the agent), a state, or a loss. */
+/** What a response has: a flow (or an event of the agent or of a process), a state, or a loss. */
 export const ResponseKind = { item: 1, nodeStatus: 2, lost: 3 } as const;
 
-const fieldTime = 1001;
+/** How the responses of a method are laid out. */
+export interface ResponseShape {
+  /** The number of the field that says when. */
+  readonly time: number;
+  /** A ResponseKind by the number of the field that says what it has. */
+  readonly kinds: readonly number[];
+}
+
+/** Of flows, and of what agents did. */
+export const flowShape: ResponseShape = {
+  time: 1001,
+  kinds: [0, ResponseKind.item, ResponseKind.nodeStatus, ResponseKind.lost],
+};
+/** Of what processes did. */
+export const processShape: ResponseShape = {
+  time: 5,
+  kinds: [0, ResponseKind.item, ResponseKind.item, ResponseKind.lost, 0, 0, ResponseKind.nodeStatus],
+};
 
 /** What the last call of `readResponse` found. One for all: this is done for every flow. */
 export const view = {
@@ -17,7 +34,7 @@ export const view = {
 let at = 0;
 
 /** Reads the response at `bytes[start..end)` into `view`. What is broken has no time. */
-export function readResponse(bytes: Uint8Array, start: number, end: number): void {
+export function readResponse(bytes: Uint8Array, start: number, end: number, shape: ResponseShape): void {
   view.kind = 0;
   view.timeUs = Number.NaN;
   at = start;
@@ -31,8 +48,8 @@ export function readResponse(bytes: Uint8Array, start: number, end: number): voi
     const length = varint(bytes, end);
     const next = at + length;
     if (next > end) return;
-    if (field <= 3) view.kind = field;
-    else if (field === fieldTime) view.timeUs = readTime(bytes, next);
+    if (field === shape.time) view.timeUs = readTime(bytes, next);
+    else if (field < shape.kinds.length) view.kind = shape.kinds[field] || view.kind;
     at = next;
   }
 }

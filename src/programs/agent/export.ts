@@ -17,7 +17,7 @@ export async function startExport(options: {
   readonly agent: Pick<Agent, 'settings'>;
   readonly file: string;
   readonly flows: Pick<AgentFlows, 'observer'>;
-  readonly processes: Pick<AgentProcesses, 'table'> | undefined;
+  readonly processes: Pick<AgentProcesses, 'subscribe'> | undefined;
   readonly metrics: Pick<AgentMetrics, 'run' | 'all'>;
   readonly log: Log;
 }): Promise<AgentExports> {
@@ -29,7 +29,7 @@ export async function startExport(options: {
     context,
     ring: flows.observer.ring,
     losses: flows.observer.losses,
-    processes: processes?.table,
+    processes,
     folder: join(stateDir, 'export'),
     createSink: (config, onError) => createSink(config, context, metrics.all, onError),
     log,

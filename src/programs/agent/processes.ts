@@ -9,7 +9,7 @@ import { findCgroup2 } from '../../kernel/cgroups.ts';
 import { readProcess, workingDirectory } from '../../kernel/proc.ts';
 import { readRing } from '../../kernel/ring-buffer.ts';
 import { type ContainerGroup, createContainerGroups, parseContainerGroup } from '../../observe/processes/containers.ts';
-import { createProcessEvents } from '../../observe/processes/process-events.ts';
+import { createProcessEvents, type ProcessNews } from '../../observe/processes/process-events.ts';
 import {
   createProcessPrograms,
   type ProcessPrograms,
@@ -22,11 +22,14 @@ import { secretPatterns } from '../../observe/processes/redact.ts';
 import type { RpcService } from '../../observe/rpc/rpc-service.ts';
 import type { Log } from '../log.ts';
 import type { Agent } from './agent.ts';
+import { createStateFile } from './node-state.ts';
 import type { AgentSettings } from './settings.ts';
 
 /** The node's processes. */
 export interface AgentProcesses {
   readonly table: ProcessTable;
+  /** Tells what processes did, and what is missing. */
+  subscribe(listener: (news: ProcessNews) => void): () => void;
   /** Takes what the kernel has told since: before the connections are read that it made. */
   read(): void;
   /** Hands out what runs and what happens, to who asks. */
@@ -66,9 +69,19 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     read,
   );
   const events = createProcessEvents();
-  const stopEvents = table.subscribe(events.add);
+  const listeners = new Set<(news: ProcessNews) => void>();
+  const tell = (news: ProcessNews) => {
+    events.add(news);
+    for (const listener of [...listeners]) listener(news);
+  };
+  const stopEvents = table.subscribe(tell);
   let lost = programs.lost();
-  let lostTold = lost;
+  const file = createStateFile(join(settings.stateDir, 'process-counters.json'), checkLost, (path, reason) =>
+    log.error('STATE_FILE_INVALID: set aside', { file: path, reason }),
+  );
+  // What was lost while no agent ran is told, too; where the count is smaller than it was, it began anew.
+  let lostTold = file.load()?.lost ?? 0;
+  if (lostTold > lost) lostTold = 0;
   let lostReadMs = performance.now();
   let reading = false;
 
@@ -89,8 +102,10 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
     if (nowMs - lostReadMs < lostReadEveryMs) return;
     lostReadMs = nowMs;
     const now = programs!.lost();
-    if (now > lostTold) events.add({ kind: 'lost', timeMs: Date.now(), count: now - lostTold });
+    if (now === lostTold) return;
+    tell({ kind: 'lost', timeMs: Date.now(), count: now - lostTold });
     lostTold = now;
+    file.save({ lost: now });
   }
 
   try {
@@ -122,6 +137,10 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
   }, reconcileMs);
   return {
     table,
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
     read,
     service: processService({
       nodeName: settings.nodeName,
@@ -150,6 +169,12 @@ async function loadPrograms(settings: AgentSettings, log: Log): Promise<ProcessP
     log.error('processes will not be known', { error: errorText(error) });
     return undefined;
   }
+}
+
+function checkLost(value: unknown): { readonly lost: number } {
+  const { lost } = value as { lost?: unknown };
+  if (typeof lost !== 'number') throw new Error('lost must be a number');
+  return { lost };
 }
 
 /** Looking up where a program began costs two system calls: a storm of programs does without. */

@@ -6,19 +6,24 @@ import { collect, wholeNumber } from './agent-command.ts';
 import { printable } from './printable.ts';
 import type { EventOptions } from './ps-events.ts';
 import { type QueryOptions, queryCommand } from './query-command.ts';
+import { addServerOptions, type ServerOptions } from './server-options.ts';
 
-type PsOptions = QueryOptions & { host?: boolean; talking?: boolean; events?: boolean } & Omit<EventOptions, 'host'>;
+type PsOptions = QueryOptions &
+  ServerOptions & { host?: boolean; talking?: boolean; events?: boolean } & Omit<EventOptions, 'host'>;
 
 /** The command. */
 export function psCommand(): Command {
-  return queryCommand('ps', 'Show what runs in which pod, and whom it talks to, as a tree.', [
-    'weir ps                      # all pods of all nodes',
-    'weir ps shop                 # pods of namespace shop',
-    'weir ps shop/web-0           # one pod',
-    'weir ps --host               # what runs beside the pods, and talks',
-    'weir ps --events -f shop     # what begins and ends there, as it happens',
-    'weir ps -o json | jq ".[].processes[].binary"',
-  ])
+  return addServerOptions(
+    queryCommand('ps', 'Show what runs in which pod, and whom it talks to, as a tree.', [
+      'weir ps                      # all pods of all nodes',
+      'weir ps shop                 # pods of namespace shop',
+      'weir ps shop/web-0           # one pod',
+      'weir ps --host               # what runs beside the pods, and talks',
+      'weir ps --events -f shop     # what begins and ends there, as it happens',
+      'weir ps --events --server relay:4245 --tls-ca-cert-files ca.crt   # of a relay',
+      'weir ps -o json | jq ".[].processes[].binary"',
+    ]),
+  )
     .argument('[pod]', 'NAMESPACE, or NAMESPACE/POD; a beginning of the pod’s name will do')
     .option('--host', 'processes of the nodes themselves, too')
     .option('--talking', 'only processes that talk to somebody')
@@ -40,7 +45,13 @@ export function psCommand(): Command {
 
 /** Flags that would change nothing are a misunderstanding. */
 function refuseMisfits(options: PsOptions): void {
-  const { events, follow, last, since, talking } = options;
+  const { events, follow, last, since, talking, server } = options;
+  if (!events && server !== undefined)
+    throw new WeirError(
+      'CONFIG_INVALID',
+      'what runs now is asked of agents, not of a server',
+      'Give --events as well, or leave out --server.',
+    );
   if (!events && (follow || last !== undefined || since !== undefined))
     throw new WeirError(
       'CONFIG_INVALID',

@@ -36,6 +36,7 @@ test('losses say why', () => {
     /LOST: 4, .*ring was full/,
   );
   assert.match(line({ case: 'lost', value: { source: LossSource.SLOW_READER, count: 4n } }), /LOST: 4, .*too slow/);
+  assert.match(line({ case: 'lost', value: {} }), /LOST$/);
 });
 
 test('arguments cannot steer the terminal', () => {

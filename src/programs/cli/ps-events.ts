@@ -1,4 +1,4 @@
-// `weir ps --events`: programs that begin and processes that end, of all nodes, by time.
+// `weir ps --events`: programs that begin and processes that end, of all nodes or of one server, by time.
 import { create, toJson } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
@@ -15,9 +15,11 @@ import { parseTime } from './observe/flow-flags.ts';
 import { timeText } from './observe/flow-text.ts';
 import { followAll, mergeByTime, type Timed, tolerant } from './observe/merge-streams.ts';
 import { readStream, timestampNs } from './observe/node-stream.ts';
+import { failedStates, flowTargets, newsText } from './observe/observe.ts';
 import type { OutputOptions } from './output.ts';
 import { printable, say } from './printable.ts';
-import { resolveTargets, type Target, type TargetOptions } from './targets.ts';
+import type { ServerOptions } from './server-options.ts';
+import type { Target, TargetOptions } from './targets.ts';
 
 /** The flags that events have. */
 export interface EventOptions {
@@ -37,12 +39,12 @@ const defaultLast = 20;
 /** Prints events and answers with the exit code. `wanted` is a namespace, or a namespace and the beginning of a pod's name. */
 export async function showProcessEvents(
   wanted: string | undefined,
-  options: EventOptions & TargetOptions & OutputOptions,
+  options: EventOptions & TargetOptions & ServerOptions & OutputOptions,
 ): Promise<number> {
-  const { follow = false, last, since, output } = options;
+  const { follow = false, last, since, output, server } = options;
   if (output === 'yaml')
     throw new WeirError('CONFIG_INVALID', 'events are no YAML', 'Take -o json: a line for each event.');
-  const { targets } = resolveTargets(options);
+  const targets = flowTargets(options);
   const number = last ?? (follow || since !== undefined ? 0 : defaultLast);
   const [namespace = '', pod] = wanted?.split('/') ?? [];
   const request = create(GetProcessEventsRequestSchema, {
@@ -57,28 +59,37 @@ export async function showProcessEvents(
       inContainers: options.host !== true,
     },
   });
-  const failed: WeirError[] = [];
+  let failures = 0;
   const streams = targets.map((target) =>
     tolerant(eventsOf(target, request), (error) => {
-      failed.push(error);
+      if (server !== undefined) throw error;
+      failures++;
       say(error.message);
     }),
   );
   const show = ({ event }: NodeEvent): Promise<void> | undefined => {
+    const news = event.event.case === 'nodeStatus' ? event.event.value : undefined;
+    if (news !== undefined && failedStates.has(news.stateChange)) failures++;
+    // News of nodes are no events: of text they would be a line among lines.
+    if (news !== undefined && output !== 'json') {
+      const words = newsText(news);
+      if (words !== undefined) say(words);
+      return undefined;
+    }
     const text =
       output === 'json'
         ? JSON.stringify(toJson(ProcessEventSchema, event, { useProtoFieldName: true }))
-        : eventText(event, targets.length > 1);
+        : eventText(event, targets.length > 1 || server !== undefined);
     if (process.stdout.write(`${text}\n`)) return undefined;
     return new Promise((resolve) => process.stdout.once('drain', resolve));
   };
-  if (follow) await followAll(streams, show);
+  if (follow || server !== undefined) await followAll(streams, show);
   else {
     const items: NodeEvent[] = [];
     for await (const item of mergeByTime(streams)) items.push(item);
     for (const item of number > 0 ? items.slice(-number) : items) await show(item);
   }
-  return failed.length === 0 ? exitCodes.ok : exitCodes.unreachable;
+  return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
 }
 
 async function* eventsOf(target: Target, request: ReturnType<typeof create>): AsyncGenerator<NodeEvent> {
@@ -99,6 +110,8 @@ export function eventText(message: ProcessEvent, nodeNames: boolean): string {
       return printable(`${head} ${who(process)} exit ${what(process)} (${how})`);
     }
     case 'lost': {
+      // Who may see a part only is not told how many.
+      if (event.value.source === LossSource.UNKNOWN) return printable(`${head} EVENTS LOST`);
       const why =
         event.value.source === LossSource.KERNEL_RING ? 'the kernel’s ring was full' : 'this reader was too slow';
       return printable(`${head} EVENTS LOST: ${event.value.count}, because ${why}`);

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { AccessUser } from '../../observe/access/flow-access.ts';
 import { createFlowSight, hiddenUuids } from '../../observe/access/flow-sight.ts';
+import { createProcessSight, processNamespaces } from '../../observe/access/process-sight.ts';
 import { type AccessRights, noRights, rightsKey } from '../../observe/access/rights.ts';
 import { clusterName } from '../../observe/flows/filter-values.ts';
 import { everythingViewer, type GrantListener, type RelayAccess } from '../../observe/relay/relay-access.ts';
@@ -28,6 +29,10 @@ interface Standing {
   readonly user: AccessUser;
   readonly everything: boolean;
   readonly rights: AccessRights;
+}
+
+function noProcesses(user: string): string {
+  return `user ${JSON.stringify(user)} may see the processes of no namespace; grant it with the verb processes of a FlowAccess, or a role for get of flows.weir.dev and processes.weir.dev`;
 }
 
 /** Makes the check. */
@@ -122,32 +127,45 @@ export function enforceAccess(options: EnforceOptions): RelayAccess {
       const first = await standingOf(call, refuse);
       if (first.everything) return everythingViewer((listener) => watchOver(call, first, () => false, listener));
       let { rights } = first;
+      const { name } = first.user;
+      /** Follows the rights; `stillSees` throws when what is left of them shows nothing. */
+      const following =
+        (stillSees: (now: AccessRights) => void) =>
+        (listener: GrantListener): (() => void) =>
+          watchOver(
+            call,
+            first,
+            (now) => {
+              if (rightsKey(now.rights) === rightsKey(rights)) return false;
+              stillSees(now.rights);
+              rights = now.rights;
+              return true;
+            },
+            {
+              changed: listener.changed,
+              ended(error) {
+                rights = noRights;
+                listener.ended(error);
+              },
+            },
+          );
       return {
         everything: false,
         flows(request) {
           const sight = createFlowSight({ request, rights: () => rights, uuidOf });
+          return { request: sight.request, show: sight.show, follow: following(() => {}) };
+        },
+        processes(request) {
+          if (processNamespaces(rights).length === 0)
+            throw refuse(name, call, RpcCode.permissionDenied, noProcesses(name));
+          const sight = createProcessSight({ request, rights: () => rights });
           return {
             request: sight.request,
             show: sight.show,
-            follow(listener) {
-              const stop = watchOver(
-                call,
-                first,
-                (now) => {
-                  if (rightsKey(now.rights) === rightsKey(rights)) return false;
-                  rights = now.rights;
-                  return true;
-                },
-                {
-                  changed: listener.changed,
-                  ended(error) {
-                    rights = noRights;
-                    listener.ended(error);
-                  },
-                },
-              );
-              return stop;
-            },
+            showProcess: sight.showProcess,
+            follow: following((now) => {
+              if (processNamespaces(now).length === 0) throw new RpcError(RpcCode.permissionDenied, noProcesses(name));
+            }),
           };
         },
         namespace: (of, namespace) => of === clusterName && rights.has(namespace),

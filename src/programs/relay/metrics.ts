@@ -9,7 +9,7 @@ import { version } from '../cli/version.ts';
 /** The registry. `servers` are those that listen already. */
 export function relayRegistry(
   pool: Pick<PeerPool, 'nodes'>,
-  counts: RelayCounts,
+  { flows, processes }: { readonly flows: RelayCounts; readonly processes: RelayCounts },
   servers: readonly Pick<RpcServer, 'connections' | 'calls' | 'refused'>[],
 ): Registry {
   const registry = new Registry();
@@ -38,13 +38,19 @@ export function relayRegistry(
     [{ what: 'connections' }, sum((server) => server.refused.connections)()],
     [{ what: 'calls' }, sum((server) => server.refused.calls)()],
   ]);
-  counter('weir_relay_flows_received_total', 'Flows of nodes, for each call that reads them.', () => counts.received);
-  counter('weir_relay_flows_sent_total', 'Flows that were handed on to clients.', () => counts.sent);
-  counter('weir_relay_flows_late_total', 'Flows that came too late for their place in a stream.', () => counts.late);
+  counter('weir_relay_flows_received_total', 'Flows of nodes, for each call that reads them.', () => flows.received);
+  counter('weir_relay_flows_sent_total', 'Flows that were handed on to clients.', () => flows.sent);
+  counter('weir_relay_flows_late_total', 'Flows that came too late for their place in a stream.', () => flows.late);
   counter(
     'weir_relay_lost_events_total',
     'Events that nodes said they had lost, as they were handed on.',
-    () => counts.lost,
+    () => flows.lost,
+  );
+  counters(
+    'weir_relay_process_events_total',
+    'Events of processes: received of nodes for each call that reads them, sent on, of these late, and told to be lost.',
+    ['event'],
+    () => Object.entries(processes).map(([event, count]) => [{ event }, count] as const),
   );
   return registry;
 }

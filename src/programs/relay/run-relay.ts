@@ -5,8 +5,10 @@ import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import { anyAgentName } from '../../observe/flows/peer-service.ts';
 import { followPeers } from '../../observe/relay/follow-peers.ts';
+import type { RelayCounts } from '../../observe/relay/merge-nodes.ts';
 import { createPeerPool } from '../../observe/relay/peer-pool.ts';
 import { openAccess, type RelayAccess } from '../../observe/relay/relay-access.ts';
+import { relayProcessService } from '../../observe/relay/relay-processes.ts';
 import { relayService } from '../../observe/relay/relay-service.ts';
 import { healthService } from '../../observe/rpc/health-service.ts';
 import { reflectionServices } from '../../observe/rpc/reflection-service.ts';
@@ -51,6 +53,9 @@ export interface RelaySettings {
 /** Clients of a relay read all nodes: each holds more than at an agent. */
 const limits = { calls: 256, callsPerConnection: 64, connections: 256, connectionsPerClient: 32 } as const;
 
+/** What calls for the last of all nodes may keep, all of them together. */
+const tailBytesOfAll = 128 << 20;
+
 /** Resolves when the relay has stopped. */
 export async function runRelay(settings: RelaySettings, signal: AbortSignal): Promise<void> {
   const log = createLog('relay', settings.logLevel);
@@ -66,6 +71,7 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
   const access = enforced ? heldAccess(kube!, settings, log) : { check: openAccess, close() {} };
 
   const listeners = new Set<() => void>();
+  const tailBytes = { left: tailBytesOfAll };
   const pool = createPeerPool({
     tls: agentTls === undefined ? undefined : () => agentTls.material,
     onEvent({ kind, link }) {
@@ -76,19 +82,23 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
       for (const listener of [...listeners]) listener();
     },
   });
-  const counts = { received: 0, sent: 0, late: 0, lost: 0 };
-  const service = relayService({
+  const flowCounts = { received: 0, sent: 0, late: 0, lost: 0 };
+  const processCounts = { received: 0, sent: 0, late: 0, lost: 0 };
+  const shared = (counts: RelayCounts, what: string) => ({
     pool,
     access: access.check,
     name: hostname(),
-    version: `weir-relay v${version}`,
+    tailBytes,
     counts,
-    onLate(node, count) {
+    onLate(node: string, count: number) {
       counts.late += count;
-      log.warn('flows came too late for their place in a stream', { node, count });
+      log.warn(`${what} came too late for their place in a stream`, { node, count });
     },
   });
-  const own = [service];
+  const own = [
+    relayService({ ...shared(flowCounts, 'flows'), version: `weir-relay v${version}` }),
+    relayProcessService(shared(processCounts, 'events of processes')),
+  ];
   const health = healthService(own, {
     serving: () => pool.nodes().some((link) => link.connection !== undefined),
     subscribe(listener) {
@@ -114,7 +124,11 @@ export async function runRelay(settings: RelaySettings, signal: AbortSignal): Pr
       access: enforced ? 'enforce' : 'off',
     });
   }
-  const metrics = await offerMetrics(settings.metricsListen, relayRegistry(pool, counts, servers), log);
+  const metrics = await offerMetrics(
+    settings.metricsListen,
+    relayRegistry(pool, { flows: flowCounts, processes: processCounts }, servers),
+    log,
+  );
   const stopPeers =
     settings.peers === 'kubernetes'
       ? followNodes({
