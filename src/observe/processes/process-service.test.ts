@@ -98,6 +98,20 @@ test('GetProcessEvents keeps to its filter', async (t) => {
   assert.deepEqual(await pids({ binaries: ['/bin/*', 'nobody'] }), [3]);
 });
 
+test('GetProcessEvents gives events since a time to the microsecond', async (t) => {
+  const { events, read } = await serve(t);
+  const ms = Date.UTC(2026, 0, 1);
+  for (const [pid, us] of [100, 101, 102].entries())
+    events.add({ kind: 'exec', timeMs: ms + us / 1000, process: row({ pid }) });
+  const all = await read({});
+  const pids = async (since: (typeof all)[number]['time']) =>
+    (await read(since === undefined ? {} : { since })).map(
+      ({ event }) => event.case === 'exec' && event.value.process!.pid,
+    );
+  assert.deepEqual(await pids(all[1]!.time), [1, 2]);
+  assert.deepEqual(await pids({ ...all[1]!.time!, nanos: all[1]!.time!.nanos + 1000 }), [2]);
+});
+
 test('GetProcessEvents follows', async (t) => {
   const { events, open } = await serve(t);
   events.add({ kind: 'exec', timeMs: 1, process: row({ pid: 1 }) });

@@ -1,6 +1,6 @@
 // The service of processes over a node's table and its last events.
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
-import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type Timestamp, TimestampSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type GetProcessEventsRequest,
   type GetProcessesRequest,
@@ -38,7 +38,7 @@ export function processService({ nodeName, events, running }: ProcessServiceSour
         const query = {
           number: number > BigInt(Number.MAX_SAFE_INTEGER) ? 0 : Number(number),
           follow,
-          ...(since && { sinceMs: timestampMs(since) }),
+          ...(since && { sinceMs: exactMs(since) }),
           match: ({ process }: { process: ProcessRow }) => match(process),
         };
         for await (const item of events.read(query, signal)) yield eventMessage(item, nodeName);
@@ -91,7 +91,7 @@ function refused(reason: string): RpcError {
 }
 
 function eventMessage(item: ProcessItem, nodeName: string): ProcessEvent {
-  const about = { nodeName, time: timestampFromMs(item.timeMs) };
+  const about = { nodeName, time: timestampFromUs(Math.round(item.timeMs * 1000)) };
   switch (item.kind) {
     case 'exec':
       return create(ProcessEventSchema, {
@@ -148,4 +148,14 @@ function processMessage(row: ProcessRow): MessageInitShape<typeof ProcessSchema>
 /** Text of the wire has to be Unicode, and half of a pair is none. */
 function wellFormed(text: string): string {
   return text.toWellFormed();
+}
+
+function timestampFromUs(us: number): Timestamp {
+  const seconds = Math.floor(us / 1e6);
+  return create(TimestampSchema, { seconds: BigInt(seconds), nanos: (us - seconds * 1e6) * 1000 });
+}
+
+/** Milliseconds, to the microsecond; half of one less, as fractions of events are rounded. */
+function exactMs({ seconds, nanos }: Timestamp): number {
+  return (Number(seconds) * 1e6 + Math.floor(nanos / 1000) - 0.5) / 1000;
 }

@@ -16,6 +16,7 @@ export interface ProcessRef {
 /** Something that a process did. */
 export interface ProcessEvent {
   readonly kind: 'exec' | 'exit';
+  /** To the microsecond: events that came together are told apart by it when a reader comes back. */
   readonly timeMs: number;
   readonly process: ProcessRow;
 }
@@ -29,7 +30,7 @@ export interface ProcessSources {
   readonly containerByPath: (cgroup: string) => ProcessContainer | undefined;
   /** What is left out of arguments; undefined: all of them. */
   readonly redact: readonly RegExp[] | undefined;
-  /** Nanoseconds of the kernel's clock to milliseconds since the epoch. */
+  /** Nanoseconds of the kernel's clock to milliseconds since the epoch, with a fraction. */
   readonly wallMs: (bootNs: number) => number;
   readonly maxExited?: number;
 }
@@ -82,6 +83,8 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
   const listeners = new Set<(event: ProcessEvent) => void>();
   const counts = { execs: 0, exits: 0, malformed: 0, unknown: 0 };
 
+  const wholeMs = (bootNs: number) => Math.round(sources.wallMs(bootNs));
+
   function known(startNs: number, pid: number, exec: number): Entry | undefined {
     for (let entry = byPid.get(pid); entry !== undefined; entry = entry.before)
       if (entry.startNs === startNs && entry.exec === exec) return entry;
@@ -112,7 +115,7 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
   function add(ref: ProcessRef, what: Omit<ProcessRow, 'execId' | 'pid' | 'uid' | 'startMs' | 'exit'>): Entry {
     const { startNs, pid, exec, uid } = ref;
     const execId = Buffer.from(`${nodeName}:${startNs}:${pid}:${exec}`).toString('base64url');
-    const row = { execId, pid, uid, startMs: sources.wallMs(startNs), exit: undefined, ...what };
+    const row = { execId, pid, uid, startMs: wholeMs(startNs), exit: undefined, ...what };
     const entry: Entry = { row, startNs, pid, exec, before: byPid.get(pid) };
     keep(entry);
     return entry;
@@ -126,13 +129,13 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
       binary: proc?.executable || proc?.arguments[0] || '',
       arguments: proc ? shown(proc.arguments.slice(1)) : '',
       cwd: proc?.cwd ?? '',
-      execMs: sources.wallMs(ref.startNs),
+      execMs: wholeMs(ref.startNs),
       parent: sameContainer(parent, own),
       container: own,
     });
     if (proc === undefined) {
       counts.unknown++;
-      end(entry, { atMs: sources.wallMs(ref.startNs), code: 0, signal: 0 });
+      end(entry, { atMs: wholeMs(ref.startNs), code: 0, signal: 0 });
     }
     return entry;
   }
@@ -179,7 +182,7 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
       const made = parentOf(parent);
       if (made === undefined) return; // It is looked up when it does something.
       const { binary, arguments: args, cwd, container } = made;
-      add(who, { binary, arguments: args, cwd, execMs: sources.wallMs(who.startNs), parent: made, container });
+      add(who, { binary, arguments: args, cwd, execMs: wholeMs(who.startNs), parent: made, container });
     } else if (type === ProcessEventType.PROCESS_EXEC) {
       const [pathLen, argsLen] = [word(ProcessEventOffset.pathLen), word(ProcessEventOffset.argsLen)];
       if (PROCESS_EVENT_SIZE + pathLen + argsLen > lenBytes) {
@@ -200,7 +203,7 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
         binary: path.startsWith('/') || cwd === '' ? path : `${cwd === '/' ? '' : cwd}/${path.replace(/^\.\//, '')}`,
         arguments: shown(args.slice(1)) + (redact === undefined ? '' : cut),
         cwd,
-        execMs: sources.wallMs(timeNs),
+        execMs: wholeMs(timeNs),
         parent: sameContainer(made, container),
         container,
       });
@@ -210,7 +213,7 @@ export function createProcessTable(sources: ProcessSources, catchUp: () => void 
       const entry = known(who.startNs, who.pid, who.exec);
       if (entry === undefined || entry.row.exit !== undefined) return;
       const status = word(ProcessEventOffset.exitStatus);
-      end(entry, { atMs: sources.wallMs(timeNs), code: (status >> 8) & 0xff, signal: status & 0x7f });
+      end(entry, { atMs: wholeMs(timeNs), code: (status >> 8) & 0xff, signal: status & 0x7f });
       tell('exit', timeNs, entry.row);
     } else counts.malformed++;
   }

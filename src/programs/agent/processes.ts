@@ -64,7 +64,7 @@ export async function startProcesses(agent: Agent, log: Log): Promise<AgentProce
       container: (cgroup) => known(groups.byId(cgroup)),
       containerByPath: (path) => known(parseContainerGroup(path)),
       redact: redactionOf(settings),
-      wallMs: (bootNs) => Math.round(wallOffsetMs + bootNs / 1e6),
+      wallMs: (bootNs) => Math.round((wallOffsetMs + bootNs / 1e6) * 1000) / 1000,
     },
     read,
   );
