@@ -258,9 +258,10 @@ struct dns_event {
 	__u8 dst[16];
 	__be16 sport;
 	__be16 dport;
-	__u32 len; /* of the message; it may be longer than what is here */
+	__u32 len; /* of what follows the transport header; it may be longer than what is here */
 	__u8 type;
-	__u8 pad[7];
+	__u8 protocol;
+	__u8 pad[6];
 	__u8 payload[DNS_PAYLOAD_MAX];
 };
 

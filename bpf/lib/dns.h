@@ -15,9 +15,11 @@
 /* Bytes that may wait in the ring of events while messages of DNS are added to it: a quarter of it. */
 #define DNS_RING_SHARE (1024 * 1024)
 
+/* On a stream two bytes say how long a message is: what has no more tells nothing. */
 static __always_inline int is_dns(const struct packet *p)
 {
-	return p->protocol == IPPROTO_UDP && (p->dport == PORT_DNS || p->sport == PORT_DNS);
+	return (p->dport == PORT_DNS || p->sport == PORT_DNS) &&
+	       (p->protocol == IPPROTO_UDP || (p->protocol == IPPROTO_TCP && p->payload_len > 2));
 }
 
 /* The packet may be translated already, p not: what is told has the real ends, as flows do. */
@@ -28,10 +30,19 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 
 	if (!p || p->later_fragment)
 		return 0;
-	at = p->l4_off + UDP_HEADER;
-	if (skb->len <= at)
-		return 0;
-	len = skb->len - at;
+	if (p->protocol == IPPROTO_TCP) {
+		__u8 offset;
+
+		if (bpf_skb_load_bytes(skb, p->l4_off + 12, &offset, 1))
+			return 0;
+		at = p->l4_off + (offset >> 4) * 4;
+		len = p->payload_len;
+	} else {
+		at = p->l4_off + UDP_HEADER;
+		if (skb->len <= at)
+			return 0;
+		len = skb->len - at;
+	}
 	/* Whoever floods with messages does not take the room of everything else. */
 	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > DNS_RING_SHARE) {
 		count(COUNTER_DNS_LOST);
@@ -62,6 +73,7 @@ __noinline int dns_report(struct __sk_buff *skb, const struct packet *p)
 	ev->dport = p->dport;
 	ev->len = len;
 	ev->type = EVENT_DNS;
+	ev->protocol = p->protocol;
 	__builtin_memset(ev->pad, 0, sizeof(ev->pad));
 	count(COUNTER_EVENTS);
 	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);

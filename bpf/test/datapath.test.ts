@@ -411,6 +411,46 @@ describe('datapath', { skip }, () => {
       assert.deepEqual(told(cut), []);
     });
 
+    test(`of streams to the port of DNS what they carry is told, and not that they are there (${family})`, () => {
+      bed.setPolicies([]);
+      const port = nextPort();
+      const payload = Uint8Array.from({ length: 700 }, (_, i) => i);
+      const send = (
+        flags: TcpFlag[],
+        length: number,
+        from = a,
+        to = b,
+        ports: readonly [number, number] = [port, 53],
+      ) =>
+        fromPod(
+          bed,
+          from,
+          tcpPacket({
+            ...ends(from, to, six),
+            sourcePort: ports[0],
+            destinationPort: ports[1],
+            flags,
+            payload: payload.slice(0, length),
+          }),
+        ).dns.map(({ sport, dport, len, protocol, payload: got }) => {
+          const there = Math.min(512, len);
+          return [
+            sport,
+            dport,
+            len,
+            protocol,
+            Buffer.compare(got.subarray(0, there), payload.subarray(0, there)) === 0,
+          ];
+        });
+      assert.deepEqual(send(['SYN'], 0), []);
+      assert.deepEqual(send(['SYN', 'ACK'], 0, b, a, [53, port]), []);
+      assert.deepEqual(send(['ACK'], 0), []);
+      assert.deepEqual(send(['ACK'], 2), []);
+      assert.deepEqual(send(['ACK', 'PSH'], 60), [[port, 53, 60, 6, true]]);
+      assert.deepEqual(send(['ACK', 'PSH'], 700, b, a, [53, port]), [[53, port, 700, 6, true]]);
+      assert.deepEqual(send(['ACK', 'PSH'], 60, a, b, [port, 54]), []);
+    });
+
     test(`packets that contradict themselves are dropped (${family})`, () => {
       bed.setPolicies([]);
       const good = tcp(a, b, six, nextPort(), 80, ['SYN']);

@@ -853,6 +853,7 @@ export type DnsEvent = {
   dport: number;
   len: number;
   type: number;
+  protocol: number;
   payload: Uint8Array;
 };
 /** Bytes and byte offsets of struct dns_event. */
@@ -865,12 +866,12 @@ export const DnsEventOffset = {
   dport: 42,
   len: 44,
   type: 48,
+  protocol: 49,
   payload: 56,
 } as const;
 export const dnsEvent: Codec<DnsEvent> = makeCodec<DnsEvent>(
   568,
   (view, offset, row) => {
-    view.setUint8(offset + 49, 0);
     view.setUint8(offset + 50, 0);
     view.setUint8(offset + 51, 0);
     view.setUint8(offset + 52, 0);
@@ -884,6 +885,7 @@ export const dnsEvent: Codec<DnsEvent> = makeCodec<DnsEvent>(
     view.setUint16(offset + 42, row.dport, false);
     view.setUint32(offset + 44, row.len, true);
     view.setUint8(offset + 48, row.type);
+    view.setUint8(offset + 49, row.protocol);
     writeBytes(view, offset + 56, 512, row.payload, 'dns_event.payload');
   },
   (view, offset) => ({
@@ -894,6 +896,7 @@ export const dnsEvent: Codec<DnsEvent> = makeCodec<DnsEvent>(
     dport: view.getUint16(offset + 42, false),
     len: view.getUint32(offset + 44, true),
     type: view.getUint8(offset + 48),
+    protocol: view.getUint8(offset + 49),
     payload: readBytes(view, offset + 56, 512),
   }),
 );

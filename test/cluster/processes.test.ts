@@ -330,6 +330,16 @@ describe('processes', { skip }, () => {
       ...dns,
     );
     assert.equal(info(named).source_process?.binary, '/usr/bin/curl');
+    await inClient('env', 'RES_OPTIONS=use-vc', 'curl', '-s', `http://no-such-stream.${namespace}.svc.cluster.local/`);
+    const streamed = await found(
+      'an answer over TCP',
+      (flow) =>
+        flow.l7?.type === 'RESPONSE' && flow.l4?.TCP !== undefined && flow.l7.dns.query.startsWith('no-such-stream.'),
+      ...dns,
+    );
+    assert.equal(streamed.l7!.dns.rcode, 3);
+    assert.ok(Number(streamed.l7!.latency_ns) > 0);
+    assert.equal(info(streamed).destination_process?.binary, '/usr/bin/curl');
   });
 
   test('what began while the agent was dead is known when it is back', async () => {

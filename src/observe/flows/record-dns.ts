@@ -9,7 +9,7 @@ import {
   EventType,
 } from '../../kernel/datapath.gen.ts';
 import type { DnsNames } from '../dns/dns-names.ts';
-import { parseDns } from '../dns/parse-dns.ts';
+import { parseDns, parseDnsStream } from '../dns/parse-dns.ts';
 import type { NewRow } from './flow-ring.ts';
 import { FlowDirection } from './flow-row.ts';
 import type { RecordOptions } from './record-flows.ts';
@@ -23,9 +23,9 @@ export interface DnsMemory {
 const portDns = 53;
 /** Of a message as much as the record has of it. */
 const payloadBytes = DNS_EVENT_SIZE - DnsEventOffset.payload;
-const UDP = 17;
+const TCP = 6;
 
-/** Takes one record; false when it cannot be read. */
+/** Takes one record; false when it cannot be read. Of a stream what is no message's beginning is passed over. */
 export function createDnsRecorder(options: RecordOptions): { record(view: DataView, offset: number): boolean } {
   const { ring, ends, clock, dns, processes, sockets } = options;
   // The record as an event: the ring keeps events.
@@ -39,8 +39,10 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
       const dport = view.getUint16(offset + DnsEventOffset.dport);
       const whole = view.getUint32(offset + DnsEventOffset.len, true);
       const length = Math.min(whole, payloadBytes);
-      const message = parseDns(new Uint8Array(view.buffer, view.byteOffset + offset + DnsEventOffset.payload, length));
-      if (message === undefined) return false;
+      const payload = new Uint8Array(view.buffer, view.byteOffset + offset + DnsEventOffset.payload, length);
+      const protocol = view.getUint8(offset + DnsEventOffset.protocol);
+      const message = protocol === TCP ? parseDnsStream(payload, whole) : parseDns(payload);
+      if (message === undefined) return protocol === TCP;
       const atNs =
         view.getUint32(offset + DnsEventOffset.timeNs, true) +
         view.getUint32(offset + DnsEventOffset.timeNs + 4, true) * 2 ** 32;
@@ -55,7 +57,7 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
       event.setUint16(EventOffset.sport, answer ? dport : sport);
       event.setUint16(EventOffset.dport, answer ? sport : dport);
       event.setUint8(EventOffset.type, EventType.EVENT_DNS);
-      event.setUint8(EventOffset.protocol, UDP);
+      event.setUint8(EventOffset.protocol, protocol);
       const { seconds, nanos } = clock.at(atNs);
       row.seconds = seconds;
       row.nanos = nanos;
@@ -67,7 +69,7 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
         addresses: bytes.subarray(EventOffset.src, EventOffset.src + 32),
         sourcePort: event.getUint16(EventOffset.sport),
         destinationPort: event.getUint16(EventOffset.dport),
-        protocol: UDP,
+        protocol,
       });
       row.swapped = answer;
       row.sourceAddress = undefined;
