@@ -1,9 +1,9 @@
 // The flows of this node in memory: a fixed number of rows in one block of bytes, the oldest overwritten. A row is the
 // datapath's event with the time of day in it; names and rules are references to shared values beside it.
-import { EVENT_SIZE, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
+import { EVENT_SIZE, EventOffset } from '../../kernel/datapath.gen.ts';
 import type { ProcessRow } from '../processes/process-row.ts';
-import type { FlowDetails, FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
-import { shownTcpFlags } from './tcp-flags.ts';
+import type { FlowDns, FlowEnd, FlowRow, FlowRules, FlowService, FlowTcp } from './flow-row.ts';
+import { copyOfRow, RingRow, RowOffset } from './ring-row.ts';
 
 /** Rows by number; the numbers count from 0 and never return. */
 export interface FlowRing {
@@ -14,8 +14,10 @@ export interface FlowRing {
   readonly next: number;
   /** Adds a row: the event at `words[from..]`, and what is known about it. */
   push(words: Int32Array, from: number, row: NewRow): void;
-  /** A row that is still there. */
+  /** A row that is still there, to keep. */
   get(seq: number): FlowRow;
+  /** For who looks at row after row and keeps none: one object, that is moved to a row which is still there. */
+  cursor(): RowCursor;
   /** Microseconds since the epoch of a row, without building it. */
   timeUs(seq: number): number;
   /** The namespaces of the ends of all rows there are. */
@@ -24,6 +26,12 @@ export interface FlowRing {
   subscribe(listener: () => void): () => void;
   /** Tells the listeners. */
   announce(): void;
+}
+
+/** Reads rows where they lie. */
+export interface RowCursor {
+  /** The row of that number; valid until the next call, and until rows are added. */
+  moveTo(seq: number): FlowRow;
 }
 
 /** What is added to an event. Ends are the connection's: the originator first. */
@@ -45,15 +53,14 @@ export interface NewRow {
   responderProcess: ProcessRow | undefined;
   /** Names under which the originator knows the responder. */
   names: readonly string[];
-  details: FlowDetails | undefined;
+  /** Copied: may be the same object for every row. */
+  tcp: FlowTcp | undefined;
+  dns: FlowDns | undefined;
 }
 
 const words = EVENT_SIZE / 4;
-const directionAt = EVENT_SIZE - 1;
-const swappedAt = EVENT_SIZE - 2;
-const durationAt = EventOffset.createdNs;
-const noNames: readonly string[] = [];
-if (EventOffset.icmpCode >= swappedAt) throw new Error('struct event has no room left for the ring’s own fields');
+const tcpWord = RowOffset.tcp / 4;
+const hasTcpWord = RowOffset.hasTcp / 4;
 
 /**
  * Makes a ring. `resolveCookie` is asked again for rules that were not known when the row was added; `onRow` is told of every
@@ -73,9 +80,9 @@ export function createFlowRing(
   const ingress: (FlowRules | undefined)[] = new Array(capacity).fill(undefined);
   const originatorProcesses: (ProcessRow | undefined)[] = new Array(capacity).fill(undefined);
   const responderProcesses: (ProcessRow | undefined)[] = new Array(capacity).fill(undefined);
+  const names: (readonly string[] | undefined)[] = new Array(capacity).fill(undefined);
   /** What few flows have. */
-  const names = new Map<number, readonly string[]>();
-  const details = new Map<number, FlowDetails>();
+  const dns = new Map<number, FlowDns>();
   const forged = new Map<number, string>();
   const listeners = new Set<() => void>();
   let next = 0;
@@ -85,6 +92,21 @@ export function createFlowRing(
     const cookie = view.getUint32(at, true);
     return cookie === 0 ? undefined : resolveCookie(cookie);
   };
+  const parts = {
+    capacity,
+    view,
+    originators,
+    responders,
+    services,
+    originatorProcesses,
+    responderProcesses,
+    egressRules: (slot: number) => rules(egress[slot], slot * EVENT_SIZE + EventOffset.cookie),
+    ingressRules: (slot: number) => rules(ingress[slot], slot * EVENT_SIZE + EventOffset.cookie + 4),
+    names,
+    dns,
+    forged,
+  };
+  const own = new RingRow(parts);
 
   return {
     capacity,
@@ -101,9 +123,17 @@ export function createFlowRing(
       const offset = slot * EVENT_SIZE;
       data[start] = row.seconds;
       data[start + 1] = row.nanos;
-      view.setFloat64(offset + durationAt, row.durationNs, true);
-      view.setUint8(offset + directionAt, row.direction);
-      view.setUint8(offset + swappedAt, row.swapped ? 1 : 0);
+      view.setFloat64(offset + RowOffset.durationNs, row.durationNs, true);
+      view.setUint8(offset + RowOffset.direction, row.direction);
+      view.setUint8(offset + RowOffset.swapped, row.swapped ? 1 : 0);
+      const { tcp } = row;
+      data[start + hasTcpWord] = tcp === undefined ? 0 : 1;
+      if (tcp !== undefined) {
+        data[start + tcpWord] = tcp.handshakeUs;
+        data[start + tcpWord + 1] = tcp.rttUs;
+        data[start + tcpWord + 2] = tcp.minRttUs;
+        data[start + tcpWord + 3] = tcp.retransmits;
+      }
       originators[slot] = row.originator;
       responders[slot] = row.responder;
       services[slot] = row.service;
@@ -111,66 +141,16 @@ export function createFlowRing(
       ingress[slot] = row.ingressRules;
       originatorProcesses[slot] = row.originatorProcess;
       responderProcesses[slot] = row.responderProcess;
-      if (names.size > 0) names.delete(next - capacity);
-      if (row.names.length > 0) names.set(next, row.names);
-      if (details.size > 0) details.delete(next - capacity);
-      if (row.details !== undefined) details.set(next, row.details);
+      names[slot] = row.names;
+      if (dns.size > 0) dns.delete(next - capacity);
+      if (row.dns !== undefined) dns.set(next, row.dns);
       if (forged.size > 0) forged.delete(next - capacity);
       if (row.sourceAddress !== undefined) forged.set(next, row.sourceAddress);
       onRow?.(from, at, row, next);
       next++;
     },
-    get(seq) {
-      const slot = seq % capacity;
-      const at = slot * EVENT_SIZE;
-      const u8 = (field: number) => view.getUint8(at + field);
-      const u64 = (field: number) => view.getUint32(at + field, true) + view.getUint32(at + field + 4, true) * 2 ** 32;
-      const type = u8(EventOffset.type);
-      const flags = u8(EventOffset.flags);
-      const swapped = u8(swappedAt) === 1;
-      const [originator, responder] = [originators[slot]!, responders[slot]!];
-      const sport = view.getUint16(at + EventOffset.sport, false);
-      const dport = view.getUint16(at + EventOffset.dport, false);
-      const source = swapped ? responder : originator;
-      // Most rows have neither.
-      const known = names.size > 0 ? (names.get(seq) ?? noNames) : noNames;
-      const more = details.size > 0 ? details.get(seq) : undefined;
-      return {
-        seq,
-        seconds: view.getUint32(at, true),
-        nanos: view.getUint32(at + 4, true),
-        type,
-        direction: u8(directionAt),
-        protocol: u8(EventOffset.protocol),
-        ipv6: (flags & EventFlags.EVENT_IPV6) !== 0,
-        reply: swapped,
-        source,
-        destination: swapped ? originator : responder,
-        sourceService: swapped ? services[slot] : undefined,
-        destinationService: swapped ? undefined : services[slot],
-        sourceAddress: (forged.size > 0 ? forged.get(seq) : undefined) ?? source.address,
-        sourcePort: swapped ? dport : sport,
-        destinationPort: swapped ? sport : dport,
-        tcpFlags: shownTcpFlags(type, u8(EventOffset.reason), u8(EventOffset.tcpFlags), u8(EventOffset.tcpFlags + 1)),
-        icmpType: u8(EventOffset.icmpType),
-        icmpCode: u8(EventOffset.icmpCode),
-        reason: type === EventType.EVENT_DROP || type === EventType.EVENT_END ? u8(EventOffset.reason) : 0,
-        flags,
-        bytes: [u64(EventOffset.bytes), u64(EventOffset.bytes + 8)],
-        packets: [u64(EventOffset.packets), u64(EventOffset.packets + 8)],
-        durationNs: view.getFloat64(at + durationAt, true),
-        suppressed: view.getUint32(at + EventOffset.suppressed, true),
-        egressRules: rules(egress[slot], at + EventOffset.cookie),
-        ingressRules: rules(ingress[slot], at + EventOffset.cookie + 4),
-        sourceProcess: swapped ? responderProcesses[slot] : originatorProcesses[slot],
-        destinationProcess: swapped ? originatorProcesses[slot] : responderProcesses[slot],
-        sourceNames: swapped ? known : noNames,
-        destinationNames: swapped ? noNames : known,
-        closedBy: type === EventType.EVENT_END ? u8(EventOffset.direction) : 0,
-        tcp: more?.tcp,
-        dns: more?.dns,
-      };
-    },
+    get: (seq) => copyOfRow(own.moveTo(seq)),
+    cursor: () => new RingRow(parts),
     timeUs(seq) {
       const at = (seq % capacity) * EVENT_SIZE;
       return view.getUint32(at, true) * 1e6 + Math.floor(view.getUint32(at + 4, true) / 1000);

@@ -55,12 +55,6 @@ export interface FlowDns {
   readonly latencyNs: number;
 }
 
-/** What only some flows have. */
-export interface FlowDetails {
-  readonly tcp?: FlowTcp;
-  readonly dns?: FlowDns;
-}
-
 /** Seen from the pod at which the flow was observed, or whose policy denied it. Numbers are the contract's. */
 export const FlowDirection = { unknown: 0, ingress: 1, egress: 2 } as const;
 

@@ -127,10 +127,12 @@ function auditedDenials(flags: number): ('egress' | 'ingress')[] {
   ];
 }
 
+const auditedFlags = EventFlags.EVENT_AUDITED_EGRESS | EventFlags.EVENT_AUDITED_INGRESS;
+
 /** The contract's number for what became of a packet. */
 export function verdictOf(row: Pick<FlowRow, 'type' | 'flags'>): Verdict {
   if (row.type === EventType.EVENT_DROP) return Verdict.DROPPED;
-  return auditedDenials(row.flags).length > 0 ? Verdict.AUDIT : Verdict.FORWARDED;
+  return (row.flags & auditedFlags) !== 0 ? Verdict.AUDIT : Verdict.FORWARDED;
 }
 
 /** Such as `ICMPv4 DestinationUnreachable (fragmentation needed)`. */

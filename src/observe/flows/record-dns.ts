@@ -73,6 +73,7 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
       });
       row.swapped = answer;
       row.sourceAddress = undefined;
+      row.tcp = undefined;
       row.egressRules = undefined;
       row.ingressRules = undefined;
       row.direction = row.originator.ifindex >= 0 ? FlowDirection.egress : FlowDirection.ingress;
@@ -92,18 +93,16 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
         if (message.rcode === 0 && tookNs !== undefined)
           dns?.messages.learn(row.originator.endpointId, message, Date.now());
       }
-      row.details = {
-        dns: {
-          response: answer,
-          query: message.query,
-          types: [message.queryType],
-          rcode: message.rcode,
-          addresses: message.addresses,
-          cnames: message.cnames,
-          recordTypes: message.recordTypes,
-          ttl: message.ttl,
-          latencyNs,
-        },
+      row.dns = {
+        response: answer,
+        query: message.query,
+        types: [message.queryType],
+        rcode: message.rcode,
+        addresses: message.addresses,
+        cnames: message.cnames,
+        recordTypes: message.recordTypes,
+        ttl: message.ttl,
+        latencyNs,
       };
       ring.push(words, 0, row);
       return true;

@@ -14,7 +14,7 @@ import {
 import type { ProcessRow } from '../processes/process-row.ts';
 import type { FlowEnds } from './flow-ends.ts';
 import type { FlowRing, NewRow } from './flow-ring.ts';
-import { FlowDirection, type FlowEnd, type FlowRules, type FlowService, type FlowTcp } from './flow-row.ts';
+import { FlowDirection, type FlowEnd, type FlowRules, type FlowService } from './flow-row.ts';
 import type { FlowSocket, FlowSockets } from './flow-sockets.ts';
 import { createDnsRecorder, type DnsMemory } from './record-dns.ts';
 import type { WallClock } from './wall-clock.ts';
@@ -42,6 +42,11 @@ export interface FlowServices {
   byFrontend(number: number): FlowService | undefined;
   /** By the ends of a connection of a pod of this node, whose socket was given its backend before there were packets. */
   bySocket(ends: SocketEnds): FlowService | undefined;
+  /**
+   * Asked before `bySocket`, which costs a system call: whether a Service may have sent a connection to the address of 16 bytes
+   * at `words[at..at+3]`. Without it every connection is looked for.
+   */
+  mayServe?(words: Int32Array, at: number, port: number): boolean;
 }
 
 /** A connection by its real ends, in the form that the datapath remembers sockets by. */
@@ -74,42 +79,53 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
   let events = 0;
   let malformed = 0;
   // One object for all rows: the ring copies out of it.
-  const row = { direction: 0, swapped: false, names: noNames } as unknown as NewRow;
+  const row = { direction: 0, swapped: false, names: noNames, tcp: undefined, dns: undefined } as unknown as NewRow;
   const dns = createDnsRecorder(options);
 
-  /** The socket at one end of an event, where more is to be learnt of it than the event says: that costs a system call. */
-  function socketAt(view: DataView, offset: number, side: 0 | 1, named: boolean): FlowSocket | undefined {
+  /** What the event under way says in four bytes. */
+  let at = 0;
+  const word = (field: number) => words[at + (field >> 2)]! >>> 0;
+
+  /** The socket at one end of an event. */
+  function socketAt(view: DataView, offset: number, side: 0 | 1): FlowSocket | undefined {
     const { ifindex } = side === 0 ? row.originator : row.responder;
-    if (sockets === undefined || ifindex < 0) return undefined;
-    const type = view.getUint8(offset + EventOffset.type);
-    const worth =
-      view.getUint8(offset + EventOffset.protocol) === TCP
-        ? type === EventType.EVENT_END // what TCP measured, and who worked on it last
-        : type === EventType.EVENT_NEW || (type !== EventType.EVENT_ACTIVE && !named);
-    return worth ? sockets.find(view, offset, ifindex, side) : undefined;
+    return sockets === undefined || ifindex < 0 ? undefined : sockets.find(view, offset, ifindex, side);
   }
 
-  /** Names the processes of both ends; gives what was measured of a connection of TCP that ended. */
-  function nameProcesses(view: DataView, offset: number, word: (field: number) => number): FlowTcp | undefined {
-    const pids = [word(whoAt[0] + ProcessRefOffset.pid), word(whoAt[1] + ProcessRefOffset.pid)] as const;
-    const near = socketAt(view, offset, 0, pids[0] !== 0);
-    const far = socketAt(view, offset, 1, pids[1] !== 0);
-    const ofEvent = (side: 0 | 1) => {
-      const at = whoAt[side];
-      const startNs = word(at) + word(at + 4) * 2 ** 32;
-      return processes?.find(startNs, pids[side], word(at + ProcessRefOffset.exec), word(at + ProcessRefOffset.uid));
-    };
-    const ofSocket = (socket: FlowSocket | undefined) =>
-      socket && processes?.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+  function ofEvent(side: 0 | 1): ProcessRow | undefined {
+    const field = side === 0 ? whoAt[0] : whoAt[1];
+    const pid = word(field + ProcessRefOffset.pid);
+    if (pid === 0) return undefined;
+    const startNs = word(field) + word(field + 4) * 2 ** 32;
+    return processes?.find(startNs, pid, word(field + ProcessRefOffset.exec), word(field + ProcessRefOffset.uid));
+  }
+
+  function ofSocket(socket: FlowSocket | undefined): ProcessRow | undefined {
+    return socket && processes?.find(socket.startNs, socket.pid, socket.exec, socket.uid);
+  }
+
+  /** Names the processes of both ends. Sockets are looked for where they know more than the event: that is a system call. */
+  function nameProcesses(view: DataView, offset: number, type: number, protocol: number): void {
+    const named = [word(whoAt[0] + ProcessRefOffset.pid) !== 0, word(whoAt[1] + ProcessRefOffset.pid) !== 0] as const;
+    if (protocol === TCP) {
+      const ends = type === EventType.EVENT_END;
+      // At the end a socket knows what TCP measured, and who worked on it last. One of the two is enough to have measured.
+      const near = ends ? socketAt(view, offset, 0) : undefined;
+      const far = ends && (near === undefined || !named[1]) ? socketAt(view, offset, 1) : undefined;
+      row.originatorProcess = named[0] ? ofEvent(0) : ofSocket(near);
+      row.responderProcess = named[1] ? ofEvent(1) : ofSocket(far);
+      const measured = near ?? far;
+      if (measured?.measured) row.tcp = measured.tcp;
+      return;
+    }
+    const begins = type === EventType.EVENT_NEW;
+    const looks = type !== EventType.EVENT_ACTIVE;
+    const near = begins || (looks && !named[0]) ? socketAt(view, offset, 0) : undefined;
+    const far = looks && !named[1] ? socketAt(view, offset, 1) : undefined;
     // A datagram socket that was connected is named a moment after its first packet: until then the port's last owner was.
-    const begins =
-      view.getUint8(offset + EventOffset.protocol) === UDP &&
-      view.getUint8(offset + EventOffset.type) === EventType.EVENT_NEW;
     const first = begins ? ofSocket(near) : undefined;
-    row.originatorProcess = first ?? (pids[0] !== 0 ? ofEvent(0) : ofSocket(near));
-    row.responderProcess = pids[1] !== 0 ? ofEvent(1) : ofSocket(far);
-    const measured = near ?? far;
-    return measured?.measured ? measured.tcp : undefined;
+    row.originatorProcess = first ?? (named[0] ? ofEvent(0) : ofSocket(near));
+    row.responderProcess = named[1] ? ofEvent(1) : ofSocket(far);
   }
 
   return {
@@ -135,8 +151,7 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
         wordsOf = view.buffer;
         wordsFrom = view.byteOffset;
       }
-      const at = offset >> 2;
-      const word = (field: number) => words[at + (field >> 2)]! >>> 0;
+      at = offset >> 2;
       const type = view.getUint8(offset + EventOffset.type);
       const flags = view.getUint8(offset + EventOffset.flags);
       const drop = type === EventType.EVENT_DROP;
@@ -147,9 +162,10 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
       row.seconds = time.seconds;
       row.nanos = time.nanos;
       row.durationNs = createdNs === 0 ? 0 : Math.max(0, monoNs - createdNs);
-      const identities = [word(EventOffset.identity), word(EventOffset.identity + 4)] as const;
-      row.originator = ends.find(words, at + (EventOffset.src >> 2), identities[0]);
-      row.responder = ends.find(words, at + (EventOffset.dst >> 2), identities[1]);
+      const originatorIdentity = word(EventOffset.identity);
+      const responderIdentity = word(EventOffset.identity + 4);
+      row.originator = ends.find(words, at + (EventOffset.src >> 2), originatorIdentity);
+      row.responder = ends.find(words, at + (EventOffset.dst >> 2), responderIdentity);
       row.sourceAddress = undefined;
       // Whoever forges an address is still known by the device that the packet came from.
       if (reason === DropReason.DROP_INVALID_SOURCE_IP || reason === DropReason.DROP_INVALID_SOURCE_MAC) {
@@ -159,22 +175,23 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
           row.originator = sender;
         }
       }
-      row.service = services && serviceOf(services, view, offset, type, word(EventOffset.service), row.originator);
-      const [egressCookie, ingressCookie] = [word(EventOffset.cookie), word(EventOffset.cookie + 4)];
+      row.service = services && serviceOf(services, words, view, offset, type, row.originator);
+      const egressCookie = word(EventOffset.cookie);
+      const ingressCookie = word(EventOffset.cookie + 4);
       row.egressRules = egressCookie === 0 ? undefined : cookie(egressCookie);
       row.ingressRules = ingressCookie === 0 ? undefined : cookie(ingressCookie);
       const protocol = view.getUint8(offset + EventOffset.protocol);
       row.originatorProcess = undefined;
       row.responderProcess = undefined;
-      const tcp = protocol === TCP || protocol === UDP ? nameProcesses(view, offset, word) : undefined;
-      row.details = tcp && { tcp };
+      row.tcp = undefined;
+      if (protocol === TCP || protocol === UDP) nameProcesses(view, offset, type, protocol);
       row.names = options.dns?.names(row.originator.endpointId, row.responder.address) ?? noNames;
       // A denial is of a connection, so it is shown the way the connection goes. Other drops are of a packet.
       row.swapped =
         drop &&
         reason !== DropReason.DROP_POLICY_DENIED &&
         (flags & EventFlags.EVENT_REPLY_PACKET) !== 0 &&
-        identities[0] + identities[1] !== 0;
+        originatorIdentity + responderIdentity !== 0;
 
       if (drop) {
         row.direction =
@@ -186,7 +203,7 @@ export function createFlowRecorder(options: RecordOptions): FlowRecorder {
       // What the node itself begins is seen from it, unless a pod of it is there to see it arrive.
       const leaves =
         isLocal(row.originator) ||
-        (identities[0] === reservedIdentities.host &&
+        (originatorIdentity === reservedIdentities.host &&
           (!isLocal(row.responder) || (flags & EventFlags.EVENT_AUDITED_EGRESS) !== 0));
       row.direction = leaves ? FlowDirection.egress : FlowDirection.ingress;
       ring.push(words, at, row);
@@ -201,19 +218,22 @@ const noNames: readonly string[] = [];
 
 function serviceOf(
   services: FlowServices,
+  words: Int32Array,
   view: DataView,
   offset: number,
   type: number,
-  frontend: number,
   originator: FlowEnd,
 ): FlowService | undefined {
+  const frontend = view.getUint32(offset + EventOffset.service, true);
   if (frontend !== 0) return services.byFrontend(frontend);
-  // A look at what the sockets did costs a system call: reports in between do without.
+  // A look at what the sockets did costs a system call: reports in between do without, and those to nobody's backend.
   if (type === EventType.EVENT_ACTIVE || !isLocal(originator)) return undefined;
+  const destinationPort = view.getUint16(offset + EventOffset.dport, false);
+  if (services.mayServe?.(words, (offset + EventOffset.dst) >> 2, destinationPort) === false) return undefined;
   return services.bySocket({
     addresses: new Uint8Array(view.buffer, view.byteOffset + offset + EventOffset.src, 32),
     sourcePort: view.getUint16(offset + EventOffset.sport, false),
-    destinationPort: view.getUint16(offset + EventOffset.dport, false),
+    destinationPort,
     protocol: view.getUint8(offset + EventOffset.protocol),
   });
 }

@@ -14,8 +14,10 @@ export interface Counted {
   readonly name: string;
   readonly help: string;
   readonly labelNames: readonly string[];
-  /** Adds one to the row `key`; its labels are asked for when it is new. */
-  add(key: string | number, seq: number, labels: () => Readonly<Record<string, string>>): void;
+  /** Adds one to the row `key`; false when there is none. */
+  add(key: string | number, seq: number): boolean;
+  /** Adds the row, with one. */
+  begin(key: string | number, seq: number, labels: Readonly<Record<string, string>>): void;
   cells(): Iterable<Cell>;
   readonly size: number;
   /** What found no room. */
@@ -30,12 +32,15 @@ export function createCounted(name: string, help: string, labelNames: readonly s
     name,
     help,
     labelNames,
-    add(key, seq, labels) {
+    add(key, seq) {
       const known = cells.get(key);
-      if (known !== undefined) {
-        known.value++;
-        known.lastSeq = seq;
-      } else if (cells.size < limit) cells.set(key, { value: 1, lastSeq: seq, labels: labels() });
+      if (known === undefined) return false;
+      known.value++;
+      known.lastSeq = seq;
+      return true;
+    },
+    begin(key, seq, labels) {
+      if (cells.size < limit) cells.set(key, { value: 1, lastSeq: seq, labels });
       else refused++;
     },
     cells: () => cells.values(),

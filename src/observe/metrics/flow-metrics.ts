@@ -3,10 +3,10 @@
 
 import { Verdict, DropReason as WireDropReason } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
-import { dropReasonName, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
+import { DropReason, dropReasonName, EventFlags, EventOffset, EventType } from '../../kernel/datapath.gen.ts';
 import { rcodeText } from '../dns/parse-dns.ts';
 import type { NewRow } from '../flows/flow-ring.ts';
-import { type FlowDetails, FlowDirection, type FlowEnd } from '../flows/flow-row.ts';
+import { FlowDirection, type FlowDns, type FlowEnd, type FlowTcp } from '../flows/flow-row.ts';
 import { verdictOf } from '../flows/flow-summary.ts';
 import { shownTcpFlags, tcpFlagBits } from '../flows/tcp-flags.ts';
 import { type Counted, createCounted } from './counted.ts';
@@ -29,7 +29,9 @@ export interface CountedFlow {
   readonly names: readonly string[];
   readonly destinationPort: number;
   readonly hasRules: boolean;
-  readonly details: FlowDetails | undefined;
+  /** Valid only while the flow is counted. */
+  readonly tcp: FlowTcp | undefined;
+  readonly dns: FlowDns | undefined;
 }
 
 /** Metrics of flows. */
@@ -38,10 +40,10 @@ export interface FlowMetrics {
   readonly counters: readonly Counted[];
 }
 
-const subtypes = ['', 'DNS', 'to-endpoint', 'from-endpoint', 'to-host', 'to-network'];
+const subtypeNumbers = { '': 0, DNS: 1, 'to-endpoint': 2, 'from-endpoint': 3, 'to-host': 4, 'to-network': 5 } as const;
 const protocolNames: Readonly<Record<number, string>> = { 1: 'ICMPv4', 6: 'TCP', 17: 'UDP', 58: 'ICMPv6', 132: 'SCTP' };
 const protocolText = (flow: CountedFlow) =>
-  flow.details?.dns !== undefined ? 'DNS' : (protocolNames[flow.protocol] ?? `Unknown flow`);
+  flow.dns !== undefined ? 'DNS' : (protocolNames[flow.protocol] ?? `Unknown flow`);
 const verdictText = (flow: CountedFlow) => Verdict[verdictOf(flow)]!;
 const dropReasonText = (reason: number) => WireDropReason[reason] ?? dropReasonName[reason] ?? String(reason);
 const isDrop = (flow: CountedFlow) => flow.type === EventType.EVENT_DROP;
@@ -50,6 +52,9 @@ const isDrop = (flow: CountedFlow) => flow.type === EventType.EVENT_DROP;
 const knownType = (type: string) => (/^TYPE\d+$/.test(type) ? 'other' : type);
 
 type Labels = Readonly<Record<string, string>>;
+
+/** Adds one: `own` is a number or text that stands for the counter's own labels, which are asked for when they are new. */
+type AddOne = (to: Counted, flow: CountedFlow, own: string | number, labels: (flow: CountedFlow) => Labels) => void;
 
 /** Makes the metrics that are wanted. `limit`: rows of each. */
 export function createFlowMetrics(wanted: readonly MetricOptions[], limit: number): FlowMetrics {
@@ -62,11 +67,10 @@ export function createFlowMetrics(wanted: readonly MetricOptions[], limit: numbe
       counters.push(made);
       return made;
     };
-    /** Adds one: `own` is a number or text that stands for the counter's own labels. */
-    const add = (to: Counted, flow: CountedFlow, own: string | number, labels: () => Labels) => {
+    const add: AddOne = (to, flow, own, labels) => {
       const context = contexts.key(flow);
       const key = context === '' ? own : `${own}\u0000${context}`;
-      to.add(key, flow.seq, () => ({ ...labels(), ...contexts.labels(flow) }));
+      if (!to.add(key, flow.seq)) to.begin(key, flow.seq, { ...labels(flow), ...contexts.labels(flow) });
     };
     handlers.push(handlerOf(options, counter, add));
   }
@@ -81,7 +85,7 @@ export function createFlowMetrics(wanted: readonly MetricOptions[], limit: numbe
 function handlerOf(
   options: MetricOptions,
   counter: (name: string, help: string, own: readonly string[]) => Counted,
-  add: (to: Counted, flow: CountedFlow, own: string | number, labels: () => Labels) => void,
+  add: AddOne,
 ): (flow: CountedFlow) => void {
   switch (options.name) {
     case 'flow': {
@@ -91,39 +95,40 @@ function handlerOf(
         'type',
         'verdict',
       ]);
+      const labels = (flow: CountedFlow) => ({
+        protocol: protocolText(flow),
+        subtype: subtypeOf(flow),
+        type: flow.dns !== undefined ? 'L7' : isDrop(flow) ? 'Drop' : 'Trace',
+        verdict: verdictText(flow),
+      });
       return (flow) => {
-        const point = subtypeOf(flow);
-        const own = ((subtypes.indexOf(point) * 16 + verdictOf(flow)) * 16 + flow.type) * 256 + flow.protocol;
-        add(processed, flow, own, () => ({
-          protocol: protocolText(flow),
-          subtype: point,
-          type: flow.details?.dns !== undefined ? 'L7' : isDrop(flow) ? 'Drop' : 'Trace',
-          verdict: verdictText(flow),
-        }));
+        const point = subtypeNumbers[subtypeOf(flow)];
+        add(processed, flow, ((point * 16 + verdictOf(flow)) * 16 + flow.type) * 256 + flow.protocol, labels);
       };
     }
     case 'drop': {
       const drops = counter('hubble_drop_total', 'Packets that were dropped and reported.', ['protocol', 'reason']);
+      const labels = (flow: CountedFlow) => ({
+        protocol: protocolText(flow),
+        reason: dropReasonText(flow.reason),
+      });
       return (flow) => {
-        if (isDrop(flow))
-          add(drops, flow, flow.reason * 256 + flow.protocol, () => ({
-            protocol: protocolText(flow),
-            reason: dropReasonText(flow.reason),
-          }));
+        if (isDrop(flow)) add(drops, flow, flow.reason * 256 + flow.protocol, labels);
       };
     }
     case 'tcp': {
       const flags = counter('hubble_tcp_flags_total', 'Flows by the TCP flags of their packets.', ['family', 'flag']);
+      const isSix = (flow: CountedFlow) => (flow.flags & EventFlags.EVENT_IPV6) !== 0;
+      const labelsOf = (flag: string) => (flow: CountedFlow) => ({ family: isSix(flow) ? 'IPv6' : 'IPv4', flag });
+      const [synAck, syn, fin, rst] = [labelsOf('SYN-ACK'), labelsOf('SYN'), labelsOf('FIN'), labelsOf('RST')];
+      const { SYN, ACK, FIN, RST } = tcpFlagBits;
       return (flow) => {
         if (flow.protocol !== 6 || isDrop(flow)) return;
-        const six = (flow.flags & EventFlags.EVENT_IPV6) !== 0;
-        const one = (flag: string) =>
-          add(flags, flow, `${flag}${six}`, () => ({ family: six ? 'IPv6' : 'IPv4', flag }));
-        const { SYN, ACK, FIN, RST } = tcpFlagBits;
-        if ((flow.tcpFlags & (SYN | ACK)) === (SYN | ACK)) one('SYN-ACK');
-        else if ((flow.tcpFlags & SYN) !== 0) one('SYN');
-        if ((flow.tcpFlags & FIN) !== 0) one('FIN');
-        if ((flow.tcpFlags & RST) !== 0) one('RST');
+        const family = isSix(flow) ? 256 : 0;
+        if ((flow.tcpFlags & (SYN | ACK)) === (SYN | ACK)) add(flags, flow, family + (SYN | ACK), synAck);
+        else if ((flow.tcpFlags & SYN) !== 0) add(flags, flow, family + SYN, syn);
+        if ((flow.tcpFlags & FIN) !== 0) add(flags, flow, family + FIN, fin);
+        if ((flow.tcpFlags & RST) !== 0) add(flags, flow, family + RST, rst);
       };
     }
     case 'icmp': {
@@ -153,7 +158,7 @@ function handlerOf(
       const own = ['protocol', 'verdict', ...(options.port ? ['port'] : [])];
       const world = counter('hubble_flows_to_world_total', 'Flows to outside of the cluster.', own);
       return (flow) => {
-        if (!isWorld(flow.destination.identity) || flow.reply || flow.details?.dns !== undefined) return;
+        if (!isWorld(flow.destination.identity) || flow.reply || flow.dns !== undefined) return;
         if (isDrop(flow) ? !options.anyDrop && !isDenied(flow) : flow.type !== EventType.EVENT_NEW) return;
         if (options.synOnly && flow.protocol === 6 && (flow.tcpFlags & tcpFlagBits.SYN) === 0) return;
         const port = options.port ? flow.destinationPort : 0;
@@ -170,13 +175,16 @@ function handlerOf(
         'match',
         'action',
       ]);
+      const labels = (flow: CountedFlow) => ({
+        direction: flow.direction === FlowDirection.egress ? 'egress' : 'ingress',
+        match: flow.hasRules ? 'l3-l4' : isDenied(flow) ? 'none' : 'all',
+        action: isDenied(flow) ? 'dropped' : verdictText(flow).toLowerCase(),
+      });
       return (flow) => {
         const denied = isDenied(flow);
         if (!denied && flow.type !== EventType.EVENT_NEW) return;
-        const match = flow.hasRules ? 'l3-l4' : denied ? 'none' : 'all';
-        const action = denied ? 'dropped' : verdictText(flow).toLowerCase();
-        const direction = flow.direction === FlowDirection.egress ? 'egress' : 'ingress';
-        add(verdicts, flow, `${direction} ${match} ${action}`, () => ({ direction, match, action }));
+        const egress = flow.direction === FlowDirection.egress ? 1 : 0;
+        add(verdicts, flow, verdictOf(flow) * 8 + (denied ? 4 : 0) + (flow.hasRules ? 2 : 0) + egress, labels);
       };
     }
     case 'dns': {
@@ -189,7 +197,7 @@ function handlerOf(
         'qtypes',
       ]);
       return (flow) => {
-        const dns = flow.details?.dns;
+        const dns = flow.dns;
         if (dns === undefined || (options.ignoreAaaa && dns.types.includes('AAAA'))) return;
         const qtypes = dns.types.map(knownType).join(',');
         const query = options.query ? dns.query.replace(/\.$/, '') : '';
@@ -206,7 +214,7 @@ function handlerOf(
   }
 }
 
-const isDenied = (flow: CountedFlow) => isDrop(flow) && dropReasonText(flow.reason) === 'POLICY_DENIED';
+const isDenied = (flow: CountedFlow) => isDrop(flow) && flow.reason === DropReason.DROP_POLICY_DENIED;
 const noContext = '';
 
 /** Labels that name the ends, and a text that stands for their values. */
@@ -271,8 +279,8 @@ function contextsOf(options: MetricOptions): {
 }
 
 /** Where a flow was seen, as the ecosystem calls it. */
-function subtypeOf(flow: CountedFlow): string {
-  if (flow.details?.dns !== undefined) return 'DNS';
+function subtypeOf(flow: CountedFlow): keyof typeof subtypeNumbers {
+  if (flow.dns !== undefined) return 'DNS';
   if (isDrop(flow)) return '';
   if (flow.direction === FlowDirection.ingress) return 'to-endpoint';
   if (flow.destination.endpointId > 0) return 'from-endpoint';
@@ -309,7 +317,8 @@ export function countedFlow(
   const port = row.swapped ? EventOffset.sport : EventOffset.dport;
   into.destinationPort = (bytes[at + port]! << 8) | bytes[at + port + 1]!;
   into.hasRules = row.egressRules !== undefined || row.ingressRules !== undefined;
-  into.details = row.details;
+  into.tcp = row.tcp;
+  into.dns = row.dns;
 }
 
 let bytesOf: ArrayBufferLike | undefined;

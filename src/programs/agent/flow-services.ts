@@ -5,10 +5,11 @@ import type { ServiceTarget } from '../../connect/services/service-target.ts';
 import type { FrontendRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
 import type { BpfMap } from '../../kernel/bpf-map.ts';
-import { datapathMaps } from '../../kernel/datapath.gen.ts';
+import { datapathMaps, ServiceFlowKeyOffset } from '../../kernel/datapath.gen.ts';
 import { typedMap } from '../../kernel/typed-map.ts';
 import type { FlowService } from '../../observe/flows/flow-row.ts';
 import type { FlowServices } from '../../observe/flows/record-flows.ts';
+import { createBackendMemory } from './backend-memory.ts';
 
 const TCP = 6;
 const UDP = 17;
@@ -22,9 +23,10 @@ export function createFlowServices(options: {
   /** The map `socket_services`. */
   readonly sockets: BpfMap;
   readonly nowMs?: () => number;
-}): FlowServices {
+}): FlowServices & { close(): void } {
   const { target, frontends, nowMs = () => performance.now() } = options;
   const sockets = typedMap(options.sockets, datapathMaps.socket_services);
+  const backends = createBackendMemory(frontends, () => backendsOf(options.sockets));
   const named = new Map<string, FlowService>();
   let udp = new Map<string, FlowService | 'several'>();
   let udpRevision = -1;
@@ -68,6 +70,8 @@ export function createFlowServices(options: {
 
   return {
     byFrontend,
+    mayServe: backends.mayHave,
+    close: backends.close,
     bySocket({ addresses, sourcePort, destinationPort, protocol }) {
       const dst = addresses.subarray(16);
       if (protocol === TCP) {
@@ -80,4 +84,13 @@ export function createFlowServices(options: {
       return service === 'several' ? undefined : service;
     },
   };
+}
+
+/** The backends that sockets talk to. */
+function* backendsOf(sockets: BpfMap): Generator<readonly [Uint8Array, number]> {
+  for (const { key } of sockets.entries()) {
+    const view = new DataView(key.buffer, key.byteOffset);
+    const address = key.subarray(ServiceFlowKeyOffset.dst, ServiceFlowKeyOffset.dst + 16);
+    yield [address, view.getUint16(ServiceFlowKeyOffset.dport)];
+  }
 }

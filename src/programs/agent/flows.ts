@@ -42,6 +42,11 @@ export async function startFlows(
   const file = createStateFile(join(settings.stateDir, 'flow-counters.json'), checkCounters, (path, reason) =>
     log.error('STATE_FILE_INVALID: set aside', { file: path, reason }),
   );
+  const services = createFlowServices({
+    target: agent.services.target,
+    frontends: agent.services.frontends,
+    sockets: agent.services.hooks.map('socket_services'),
+  });
   const observer = createFlowObserver({
     nodeName: settings.nodeName,
     version: `weir v${version}`,
@@ -58,11 +63,7 @@ export async function startFlows(
     cookie: agent.compiler.cookie,
     addresses: agent.addresses,
     identities: sources.identities,
-    services: createFlowServices({
-      target: agent.services.target,
-      frontends: agent.services.frontends,
-      sockets: agent.services.hooks.map('socket_services'),
-    }),
+    services,
     ...(processes && { processes: { find: processes.table.find, read: processes.read } }),
     ...(processes && { rpcServices: [processes.service] }),
     sockets: createFlowSockets(agent.services.hooks.map('socket_owners')),
@@ -99,6 +100,7 @@ export async function startFlows(
       plan.files?.close();
       await server?.close();
       observer.close();
+      services.close();
     },
   };
 }
