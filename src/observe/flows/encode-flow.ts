@@ -3,9 +3,17 @@
 import { FlowType, IPVersion, L7FlowType, TraceReason } from '../../../proto/gen/flow/flow_pb.js';
 import { isWorld } from '../../core/identity.ts';
 import { EventType } from '../../kernel/datapath.gen.ts';
+import type { FieldMask } from './field-mask.ts';
 import { clusterName } from './filter-values.ts';
 import { writeExtensions } from './flow-extensions.ts';
-import { endLabels, type FlowContext, flowEventType, flowSubType, flowUuid, observationPoint } from './flow-message.ts';
+import {
+  createUuidBytes,
+  endLabels,
+  type FlowContext,
+  flowEventType,
+  flowSubType,
+  observationPoint,
+} from './flow-message.ts';
 import { logsOf, policiesOf } from './flow-policies.ts';
 import type { FlowDns, FlowEnd, FlowRow, FlowRules, FlowService } from './flow-row.ts';
 import { flowSummary, verdictOf } from './flow-summary.ts';
@@ -16,8 +24,10 @@ import { createWireWriter } from './wire-writer.ts';
 export interface FlowEncoder {
   /** A Flow. */
   flow(row: FlowRow): Uint8Array;
-  /** A GetFlowsResponse with the flow; `mask` cuts what was not asked for. */
-  response(row: FlowRow, mask?: (flow: Uint8Array) => Uint8Array): Uint8Array;
+  /** A GetFlowsResponse with the flow. */
+  response(row: FlowRow): Uint8Array;
+  /** The same, written to the encoder's writer. */
+  writeResponse(row: FlowRow): void;
 }
 
 /** Field numbers of a Flow's policies, by what their direction and verdict are. */
@@ -35,10 +45,10 @@ interface EncodedEnd {
 const ends = new WeakMap<FlowEnd, EncodedEnd>();
 const policies = new WeakMap<FlowRules, readonly Uint8Array[]>();
 
-/** Makes an encoder. */
-export function createFlowEncoder(context: FlowContext): FlowEncoder {
-  const out = createWireWriter();
+/** Makes an encoder. What `mask` leaves out is not made. */
+export function createFlowEncoder(context: FlowContext, mask?: FieldMask, out = createWireWriter()): FlowEncoder {
   const part = createWireWriter();
+  const uuid = createUuidBytes(context.run);
   part.text(1000, context.nodeName);
   const responseNode = part.take();
   part.text(11, context.nodeName);
@@ -71,8 +81,12 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     return encoded;
   }
 
-  function writePolicies(direction: keyof typeof policyFields, rules: FlowRules | undefined): void {
-    if (rules === undefined) return;
+  function writePolicies(
+    direction: keyof typeof policyFields,
+    said: 'allow' | 'deny',
+    rules: FlowRules | undefined,
+  ): void {
+    if (rules === undefined || (rules.verdict === 'allow') !== (said === 'allow')) return;
     let encoded = policies.get(rules);
     if (encoded === undefined) {
       encoded = policiesOf(rules).map((policy) => {
@@ -85,8 +99,7 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
       });
       policies.set(rules, encoded);
     }
-    const field = policyFields[direction][rules.verdict === 'allow' ? 'allow' : 'deny'];
-    for (const policy of encoded) out.bytes(field, policy);
+    for (const policy of encoded) out.bytes(policyFields[direction][said], policy);
   }
 
   function writeTime(field: number, row: FlowRow): void {
@@ -121,7 +134,37 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.close(layer4);
   }
 
-  function writeDns(dns: FlowDns): void {
+  function writeAddresses(row: FlowRow): void {
+    const { source, sourceAddress } = row;
+    const ip = out.open(5);
+    if (sourceAddress === source.address) out.bytes(1, encodeEnd(source).address);
+    else out.text(1, sourceAddress);
+    out.bytes(2, encodeEnd(row.destination).address);
+    out.uint(3, row.ipv6 ? IPVersion.IPv6 : IPVersion.IPv4);
+    out.close(ip);
+  }
+
+  function writeTexts(field: number, texts: readonly string[]): void {
+    for (const text of texts) out.text(field, text);
+  }
+
+  function writeEventType(row: FlowRow): void {
+    const event = out.open(19);
+    out.uint(1, flowEventType(row));
+    out.uint(2, flowSubType(row));
+    out.close(event);
+  }
+
+  function writeIsReply(row: FlowRow): void {
+    // Of a drop it is only known when the packet went back.
+    if (isDrop(row) && !row.reply) return;
+    const isReply = out.open(26);
+    out.uint(1, row.reply ? 1 : 0);
+    out.close(isReply);
+  }
+
+  function writeDns(dns: FlowDns | undefined): void {
+    if (dns === undefined) return;
     const layer7 = out.open(15);
     out.uint(1, dns.response ? L7FlowType.RESPONSE : L7FlowType.REQUEST);
     out.uint(2, dns.latencyNs);
@@ -138,75 +181,75 @@ export function createFlowEncoder(context: FlowContext): FlowEncoder {
     out.close(layer7);
   }
 
-  /** The fields of a Flow, by number. */
+  /** The fields of a Flow, in the order in which they are written. */
+  const fields: readonly (readonly [field: number, write: (row: FlowRow) => void])[] = [
+    [1, (row) => writeTime(1, row)],
+    [2, (row) => out.uint(2, verdictOf(row))],
+    [3, (row) => out.uint(3, dropReasonOf(row))],
+    [5, writeAddresses],
+    [6, writeTransport],
+    [8, (row) => out.bytes(8, encodeEnd(row.source).endpoint)],
+    [9, (row) => out.bytes(9, encodeEnd(row.destination).endpoint)],
+    [10, (row) => out.uint(10, row.dns === undefined ? FlowType.L3_L4 : FlowType.L7)],
+    [11, () => out.raw(flowNode)],
+    [37, () => writeTexts(37, context.nodeLabels?.() ?? none)],
+    [13, (row) => writeTexts(13, row.sourceNames)],
+    [14, (row) => writeTexts(14, row.destinationNames)],
+    [15, (row) => writeDns(row.dns)],
+    [16, (row) => out.uint(16, row.reply ? 1 : 0)],
+    [19, writeEventType],
+    [20, (row) => writeService(20, row.sourceService)],
+    [21, (row) => writeService(21, row.destinationService)],
+    [22, (row) => out.uint(22, row.direction)],
+    [24, (row) => out.uint(24, isTraced(row) ? observationPoint(row) : 0)],
+    [25, (row) => out.uint(25, dropReasonOf(row))],
+    [26, writeIsReply],
+    [34, (row) => out.bytes(34, uuid(row.seq))],
+    [36, (row) => out.uint(36, isTraced(row) ? (traceReasons[row.type] ?? TraceReason.ESTABLISHED) : 0)],
+    [41, () => out.bytes(41, emitter)],
+    [policyFields.egress.allow, (row) => writePolicies('egress', 'allow', row.egressRules)],
+    [policyFields.egress.deny, (row) => writePolicies('egress', 'deny', row.egressRules)],
+    [policyFields.ingress.allow, (row) => writePolicies('ingress', 'allow', row.ingressRules)],
+    [policyFields.ingress.deny, (row) => writePolicies('ingress', 'deny', row.ingressRules)],
+    [policyLogField, (row) => writeTexts(policyLogField, logsOf(row.egressRules, row.ingressRules))],
+    [100_000, (row) => out.text(100_000, flowSummary(row))],
+    [150_000, (row) => writeExtensions(out, 150_000, row)],
+  ];
+  const writers = fields.filter(([field]) => mask?.fields.has(field) ?? true).map(([, write]) => write);
+
   function writeFlow(row: FlowRow): void {
-    const dropped = row.type === EventType.EVENT_DROP;
-    const traced = !dropped && row.dns === undefined;
-    const source = encodeEnd(row.source);
-    const destination = encodeEnd(row.destination);
-    writeTime(1, row);
-    out.uint(2, verdictOf(row));
-    if (dropped) out.uint(3, row.reason);
-    const ip = out.open(5);
-    if (row.sourceAddress === row.source.address) out.bytes(1, source.address);
-    else out.text(1, row.sourceAddress);
-    out.bytes(2, destination.address);
-    out.uint(3, row.ipv6 ? IPVersion.IPv6 : IPVersion.IPv4);
-    out.close(ip);
-    writeTransport(row);
-    out.bytes(8, source.endpoint);
-    out.bytes(9, destination.endpoint);
-    out.uint(10, row.dns === undefined ? FlowType.L3_L4 : FlowType.L7);
-    out.raw(flowNode);
-    for (const label of context.nodeLabels?.() ?? []) out.text(37, label);
-    for (const name of row.sourceNames) out.text(13, name);
-    for (const name of row.destinationNames) out.text(14, name);
-    if (row.dns !== undefined) writeDns(row.dns);
-    out.uint(16, row.reply ? 1 : 0);
-    const event = out.open(19);
-    out.uint(1, flowEventType(row));
-    out.uint(2, flowSubType(row));
-    out.close(event);
-    writeService(20, row.sourceService);
-    writeService(21, row.destinationService);
-    out.uint(22, row.direction);
-    if (traced) out.uint(24, observationPoint(row));
-    if (dropped) out.uint(25, row.reason);
-    // Of a drop it is only known when the packet went back.
-    if (!dropped || row.reply) {
-      const isReply = out.open(26);
-      out.uint(1, row.reply ? 1 : 0);
-      out.close(isReply);
-    }
-    out.text(34, flowUuid(context.run, row.seq));
-    if (traced) out.uint(36, traceReasons[row.type] ?? TraceReason.ESTABLISHED);
-    out.bytes(41, emitter);
-    writePolicies('egress', row.egressRules);
-    writePolicies('ingress', row.ingressRules);
-    for (const log of logsOf(row.egressRules, row.ingressRules)) out.text(policyLogField, log);
-    out.text(100_000, flowSummary(row));
-    writeExtensions(out, 150_000, row);
+    for (const write of writers) write(row);
   }
 
-  function flow(row: FlowRow): Uint8Array {
+  function writeResponse(row: FlowRow): void {
+    const message = out.open(1, true);
+    const start = out.length;
     writeFlow(row);
-    return out.take();
+    if (mask?.whole === false) out.raw(mask.masking(out.takeFrom(start)));
+    out.close(message);
+    out.raw(responseNode);
+    writeTime(1001, row);
   }
+
   return {
-    flow,
-    response(row, mask) {
-      if (mask !== undefined) out.bytes(1, mask(flow(row)));
-      else {
-        const message = out.open(1);
-        writeFlow(row);
-        out.close(message);
-      }
-      out.raw(responseNode);
-      writeTime(1001, row);
-      return out.take();
+    flow(row) {
+      const start = out.length;
+      writeFlow(row);
+      return out.takeFrom(start);
     },
+    response(row) {
+      const start = out.length;
+      writeResponse(row);
+      return out.takeFrom(start);
+    },
+    writeResponse,
   };
 }
+
+const none: readonly string[] = [];
+const isDrop = (row: FlowRow) => row.type === EventType.EVENT_DROP;
+const isTraced = (row: FlowRow) => !isDrop(row) && row.dns === undefined;
+const dropReasonOf = (row: FlowRow) => (isDrop(row) ? row.reason : 0);
 
 const traceReasons: Readonly<Record<number, TraceReason>> = {
   [EventType.EVENT_NEW]: TraceReason.NEW,

@@ -2,17 +2,21 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { wireTypes } from './wire-writer.ts';
 
-/** Gives a message without what the mask does not name. */
-export type Masking = (message: Uint8Array) => Uint8Array;
+/** What of a message was asked for. */
+export interface FieldMask {
+  /** Gives a message without what the mask does not name. */
+  readonly masking: (message: Uint8Array) => Uint8Array;
+  /** The message's own fields that it names, or something in them: the others need not be made. */
+  readonly fields: ReadonlySet<number>;
+  /** They are wanted as they are: a message that has no others needs no masking. */
+  readonly whole: boolean;
+}
 
 /** What is kept, by the field's number: all of it, or of the message in it what its own tree says. */
 type Tree = Map<number, Tree | true>;
 
 /** Compiles a mask of paths such as `source.pod_name`; answers with the path that the message does not have. */
-export function compileFieldMask(
-  schema: DescMessage,
-  paths: readonly string[],
-): { masking: Masking } | { unknown: string } {
+export function compileFieldMask(schema: DescMessage, paths: readonly string[]): FieldMask | { unknown: string } {
   const root: Tree = new Map();
   for (const path of paths) {
     let tree = root;
@@ -33,6 +37,8 @@ export function compileFieldMask(
     }
   }
   return {
+    fields: new Set(root.keys()),
+    whole: [...root.values()].every((each) => each === true),
     masking(message) {
       const kept = new Uint8Array(message.length);
       return kept.subarray(0, copyKept(message, 0, message.length, root, kept, 0));

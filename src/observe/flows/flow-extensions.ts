@@ -21,23 +21,24 @@ export function writeExtensions(out: WireWriter, field: number, row: FlowRow): v
   const { sourceProcess, destinationProcess } = row;
   const hasProcess = sourceProcess !== undefined || destinationProcess !== undefined;
   if (!isReport && staged.length === 0 && row.suppressed === 0 && !hasProcess) return;
-  const any = out.open(field);
+  const any = out.open(field, true);
   out.text(1, typeUrl);
-  const struct = out.open(2);
+  const struct = out.open(2, true);
   if (isReport) {
-    writeEntry(out, 'report', isEnd ? 'end' : 'active');
-    if (isEnd) writeEntry(out, 'end_cause', endCauseOf(row));
-    if (row.closedBy !== ClosedBy.CLOSED_BY_NOBODY)
-      writeEntry(out, 'closed_by', row.closedBy === ClosedBy.CLOSED_BY_ORIGINATOR ? 'client' : 'server');
-    writeEntry(out, 'packets_sent', row.packets[0]);
-    writeEntry(out, 'bytes_sent', row.bytes[0]);
-    writeEntry(out, 'packets_received', row.packets[1]);
-    writeEntry(out, 'bytes_received', row.bytes[1]);
-    writeEntry(out, 'duration_ms', Math.round(row.durationNs / 1e6));
-    if (row.tcp !== undefined) writeTcp(out, row.tcp);
+    out.raw(textEntry('report', isEnd ? 'end' : 'active'));
+    if (isEnd) out.raw(textEntry('end_cause', endCauseOf(row)));
+    const { closedBy, packets, bytes, tcp } = row;
+    if (closedBy !== ClosedBy.CLOSED_BY_NOBODY)
+      out.raw(textEntry('closed_by', closedBy === ClosedBy.CLOSED_BY_ORIGINATOR ? 'client' : 'server'));
+    writeNumber(out, 'packets_sent', packets[0]);
+    writeNumber(out, 'bytes_sent', bytes[0]);
+    writeNumber(out, 'packets_received', packets[1]);
+    writeNumber(out, 'bytes_received', bytes[1]);
+    writeNumber(out, 'duration_ms', Math.round(row.durationNs / 1e6));
+    if (tcp !== undefined) writeTcp(out, tcp);
   }
   if (staged.length > 0) writeEntry(out, 'staged_denied', staged);
-  if (row.suppressed > 0) writeEntry(out, 'reports_held_back', row.suppressed);
+  if (row.suppressed > 0) writeNumber(out, 'reports_held_back', row.suppressed);
   if (sourceProcess !== undefined) out.bytes(1, processEntry('source_process', sourceProcess));
   if (destinationProcess !== undefined) out.bytes(1, processEntry('destination_process', destinationProcess));
   out.close(struct);
@@ -45,10 +46,42 @@ export function writeExtensions(out: WireWriter, field: number, row: FlowRow): v
 }
 
 function writeTcp(out: WireWriter, tcp: FlowTcp): void {
-  if (tcp.handshakeUs > 0) writeEntry(out, 'handshake_us', tcp.handshakeUs);
-  writeEntry(out, 'rtt_us', tcp.rttUs);
-  writeEntry(out, 'min_rtt_us', tcp.minRttUs);
-  writeEntry(out, 'retransmits', tcp.retransmits);
+  if (tcp.handshakeUs > 0) writeNumber(out, 'handshake_us', tcp.handshakeUs);
+  writeNumber(out, 'rtt_us', tcp.rttUs);
+  writeNumber(out, 'min_rtt_us', tcp.minRttUs);
+  writeNumber(out, 'retransmits', tcp.retransmits);
+}
+
+/** Members with texts of which there are few: each is encoded once. */
+const textEntries = {
+  report: new Map<string, Uint8Array>(),
+  end_cause: new Map<string, Uint8Array>(),
+  closed_by: new Map<string, Uint8Array>(),
+};
+
+function textEntry(name: keyof typeof textEntries, value: string): Uint8Array {
+  const known = textEntries[name].get(value);
+  if (known !== undefined) return known;
+  writeEntry(part, name, value);
+  const bytes = part.take();
+  textEntries[name].set(value, bytes);
+  return bytes;
+}
+
+const numberEntries = new Map<string, Uint8Array>();
+/** Bytes of a number at the end of its member. */
+const doubleBytes = 8;
+
+/** A member with a number: all but the number is encoded once. */
+function writeNumber(out: WireWriter, name: string, value: number): void {
+  let before = numberEntries.get(name);
+  if (before === undefined) {
+    writeEntry(part, name, 1);
+    before = part.take().slice(0, -doubleBytes);
+    numberEntries.set(name, before);
+  }
+  out.raw(before);
+  out.float64(value);
 }
 
 /** A process as flows show it. */

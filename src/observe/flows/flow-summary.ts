@@ -68,29 +68,31 @@ export function endCauseOf(row: FlowRow): string {
 }
 
 const TCP = 6;
+const auditedFlags = EventFlags.EVENT_AUDITED_EGRESS | EventFlags.EVENT_AUDITED_INGRESS;
+const unusualFlags = auditedFlags | EventFlags.EVENT_STAGED_EGRESS_DENY | EventFlags.EVENT_STAGED_INGRESS_DENY;
 
 /** Such as `TCP Flags: SYN`, or `TCP Flags: FIN, ACK; closed after 1.2 s; sent 12 packets, 840 bytes; received …`. */
 export function flowSummary(row: FlowRow): string {
   if (row.dns !== undefined) return dnsText(row.dns);
-  const parts = [transport(row)];
-  if (row.type === EventType.EVENT_ACTIVE || row.type === EventType.EVENT_END) {
-    const seconds = `${(row.durationNs / 1e9).toFixed(row.durationNs < 1e10 ? 3 : 0)} s`;
-    parts.push(
-      row.type === EventType.EVENT_END
-        ? `${endCauseOf(row)}${closerText(row)} after ${seconds}`
-        : `open for ${seconds}`,
-    );
-    parts.push(
-      `sent ${row.packets[0]} packets, ${row.bytes[0]} bytes`,
-      `received ${row.packets[1]} packets, ${row.bytes[1]} bytes`,
-    );
+  const { type, flags, suppressed } = row;
+  let text = transport(row);
+  if (type === EventType.EVENT_ACTIVE || type === EventType.EVENT_END) text += `; ${reportText(row)}`;
+  if ((flags & unusualFlags) !== 0) {
+    const staged = stagedDenials(flags);
+    if (staged.length > 0) text += `; staged policies would deny ${staged.join(' and ')}`;
+    const audited = auditedDenials(flags);
+    if (audited.length > 0) text += `; the host firewall would deny ${audited.join(' and ')}`;
   }
-  const staged = stagedDenials(row.flags);
-  if (staged.length > 0) parts.push(`staged policies would deny ${staged.join(' and ')}`);
-  const audited = auditedDenials(row.flags);
-  if (audited.length > 0) parts.push(`the host firewall would deny ${audited.join(' and ')}`);
-  if (row.suppressed > 0) parts.push(`${row.suppressed} like it not reported`);
-  return parts.join('; ');
+  if (suppressed > 0) text += `; ${suppressed} like it not reported`;
+  return text;
+}
+
+function reportText(row: FlowRow): string {
+  const { durationNs, packets, bytes } = row;
+  const seconds = `${(durationNs / 1e9).toFixed(durationNs < 1e10 ? 3 : 0)} s`;
+  const became =
+    row.type === EventType.EVENT_END ? `${endCauseOf(row)}${closerText(row)} after ${seconds}` : `open for ${seconds}`;
+  return `${became}; sent ${packets[0]} packets, ${bytes[0]} bytes; received ${packets[1]} packets, ${bytes[1]} bytes`;
 }
 
 function closerText(row: FlowRow): string {
@@ -112,22 +114,21 @@ function dnsText(dns: FlowDns): string {
 }
 
 /** The directions in which policies in dry run would have denied. */
-export function stagedDenials(flags: number): ('egress' | 'ingress')[] {
-  return [
-    ...((flags & EventFlags.EVENT_STAGED_EGRESS_DENY) !== 0 ? (['egress'] as const) : []),
-    ...((flags & EventFlags.EVENT_STAGED_INGRESS_DENY) !== 0 ? (['ingress'] as const) : []),
-  ];
+export function stagedDenials(flags: number): readonly ('egress' | 'ingress')[] {
+  return denials(flags & EventFlags.EVENT_STAGED_EGRESS_DENY, flags & EventFlags.EVENT_STAGED_INGRESS_DENY);
 }
 
 /** The directions in which policies for nodes deny what only the firewall's mode let through. */
-function auditedDenials(flags: number): ('egress' | 'ingress')[] {
-  return [
-    ...((flags & EventFlags.EVENT_AUDITED_EGRESS) !== 0 ? (['egress'] as const) : []),
-    ...((flags & EventFlags.EVENT_AUDITED_INGRESS) !== 0 ? (['ingress'] as const) : []),
-  ];
+function auditedDenials(flags: number): readonly ('egress' | 'ingress')[] {
+  return denials(flags & EventFlags.EVENT_AUDITED_EGRESS, flags & EventFlags.EVENT_AUDITED_INGRESS);
 }
 
-const auditedFlags = EventFlags.EVENT_AUDITED_EGRESS | EventFlags.EVENT_AUDITED_INGRESS;
+function denials(egress: number, ingress: number): readonly ('egress' | 'ingress')[] {
+  if ((egress | ingress) === 0) return noDenials;
+  return [...(egress === 0 ? [] : (['egress'] as const)), ...(ingress === 0 ? [] : (['ingress'] as const))];
+}
+
+const noDenials: readonly ('egress' | 'ingress')[] = [];
 
 /** The contract's number for what became of a packet. */
 export function verdictOf(row: Pick<FlowRow, 'type' | 'flags'>): Verdict {

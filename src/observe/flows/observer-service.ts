@@ -8,8 +8,6 @@ import {
   GetAgentEventsResponseSchema,
   type GetDebugEventsRequest,
   type GetFlowsRequest,
-  type GetFlowsResponse,
-  GetFlowsResponseSchema,
   GetNamespacesResponseSchema,
   GetNodesResponseSchema,
   Observer,
@@ -17,19 +15,19 @@ import {
   ServerStatusResponseSchema,
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
-import { type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
+import { type FramedMessages, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import type { AgentEvents } from './agent-events.ts';
 import { CelTooDear } from './cel-filter.ts';
-import { createFlowEncoder } from './encode-flow.ts';
-import { compileFieldMask, type Masking } from './field-mask.ts';
+import { compileFieldMask, type FieldMask } from './field-mask.ts';
 import { clusterName, FilterError } from './filter-values.ts';
 import { compileFilters, type FlowMatch } from './flow-filter.ts';
-import { type FlowContext, lostMessage } from './flow-message.ts';
+import type { FlowContext } from './flow-message.ts';
 import type { FlowRing } from './flow-ring.ts';
 import type { LossLog } from './loss-log.ts';
 import { readFlows } from './read-flows.ts';
 import { compileRequestExtensions } from './request-extensions.ts';
+import { createResponseBatch } from './response-batch.ts';
 
 /** What the service hands out. */
 export interface ObserverSource {
@@ -103,27 +101,14 @@ export function observerService(source: ObserverSource): RpcService {
   }
 }
 
-async function* getFlows(
-  source: ObserverSource,
+function getFlows(
+  { ring, losses, context }: ObserverSource,
   request: GetFlowsRequest,
   signal: AbortSignal,
-): AsyncGenerator<GetFlowsResponse | Uint8Array> {
-  const { ring, losses, context } = source;
-  const match = matchOf(request, context);
-  const masking = maskingOf(request);
-  const encoder = createFlowEncoder(context);
-  const query = { ...rangeOf(request), match };
-  for await (const item of dearAsStatus(readFlows(ring, losses, query, signal))) {
-    if (item.kind === 'lost') {
-      yield create(GetFlowsResponseSchema, {
-        responseTypes: { case: 'lostEvents', value: lostMessage(item.loss) },
-        nodeName: context.nodeName,
-        time: timestampFromMs(Math.floor(item.loss.lastMs)),
-      });
-      continue;
-    }
-    yield encoder.response(item.row, masking);
-  }
+): AsyncIterable<FramedMessages> {
+  const query = { ...rangeOf(request), match: matchOf(request, context) };
+  const batch = createResponseBatch(context, maskOf(request));
+  return dearAsStatus(readFlows(ring, losses, query, batch, signal));
 }
 
 /** An expression that turns out to be too dear ends the stream, and says so. */
@@ -148,7 +133,7 @@ function matchOf(request: GetFlowsRequest, context: FlowContext): FlowMatch {
   }
 }
 
-function maskingOf(request: GetFlowsRequest): Masking | undefined {
+function maskOf(request: GetFlowsRequest): FieldMask | undefined {
   const paths = request.fieldMask?.paths ?? [];
   if (paths.length === 0) return undefined;
   if (paths.length > 1024) throw new RpcError(RpcCode.invalidArgument, 'field_mask: more than 1024 paths');
@@ -158,7 +143,7 @@ function maskingOf(request: GetFlowsRequest): Masking | undefined {
       RpcCode.invalidArgument,
       `field_mask: a flow has no field ${JSON.stringify(mask.unknown.slice(0, 100))}`,
     );
-  return mask.masking;
+  return mask;
 }
 
 interface Range {

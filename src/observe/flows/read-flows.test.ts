@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LossSource } from './loss-log.ts';
-import { type FlowQuery, readFlows } from './read-flows.ts';
+import type { FlowRow } from './flow-row.ts';
+import { type Loss, LossSource } from './loss-log.ts';
+import { type FlowQuery, type FlowSink, readFlows } from './read-flows.ts';
+import { copyOfRow } from './ring-row.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 
 const all: FlowQuery = { number: 0, first: false, follow: false, match: () => true };
@@ -18,14 +20,44 @@ function filled(count: number, capacity = 64) {
   return { ...scene, add };
 }
 
+type FlowItem = { readonly kind: 'flow'; readonly row: FlowRow } | { readonly kind: 'lost'; readonly loss: Loss };
+
+/** Pieces of `most` items. */
+function itemSink(most: number): FlowSink<FlowItem[]> {
+  let items: FlowItem[] = [];
+  return {
+    flow: (row) => items.push({ kind: 'flow', row: copyOfRow(row) }),
+    lost: (loss) => items.push({ kind: 'lost', loss }),
+    get isFull() {
+      return items.length >= most;
+    },
+    take() {
+      const piece = items.length === 0 ? undefined : items;
+      items = [];
+      return piece;
+    },
+  };
+}
+
+/** One item after another. */
+async function* itemsOf(
+  scene: ReturnType<typeof createScene>,
+  query: FlowQuery,
+  signal: AbortSignal,
+  most = 1,
+): AsyncGenerator<FlowItem, void> {
+  for await (const piece of readFlows(scene.ring, scene.losses, query, itemSink(most), signal)) yield* piece;
+}
+
 async function read(
   scene: ReturnType<typeof createScene>,
   query: Partial<FlowQuery>,
   most = Number.POSITIVE_INFINITY,
+  piece = 1,
 ): Promise<string[]> {
   const stop = new AbortController();
   const told: string[] = [];
-  for await (const item of readFlows(scene.ring, scene.losses, { ...all, ...query }, stop.signal)) {
+  for await (const item of itemsOf(scene, { ...all, ...query }, stop.signal, piece)) {
     told.push(item.kind === 'flow' ? String(item.row.sourcePort) : `lost ${item.loss.count} at ${item.loss.source}`);
     if (told.length >= most) break;
   }
@@ -64,12 +96,7 @@ test('readFlows() follows: new flows only, or after the last ones', async () => 
 
 test('readFlows() tells a reader that was overtaken exactly how many flows it missed', async () => {
   const scene = filled(4, 8);
-  const reader = readFlows(
-    scene.ring,
-    scene.losses,
-    { ...all, first: true, follow: true },
-    new AbortController().signal,
-  );
+  const reader = itemsOf(scene, { ...all, first: true, follow: true }, new AbortController().signal);
   assert.equal((await reader.next()).value?.kind, 'flow');
   scene.add(4, 30);
   const seen: number[] = [];
@@ -99,7 +126,7 @@ test('readFlows() tells losses where they happened, to every reader whose part t
 
 test('readFlows() counts losses whole for a reader that waits, even when the log forgot entries', async () => {
   const scene = filled(1);
-  const reader = readFlows(scene.ring, scene.losses, { ...all, follow: true }, new AbortController().signal);
+  const reader = itemsOf(scene, { ...all, follow: true }, new AbortController().signal);
   const first = reader.next();
   await new Promise(setImmediate);
   scene.losses.add(LossSource.kernelRing, 1, scene.ring.next, 0);
@@ -119,7 +146,7 @@ test('readFlows() counts losses whole for a reader that waits, even when the log
 test('readFlows() tells a reader what is lost after it came, also where others were told to have lost something before', async () => {
   const scene = filled(1);
   scene.losses.add(LossSource.kernelRing, 3, scene.ring.next, 0);
-  const next = readFlows(scene.ring, scene.losses, { ...all, follow: true }, new AbortController().signal).next();
+  const next = itemsOf(scene, { ...all, follow: true }, new AbortController().signal).next();
   await new Promise(setImmediate);
   scene.losses.add(LossSource.kernelRing, 4, scene.ring.next, 1);
   scene.ring.announce();
@@ -130,7 +157,30 @@ test('readFlows() tells a reader what is lost after it came, also where others w
 test('readFlows() ends when its reader goes', async () => {
   const scene = filled(0);
   const stop = new AbortController();
-  const done = readFlows(scene.ring, scene.losses, { ...all, follow: true }, stop.signal).next();
+  const done = itemsOf(scene, { ...all, follow: true }, stop.signal).next();
   stop.abort();
   assert.equal((await done).done, true);
+});
+
+test('readFlows() hands on what was found before a filter failed', async () => {
+  const scene = filled(3);
+  const match = (row: FlowRow) => {
+    if (row.sourcePort === 2) throw new Error('too dear');
+    return true;
+  };
+  const reader = itemsOf(scene, { ...all, match }, new AbortController().signal, 10);
+  const told = [(await reader.next()).value, (await reader.next()).value];
+  assert.deepEqual(
+    told.map((item) => item?.kind),
+    ['flow', 'flow'],
+  );
+  await assert.rejects(reader.next(), /too dear/);
+});
+
+test('readFlows() gives the same in pieces of any size', async () => {
+  const scene = filled(40, 16);
+  scene.losses.add(LossSource.kernelRing, 5, scene.ring.next - 3, 1);
+  const whole = await read(scene, { first: true });
+  assert.equal(whole.length, 17);
+  for (const piece of [2, 7, 100]) assert.deepEqual(await read(scene, { first: true }, undefined, piece), whole);
 });

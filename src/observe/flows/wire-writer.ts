@@ -7,20 +7,31 @@ export interface WireWriter {
   text(field: number, value: string): void;
   /** Written also when it is 0: it is only used where being there says something. */
   double(field: number, value: number): void;
+  /** The number of such a field whose tag was written before. */
+  float64(value: number): void;
   /** A text or message that is already encoded. */
   bytes(field: number, value: Uint8Array): void;
   /** Fields that are already encoded. */
   raw(value: Uint8Array): void;
-  /** Begins a message in this one; what it answers is for `close`. */
-  open(field: number): number;
+  /** Begins a message in this one; what it answers is for `close`. One of 128 to 16 383 bytes is best called `long`. */
+  open(field: number, long?: boolean): number;
   close(mark: number): void;
+  /** Begins a message in its frame, as gRPC has messages in a stream: what it answers is for `closeFrame`. */
+  openFrame(): number;
+  closeFrame(mark: number): void;
+  /** Bytes written so far. */
+  readonly length: number;
   /** A copy of all that was written; the next message begins. */
   take(): Uint8Array;
+  /** A copy of what was written since `length` was `start`; it is as if that had not been. */
+  takeFrom(start: number): Uint8Array;
 }
 
 /** Wire types of the format. */
 export const wireTypes = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 
+/** Before a message: whether it is compressed, and how long it is. */
+const prefixBytes = 5;
 const startBytes = 4096;
 const textEncoder = new TextEncoder();
 
@@ -60,6 +71,19 @@ export function createWireWriter(): WireWriter {
     raw(value);
   }
 
+  function float64(value: number): void {
+    room(8);
+    view.setFloat64(at, value, true);
+    at += 8;
+  }
+  function takeFrom(start: number): Uint8Array {
+    // A piece of Node's pool: cheaper than a buffer of its own.
+    const copy = Buffer.allocUnsafe(at - start);
+    copy.set(data.subarray(start, at));
+    at = start;
+    return copy;
+  }
+
   return {
     raw,
     bytes,
@@ -87,34 +111,46 @@ export function createWireWriter(): WireWriter {
       }
     },
     double(field, value) {
-      room(11);
-      varint((field << 3) | wireTypes.fixed64);
-      view.setFloat64(at, value, true);
-      at += 8;
-    },
-    open(field) {
       room(5);
-      varint((field << 3) | wireTypes.bytes);
-      return at++;
+      varint((field << 3) | wireTypes.fixed64);
+      float64(value);
     },
-    close(mark) {
-      const length = at - mark - 1;
-      let more = 0;
-      for (let rest = length >>> 7; rest > 0; rest >>>= 7) more++;
-      if (more > 0) {
-        room(more);
-        data.copyWithin(mark + 1 + more, mark + 1, at);
+    float64,
+    open(field, long = false) {
+      room(6);
+      varint((field << 3) | wireTypes.bytes);
+      const mark = at;
+      at += long ? 2 : 1;
+      return long ? -mark : mark;
+    },
+    close(place) {
+      const long = place < 0;
+      const mark = long ? -place : place;
+      const reserved = long ? 2 : 1;
+      const length = at - mark - reserved;
+      let needed = 1;
+      for (let rest = length >>> 7; rest > 0; rest >>>= 7) needed++;
+      if (needed !== reserved) {
+        room(needed);
+        data.copyWithin(mark + needed, mark + reserved, at);
       }
       at = mark;
       varint(length);
       at += length;
     },
-    take() {
-      // A piece of Node's pool: cheaper than a buffer of its own.
-      const copy = Buffer.allocUnsafe(at);
-      copy.set(data.subarray(0, at));
-      at = 0;
-      return copy;
+    openFrame() {
+      room(prefixBytes);
+      at += prefixBytes;
+      return at;
     },
+    closeFrame(mark) {
+      data[mark - prefixBytes] = 0;
+      view.setUint32(mark - prefixBytes + 1, at - mark);
+    },
+    get length() {
+      return at;
+    },
+    take: () => takeFrom(0),
+    takeFrom,
   };
 }
