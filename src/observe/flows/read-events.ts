@@ -1,5 +1,5 @@
-// Reads the datapath's events without ever being woken by one: a timer looks every 10 ms while events come, and less
-// and less often while none do. What the kernel could not deliver is read from its counters.
+// Reads the datapath's events without ever being woken by one: a timer looks, seldom enough that a look finds many events,
+// and often enough that the ring never comes near to being full. What the kernel could not deliver is read from its counters.
 import { type RingBuffer, readRing } from '../../kernel/ring-buffer.ts';
 
 /** How to read. */
@@ -11,22 +11,34 @@ export interface ReadEventsOptions {
   readonly onError: (error: unknown) => void;
   /** Before each look. */
   readonly before?: () => void;
-  readonly busyMs?: number;
-  readonly idleMs?: number;
 }
 
 const budget = 32_768;
 const housekeepingMs = 1_000;
+/** Between two looks while events come: what followers wait for. */
+const busyMs = 50;
+/** While none do. */
+const idleMs = 100;
+const quietMs = 200;
+/** Each look costs a little: no more of them than this, even in a storm. */
+const leastMs = 2;
+/** So much of the ring may fill between two looks; a storm that begins between them finds the rest. */
+const share = 1 / 8;
 
 /** Starts reading; the returned function stops it. */
 export function readEvents(options: ReadEventsOptions): () => void {
-  const { ring, onRecord, onRead, onError, busyMs = 10, idleMs = 100 } = options;
+  const { ring, onRecord, onRead, onError } = options;
   let timer: NodeJS.Timeout | undefined;
   let pauseMs = busyMs;
+  let lookedAt = performance.now();
   let quietSince = 0;
   let toldAt = 0;
 
   function look(): void {
+    const from = performance.now();
+    const waiting = ring.backlogBytes();
+    const passedMs = from - lookedAt;
+    lookedAt = from;
     let count = 0;
     try {
       options.before?.();
@@ -44,12 +56,18 @@ export function readEvents(options: ReadEventsOptions): () => void {
       }
     }
     if (count > 0) {
-      pauseMs = busyMs;
+      pauseMs = pauseAfter(waiting, passedMs, ring.sizeBytes);
       quietSince = now;
-    } else if (now - quietSince > 200) pauseMs = Math.min(idleMs, pauseMs * 2);
+    } else if (now - quietSince > quietMs) pauseMs = Math.min(idleMs, pauseMs * 2);
     // More than fits into one turn: others get theirs, then it goes on at once.
     timer = setTimeout(look, count >= budget || ring.backlogBytes() > ring.sizeBytes / 2 ? 0 : pauseMs);
   }
   look();
   return () => clearTimeout(timer);
+}
+
+/** How long until the next look, when `bytes` came within `passedMs`: until a share of the ring has filled at that rate. */
+export function pauseAfter(bytes: number, passedMs: number, ringBytes: number): number {
+  const untilShareMs = (ringBytes * share * Math.max(1, passedMs)) / Math.max(1, bytes);
+  return Math.max(leastMs, Math.min(busyMs, Math.floor(untilShareMs)));
 }

@@ -9,6 +9,7 @@ import { flowServerTarget } from '../flow-server.ts';
 import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import type { FilterFlag } from '../observe-command.ts';
 import { terminalColumns } from '../output.ts';
+import { type PiecewiseOutput, piecewiseOutput } from '../piecewise-output.ts';
 import { say } from '../printable.ts';
 import type { ServerOptions } from '../server-options.ts';
 import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
@@ -37,6 +38,15 @@ const roomyColumns = 160;
 
 /** Runs the command and answers with its exit code. */
 export async function observe(flags: ObserveFlags): Promise<number> {
+  const out = piecewiseOutput();
+  try {
+    return await observeTo(out, flags);
+  } finally {
+    await out.flush();
+  }
+}
+
+async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<number> {
   if (flags.stats && flags.fieldMask !== undefined)
     throw new WeirError('CONFIG_INVALID', '--field-mask leaves out what --stats counts', 'Give one of them.');
   const { inputFile } = flags;
@@ -67,7 +77,6 @@ export async function observe(flags: ObserveFlags): Promise<number> {
     nodeNames: targets.length !== 1 || flags.server !== undefined,
     processes,
   });
-  const out = output();
   const inFile = inputFile === undefined ? undefined : fileFilter(request);
   const wanted = (item: NodeFlow) => hasPolicy(item, policies) && (inFile === undefined || inFile(item));
   const counter = flags.stats ? createFlowCounter() : undefined;
@@ -97,7 +106,7 @@ export async function observe(flags: ObserveFlags): Promise<number> {
       show,
     );
     await (counter === undefined ? following : Promise.race([following, untilStopped(counter)]));
-    if (counter !== undefined) await printStats(counter, format);
+    if (counter !== undefined) await printStats(out, counter, format);
     return exitCodes.ok;
   }
   const streams =
@@ -115,7 +124,7 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   if (last === undefined || flags.first !== undefined)
     await showAll(mergeByTime(streams), show, flags.first ?? Number.POSITIVE_INFINITY, wanted);
   else for (const item of await lastOf(mergeByTime(streams), last, wanted)) await show(item);
-  if (counter !== undefined) await printStats(counter, format);
+  if (counter !== undefined) await printStats(out, counter, format);
   if (inputFile === undefined && flags.server === undefined && failures === targets.length)
     throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
@@ -145,12 +154,12 @@ function untilStopped(counter: FlowCounter): Promise<void> {
   });
 }
 
-async function printStats(counter: FlowCounter, format: FlowFormat): Promise<void> {
+async function printStats(out: PiecewiseOutput, counter: FlowCounter, format: FlowFormat): Promise<void> {
   const stats = counter.stats();
   const text = format.startsWith('json')
     ? `${JSON.stringify(stats, undefined, 2)}\n`
     : statsText(stats, { most: statsRows, terminalColumns: terminalColumns() });
-  await output().write(text);
+  await out.write(text);
 }
 
 /** The filters of a request, for flows that no agent has filtered. What is no flow is always wanted. */
@@ -257,14 +266,4 @@ export function newsText({ stateChange, nodeNames, message }: NodeStatusEvent): 
     default:
       return undefined;
   }
-}
-
-/** Standard output: waits when the other end does not keep up. */
-function output(): { write(text: string): Promise<void> | undefined } {
-  return {
-    write(text) {
-      if (process.stdout.write(text)) return undefined;
-      return new Promise((resolve) => process.stdout.once('drain', resolve));
-    },
-  };
 }
