@@ -2,7 +2,7 @@
 // came, without an object or a promise for each.
 import * as http2 from 'node:http2';
 import { connect as connectPlain } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { createFrameReader, frame } from './message-frames.ts';
 import { parseAddress } from './rpc-address.ts';
 import { asRpcError, decodeStatusMessage, RpcCode, RpcError } from './rpc-status.ts';
@@ -12,7 +12,14 @@ import type { TlsMaterial } from './tls-files.ts';
 export interface RpcTarget {
   readonly address: string;
   /** Without it the connection is in the clear. */
-  readonly tls?: { readonly material: TlsMaterial; readonly serverName: string };
+  readonly tls?: {
+    readonly material: TlsMaterial;
+    readonly serverName: string;
+    /** In place of holding the certificate against the name. */
+    readonly trust?: Pick<ConnectionOptions, 'rejectUnauthorized' | 'checkServerIdentity'>;
+  };
+  /** The header of that name, asked for before each call. */
+  readonly authorization?: () => string;
 }
 
 /** Takes what a stream brings. */
@@ -50,7 +57,11 @@ const connectionWindowBytes = 4 << 20;
  * Connects; fails with UNAVAILABLE and the reason. A stream that is not read holds `windowBytes` at most: few for who
  * reads many streams at once, many for who reads one and is far away.
  */
-export async function connectRpc(target: RpcTarget, windowBytes = 64 << 10): Promise<RpcConnection> {
+export async function connectRpc(
+  target: RpcTarget,
+  windowBytes = 64 << 10,
+  timeoutMs = connectTimeoutMs,
+): Promise<RpcConnection> {
   const { address, tls } = target;
   const where = parseAddress(address);
   const unavailable = (reason: string) => new RpcError(RpcCode.unavailable, reason);
@@ -66,13 +77,11 @@ export async function connectRpc(target: RpcTarget, windowBytes = 64 << 10): Pro
             minVersion: 'TLSv1.2',
             ALPNProtocols: ['h2'],
             ...tls.material,
+            ...tls.trust,
           });
   const secure = where.path === undefined && tls !== undefined;
   await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(
-      () => socket.destroy(new Error(`no answer within ${connectTimeoutMs / 1000} s`)),
-      connectTimeoutMs,
-    );
+    const timer = setTimeout(() => socket.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
     socket.once('error', (error) => {
       clearTimeout(timer);
       reject(unavailable(error.message));
@@ -116,6 +125,7 @@ export async function connectRpc(target: RpcTarget, windowBytes = 64 << 10): Pro
       ':authority': authority,
       'content-type': 'application/grpc',
       te: 'trailers',
+      ...(target.authorization && { authorization: target.authorization() }),
     });
     stream.end(frame(request));
     return stream;

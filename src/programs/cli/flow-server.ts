@@ -8,22 +8,19 @@ import { WeirError } from '../../core/errors.ts';
 import { serviceClient } from '../../observe/flows/grpc-service.ts';
 import { relayName } from '../../observe/flows/peer-service.ts';
 import { joinAddress, parseAddress } from '../../observe/rpc/rpc-address.ts';
+import type { RpcTarget } from '../../observe/rpc/rpc-connection.ts';
 import type { ServerOptions } from './server-options.ts';
 
-/** Where to connect to, and how. */
+/** Where to connect to, and how: once for the library, which asks, and once for who reads long streams. */
 export interface FlowServerTarget {
   readonly address: string;
+  readonly rpc: RpcTarget;
   readonly target: string;
   readonly credentials: grpc.ChannelCredentials;
   readonly options: grpc.ClientOptions;
 }
 
 const defaultPort = 4245;
-/**
- * What a server may send before it hears again of its reader: with the library's 64 KiB a reader that is given the processor
- * ten times a second gets a thousand flows a second.
- */
-const windowBytes = 4 << 20;
 
 /** The server that the flags name. */
 export function flowServerTarget(flags: ServerOptions & { readonly server: string }): FlowServerTarget {
@@ -49,7 +46,13 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
     name !== undefined;
   const target = where.path === undefined ? `dns:${joinAddress(where.host, where.port)}` : `unix:${where.path}`;
   if (!tls || where.path !== undefined)
-    return { address: server, target, credentials: grpc.credentials.createInsecure(), options: {} };
+    return {
+      address: server,
+      rpc: { address: where.path === undefined ? joinAddress(where.host, where.port) : `unix:${where.path}` },
+      target,
+      credentials: grpc.credentials.createInsecure(),
+      options: {},
+    };
   const read = (file: string) => {
     try {
       return readFileSync(file);
@@ -61,28 +64,27 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
   const address = name === undefined && isIP(where.host) > 0 ? where.host : undefined;
   const expected = name ?? (address === undefined ? undefined : relayName);
   const authorities = files.flatMap((each) => each.split(',')).map(read);
+  const ca = authorities.length === 0 ? undefined : Buffer.concat(authorities);
+  const pair = { key: key === undefined ? undefined : read(key), cert: cert === undefined ? undefined : read(cert) };
+  const trust = {
+    rejectUnauthorized: flags.tlsAllowInsecure !== true,
+    ...(address !== undefined && {
+      checkServerIdentity: (_: string, certificate: PeerCertificate) => checkServerIdentity(address, certificate),
+    }),
+  };
+  const { tokenFile } = flags;
   try {
-    const secure = grpc.credentials.createSsl(
-      authorities.length === 0 ? null : Buffer.concat(authorities),
-      key === undefined ? null : read(key),
-      cert === undefined ? null : read(cert),
-      {
-        rejectUnauthorized: flags.tlsAllowInsecure !== true,
-        ...(address === undefined
-          ? {}
-          : {
-              checkServerIdentity: (_: string, certificate: PeerCertificate) =>
-                checkServerIdentity(address, certificate),
-            }),
-      },
-    );
+    const secure = grpc.credentials.createSsl(ca ?? null, pair.key ?? null, pair.cert ?? null, trust);
     return {
       address: server,
+      rpc: {
+        address: joinAddress(where.host, where.port),
+        tls: { material: { ca, ...pair }, serverName: expected ?? where.host, trust },
+        ...(tokenFile !== undefined && { authorization: () => bearer(tokenFile) }),
+      },
       target,
       credentials:
-        flags.tokenFile === undefined
-          ? secure
-          : grpc.credentials.combineChannelCredentials(secure, token(flags.tokenFile)),
+        tokenFile === undefined ? secure : grpc.credentials.combineChannelCredentials(secure, token(tokenFile)),
       options:
         expected === undefined ? {} : { 'grpc.ssl_target_name_override': expected, 'grpc.default_authority': expected },
     };
@@ -93,11 +95,15 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
 }
 
 /** The token is read for each call: whoever hands it out changes it now and then. */
+function bearer(file: string): string {
+  return `Bearer ${readFileSync(file, 'utf8').trim()}`;
+}
+
 function token(file: string): grpc.CallCredentials {
   return grpc.credentials.createFromMetadataGenerator((_, done) => {
     const metadata = new grpc.Metadata();
     try {
-      metadata.set('authorization', `Bearer ${readFileSync(file, 'utf8').trim()}`);
+      metadata.set('authorization', bearer(file));
     } catch (error) {
       done(new Error(`--token-file cannot be read: ${(error as Error).message}`));
       return;
@@ -117,7 +123,6 @@ export function flowServerClient(
     {
       ...options,
       'grpc.max_receive_message_length': 16 << 20,
-      'grpc-node.flow_control_window': windowBytes,
       'grpc.enable_retries': 0,
       'grpc.use_local_subchannel_pool': 1,
     },

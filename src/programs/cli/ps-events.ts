@@ -83,7 +83,7 @@ export async function showProcessEvents(
     if (process.stdout.write(`${text}\n`)) return undefined;
     return new Promise((resolve) => process.stdout.once('drain', resolve));
   };
-  if (follow || server !== undefined) await followAll(streams, show);
+  if (follow || server !== undefined) await followAll(streams.map(oneByOne), show);
   else {
     const items: NodeEvent[] = [];
     for await (const item of mergeByTime(streams)) items.push(item);
@@ -92,8 +92,12 @@ export async function showProcessEvents(
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
 }
 
+async function* oneByOne<T>(stream: AsyncIterable<T>): AsyncGenerator<readonly T[]> {
+  for await (const item of stream) yield [item];
+}
+
 async function* eventsOf(target: Target, request: ReturnType<typeof create>): AsyncGenerator<NodeEvent> {
-  for await (const event of readStream<ProcessEvent>(target, Processes.method.getProcessEvents, request))
+  for await (const event of readStream(target, Processes.method.getProcessEvents, request))
     yield { timeNs: timestampNs(event.time), event };
 }
 

@@ -58,13 +58,18 @@ export function createReorder<T extends Timed>(
   };
 }
 
-/** Shows what several streams give as it comes, about in order of time, until all of them end. */
+/** Shows what several streams give in pieces as it comes, about in order of time, until all of them end. */
 export async function followAll<T extends Timed>(
-  streams: readonly AsyncIterable<T>[],
+  streams: readonly AsyncIterable<Iterable<T>>[],
   show: (item: T) => Promise<void> | undefined,
 ): Promise<void> {
   if (streams.length === 1) {
-    for await (const item of streams[0]!) await show(item);
+    for await (const piece of streams[0]!)
+      for (const item of piece) {
+        // Nothing to wait for is the rule, and waiting for it would be most of what an item costs.
+        const shown = show(item);
+        if (shown !== undefined) await shown;
+      }
     return;
   }
   let written: Promise<void> | undefined;
@@ -73,10 +78,10 @@ export async function followAll<T extends Timed>(
   });
   await Promise.all(
     streams.map(async (stream) => {
-      for await (const item of stream) {
+      for await (const piece of stream) {
         // A terminal that does not keep up holds back the nodes, which count what is lost.
         await written;
-        reorder.add(item);
+        for (const item of piece) reorder.add(item);
       }
     }),
   );
