@@ -29,6 +29,9 @@ export const view = {
   kind: 0,
   /** Microseconds since the epoch, with quarters; NaN when it has none. */
   timeUs: Number.NaN,
+  /** The same time, exactly. */
+  seconds: 0,
+  nanos: 0,
 };
 
 let at = 0;
@@ -64,6 +67,8 @@ function readTime(bytes: Uint8Array, end: number): number {
     else if (tag === 16) nanos = varint(bytes, end);
     else if (!skip(bytes, tag & 7, end)) return Number.NaN;
   }
+  view.seconds = seconds;
+  view.nanos = nanos;
   return seconds * 1e6 + nanos / 1000;
 }
 

@@ -16,6 +16,7 @@ import { dropReasons } from '../../../kernel/datapath.gen.ts';
 import { ruleLabel } from '../../../observe/flows/flow-policies.ts';
 import { printable } from '../printable.ts';
 import { baseName, type FlowProcess, processesOf } from './flow-more.ts';
+import { jsonWriter } from './json-text.ts';
 
 /** Formats that `-o` knows. */
 export type FlowFormat = 'compact' | 'table' | 'json' | 'jsonpb' | 'dict';
@@ -60,6 +61,17 @@ export function flowPrinter(format: FlowFormat, options: TextOptions): FlowPrint
       default:
         return '';
     }
+  };
+}
+
+/** The printer of flows in JSON from their bytes; undefined for other formats. */
+export function flowJsonPrinter(format: FlowFormat): ((response: Uint8Array) => string) | undefined {
+  if (format !== 'json' && format !== 'jsonpb') return undefined;
+  const write = jsonWriter(GetFlowsResponseSchema);
+  return (response) => {
+    const text = write(response);
+    if (format === 'jsonpb' || !text.includes('"extensions":')) return `${text}\n`;
+    return `${JSON.stringify(withPlainFields(JSON.parse(text)))}\n`;
   };
 }
 

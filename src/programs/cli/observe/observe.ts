@@ -5,6 +5,7 @@ import { NodeState, type NodeStatusEvent } from '../../../../proto/gen/relay/rel
 import { WeirError } from '../../../core/errors.ts';
 import { exitCodes } from '../../../core/exit-codes.ts';
 import { FilterError } from '../../../observe/flows/filter-values.ts';
+import { ResponseKind, readResponse, view } from '../../../observe/relay/response-view.ts';
 import { flowServerTarget } from '../flow-server.ts';
 import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import type { FilterFlag } from '../observe-command.ts';
@@ -16,7 +17,7 @@ import { resolveTargets, type Target, type TargetOptions } from '../targets.ts';
 import { readFlowFile } from './flow-file.ts';
 import { flowRequest, type ObserveOptions } from './flow-flags.ts';
 import { createFlowCounter, type FlowCounter, statsText } from './flow-stats.ts';
-import { type FlowFormat, flowPrinter } from './flow-text.ts';
+import { type FlowFormat, flowJsonPrinter, flowPrinter } from './flow-text.ts';
 import { followAll, mergeByTime, tolerant } from './merge-streams.ts';
 import { compileMessageFilters } from './message-filter.ts';
 import { followNode, type NodeFlow, readNode } from './node-stream.ts';
@@ -81,7 +82,11 @@ async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<num
   const wanted = (item: NodeFlow) => hasPolicy(item, policies) && (inFile === undefined || inFile(item));
   const counter = flags.stats ? createFlowCounter() : undefined;
   let failures = 0;
+  // Where nobody has to look into a flow, its text is made from its bytes.
+  const printBytes = counter === undefined && policies.length === 0 ? flowJsonPrinter(format) : undefined;
   const show = (item: NodeFlow): Promise<void> | undefined => {
+    if (printBytes !== undefined && item.bytes !== undefined && isItem(item.bytes))
+      return out.write(printBytes(item.bytes));
     const { responseTypes } = item.response;
     if (responseTypes.case === 'nodeStatus') {
       if (failedStates.has(responseTypes.value.stateChange)) failures++;
@@ -128,6 +133,12 @@ async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<num
   if (inputFile === undefined && flags.server === undefined && failures === targets.length)
     throw new WeirError('AGENT_UNREACHABLE', 'no node answers');
   return failures === 0 ? exitCodes.ok : exitCodes.unreachable;
+}
+
+/** Whether a response has a flow, and not news or a loss. */
+function isItem(bytes: Uint8Array): boolean {
+  readResponse(bytes, 0, bytes.length);
+  return view.kind === ResponseKind.item;
 }
 
 /** Shows the counts on a terminal until it is told to quit; without one, until somebody ends the command. */
