@@ -103,7 +103,10 @@ export async function connectRpc(
   const closed = new Promise<string>((resolve) => session.once('close', () => resolve(why)));
   session.on('error', (error) => (why = error.message));
   session.on('goaway', () => (why = 'the server ends'));
-  session.once('connect', () => session.setLocalWindowSize(connectionWindowBytes));
+  session.once('connect', () => {
+    // Whoever cannot say who it is asks for nothing, and is gone by now.
+    if (!session.destroyed) session.setLocalWindowSize(connectionWindowBytes);
+  });
   let pinged = false;
   const pings = setInterval(() => {
     if (session.destroyed || pinged) return;

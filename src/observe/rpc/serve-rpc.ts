@@ -299,23 +299,27 @@ async function pump(
     released = [];
   }
 
-  for await (const item of items) {
-    if (signal.aborted) return;
-    const framed = item instanceof FramedMessages ? item.bytes : frame(item);
-    if (item instanceof FramedMessages && item.release !== undefined) released.push(item.release);
-    batch.push(framed);
-    bytes += framed.length;
-    if (bytes >= batchBytes) {
-      flush();
-      if (stream.writableNeedDrain) await drained(stream, signal);
-    } else if (!scheduled) {
-      scheduled = true;
-      // What comes in the same turn goes with it.
-      setImmediate(flush);
+  try {
+    for await (const item of items) {
+      if (signal.aborted) return;
+      const framed = item instanceof FramedMessages ? item.bytes : frame(item);
+      if (item instanceof FramedMessages && item.release !== undefined) released.push(item.release);
+      batch.push(framed);
+      bytes += framed.length;
+      if (bytes >= batchBytes) {
+        flush();
+        if (stream.writableNeedDrain) await drained(stream, signal);
+      } else if (!scheduled) {
+        scheduled = true;
+        // What comes in the same turn goes with it.
+        setImmediate(flush);
+      }
+      if (signal.aborted) return;
     }
-    if (signal.aborted) return;
+  } finally {
+    // Also what was given before something failed.
+    flush();
   }
-  flush();
 }
 
 function drained(stream: http2.ServerHttp2Stream, signal: AbortSignal): Promise<void> {

@@ -96,7 +96,11 @@ export function flowServerTarget(flags: ServerOptions & { readonly server: strin
 
 /** The token is read for each call: whoever hands it out changes it now and then. */
 function bearer(file: string): string {
-  return `Bearer ${readFileSync(file, 'utf8').trim()}`;
+  try {
+    return `Bearer ${readFileSync(file, 'utf8').trim()}`;
+  } catch (error) {
+    throw new WeirError('CONFIG_INVALID', `--token-file cannot be read: ${(error as Error).message}`);
+  }
 }
 
 function token(file: string): grpc.CallCredentials {
@@ -105,7 +109,7 @@ function token(file: string): grpc.CallCredentials {
     try {
       metadata.set('authorization', bearer(file));
     } catch (error) {
-      done(new Error(`--token-file cannot be read: ${(error as Error).message}`));
+      done(error as Error);
       return;
     }
     done(null, metadata);
