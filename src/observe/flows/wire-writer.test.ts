@@ -53,3 +53,31 @@ test('messages in messages have their length, however long they are', () => {
     assert.equal(message.pos, message.len);
   }
 });
+
+test('messages of any length begin where they were opened, whatever length was expected', () => {
+  const writer = createWireWriter();
+  fc.assert(
+    fc.property(fieldNumber, fc.integer({ min: 0, max: 20_000 }), fc.boolean(), (field, length, long) => {
+      const bytes = new Uint8Array(length).fill(7);
+      const mark = writer.open(field, long);
+      writer.raw(bytes);
+      writer.close(mark);
+      const library = new BinaryWriter().tag(field, WireType.LengthDelimited).bytes(bytes);
+      assert.deepEqual(writer.take(), Buffer.from(library.finish()));
+    }),
+  );
+});
+
+test('a frame has its length before it, and what is taken from a place on was never there', () => {
+  const writer = createWireWriter();
+  const first = writer.openFrame();
+  writer.uint(1, 5);
+  writer.closeFrame(first);
+  const start = writer.length;
+  writer.text(2, 'gone');
+  assert.deepEqual([...writer.takeFrom(start)], [18, 4, ...Buffer.from('gone')]);
+  const second = writer.openFrame();
+  writer.closeFrame(second);
+  assert.deepEqual([...writer.take()], [0, 0, 0, 0, 2, 8, 5, 0, 0, 0, 0, 0]);
+  assert.equal(writer.length, 0);
+});
