@@ -29,7 +29,7 @@ test('an encoder with a mask makes what the mask leaves of a whole flow', () => 
     for (const row of scene.rows()) {
       const { responseTypes, nodeName, time } = fromBinary(GetFlowsResponseSchema, masked.response(row));
       assert.equal(responseTypes.case, 'flow');
-      const left = fromBinary(FlowSchema, mask.masking(whole.flow(row)));
+      const left: Flow = fromBinary(FlowSchema, mask.masking(whole.flow(row)));
       assert.deepEqual(toBinary(FlowSchema, responseTypes.value as Flow), toBinary(FlowSchema, left));
       assert.deepEqual([nodeName, Number(time?.seconds)], ['node1', row.seconds]);
     }
