@@ -11,7 +11,7 @@ import {
   Observer,
 } from '../../../../proto/gen/observer/observer_pb.js';
 import { errorText, WeirError } from '../../../core/errors.ts';
-import { readResponse, view } from '../../../observe/relay/response-view.ts';
+import { flowShape, readResponse, view } from '../../../observe/relay/response-view.ts';
 import { connectRpc, type RpcConnection } from '../../../observe/rpc/rpc-connection.ts';
 import { methodPath } from '../../../observe/rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../../../observe/rpc/rpc-status.ts';
@@ -63,7 +63,7 @@ class WireFlow implements NodeFlow {
     return this.#response;
   }
   get timeNs(): bigint {
-    readResponse(this.bytes, 0, this.bytes.length);
+    readResponse(this.bytes, 0, this.bytes.length, flowShape);
     return Number.isNaN(view.timeUs) ? 0n : BigInt(view.seconds) * 1_000_000_000n + BigInt(view.nanos);
   }
 }

@@ -5,7 +5,7 @@ import { NodeState, type NodeStatusEvent } from '../../../../proto/gen/relay/rel
 import { WeirError } from '../../../core/errors.ts';
 import { exitCodes } from '../../../core/exit-codes.ts';
 import { FilterError } from '../../../observe/flows/filter-values.ts';
-import { ResponseKind, readResponse, view } from '../../../observe/relay/response-view.ts';
+import { flowShape, ResponseKind, readResponse, view } from '../../../observe/relay/response-view.ts';
 import { flowServerTarget } from '../flow-server.ts';
 import { isInteractive, openLiveScreen } from '../live-screen.ts';
 import type { FilterFlag } from '../observe-command.ts';
@@ -137,7 +137,7 @@ async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<num
 
 /** Whether a response has a flow, and not news or a loss. */
 function isItem(bytes: Uint8Array): boolean {
-  readResponse(bytes, 0, bytes.length);
+  readResponse(bytes, 0, bytes.length, flowShape);
   return view.kind === ResponseKind.item;
 }
 
