@@ -87,6 +87,7 @@ function rowOf(flow: Flow): FlowRow {
   const reply = flow.isReply ?? flow.reply;
   return {
     seq: 0,
+    ifindex: 0, // is never shown
     seconds: Number(flow.time?.seconds ?? 0n),
     nanos: flow.time?.nanos ?? 0,
     type:

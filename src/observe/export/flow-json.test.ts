@@ -48,6 +48,7 @@ test('flowJson() is the JSON of the message, with its extensions as plain fields
       fc.constantFrom([0, 0], [7, 0], [0, 8], [7, 8]),
       fc.record({
         suppressed: fc.nat(3),
+        ifindex: fc.constantFrom(0, 1, 101),
         nanos: fc.constantFrom(0, 5_000_000, 123_456_789, 1_000, 999_999_999),
         sourceNames: fc.constantFrom([], ['a.example.']),
         destinationNames: fc.constantFrom([], ['b.example.']),
@@ -84,7 +85,16 @@ test('flowJson() is the JSON of the message, with its extensions as plain fields
     ),
     { numRuns: 400 },
   );
-  for (const name of ['egress_allowed_by', 'drop_reason_desc', 'l7', 'report', 'source_process', 'rtt_us', 'reply'])
+  for (const name of [
+    'egress_allowed_by',
+    'drop_reason_desc',
+    'l7',
+    'report',
+    'source_process',
+    'interface',
+    'rtt_us',
+    'reply',
+  ])
     assert.ok(seen.has(name), `no flow had ${name}`);
 });
 

@@ -76,6 +76,8 @@ export function flowJson(row: FlowRow, context: FlowContext): JsonObject {
       : undefined,
     drop_reason_desc: dropped && row.reason > 0 ? (DropReason[row.reason] ?? row.reason) : undefined,
     is_reply: !dropped || row.reply ? row.reply : undefined,
+    interface:
+      row.ifindex === 0 ? undefined : { index: row.ifindex, name: context.deviceName?.(row.ifindex) || undefined },
     egress_allowed_by: denied(row.egressRules) ? undefined : policies(row.egressRules),
     ingress_allowed_by: denied(row.ingressRules) ? undefined : policies(row.ingressRules),
     egress_denied_by: denied(row.egressRules) ? policies(row.egressRules) : undefined,

@@ -155,6 +155,15 @@ export function createFlowEncoder(context: FlowContext, mask?: FieldMask, out = 
     out.close(event);
   }
 
+  function writeInterface(row: FlowRow): void {
+    const { ifindex } = row;
+    if (ifindex === 0) return;
+    const device = out.open(28);
+    out.uint(1, ifindex);
+    out.text(2, context.deviceName?.(ifindex) ?? '');
+    out.close(device);
+  }
+
   function writeIsReply(row: FlowRow): void {
     // Of a drop it is only known when the packet went back.
     if (isDrop(row) && !row.reply) return;
@@ -204,6 +213,7 @@ export function createFlowEncoder(context: FlowContext, mask?: FieldMask, out = 
     [24, (row) => out.uint(24, isTraced(row) ? observationPoint(row) : 0)],
     [25, (row) => out.uint(25, dropReasonOf(row))],
     [26, writeIsReply],
+    [28, writeInterface],
     [34, (row) => out.bytes(34, uuid(row.seq))],
     [36, (row) => out.uint(36, isTraced(row) ? (traceReasons[row.type] ?? TraceReason.ESTABLISHED) : 0)],
     [41, () => out.bytes(41, emitter)],

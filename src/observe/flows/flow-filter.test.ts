@@ -36,7 +36,11 @@ scene.record(
 );
 
 const labelsOfNode = ['k8s:kubernetes.io/arch=amd64', 'k8s:zone=a'];
-const context = { ...scene.context, nodeLabels: () => labelsOfNode };
+const context = {
+  ...scene.context,
+  nodeLabels: () => labelsOfNode,
+  deviceName: (ifindex: number) => `eth${ifindex}`,
+};
 
 function matching(filter: MessageInitShape<typeof FlowFilterSchema>): number[] {
   const match = compileFilter(create(FlowFilterSchema, filter), context);
@@ -81,7 +85,10 @@ for (const [name, filter, expected] of [
   ['http_path: flows carry none', { httpPath: ['/'] }, []],
   ['http_status_code', { httpStatusCode: ['404'] }, []],
   ['http_header', { httpHeader: [{ key: 'a', value: 'b' }] }, []],
-  ['interface', { interface: [{ name: 'eth0' }] }, []],
+  ['interface', { interface: [{ name: 'eth101' }] }, [0, 1, 2, 3]],
+  ['interface of another name', { interface: [{ name: 'eth0' }] }, []],
+  ['interface by number', { interface: [{ index: 101 }] }, [0, 1, 2, 3]],
+  ['interface by number and name: both must match', { interface: [{ index: 101, name: 'eth0' }] }, []],
   ['trace_id', { traceId: ['4bf92f3577b34da6a3ce929d0e0e4736'] }, []],
   ['ip_trace_id', { ipTraceId: [1n] }, []],
   ['source_ip_xlated', { sourceIpXlated: ['10.0.0.1'] }, []],

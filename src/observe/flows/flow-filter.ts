@@ -118,6 +118,15 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   add('ip_version', filter.ipVersion, (version) => (row) => (row.ipv6 ? 2 : 1) === (version as number));
   add('uuid', filter.uuid, (uuid) => (row) => flowUuid(context.run, row.seq) === uuid.toLowerCase());
   add('encrypted', filter.encrypted, (encrypted) => () => !encrypted);
+  add(
+    'interface',
+    filter.interface,
+    ({ name, index }) =>
+      (row) =>
+        row.ifindex !== 0 &&
+        (index === 0 || row.ifindex === index) &&
+        (name === '' || context.deviceName?.(row.ifindex) === name),
+  );
   add('node_labels', filter.nodeLabels, (text) => nodeLabelMatch(text, context));
   add('dns_query', filter.dnsQuery, (text) => {
     const matches = pattern('dns_query', text);
@@ -126,7 +135,6 @@ export function compileFilter(filter: FlowFilter, context: FlowContext): FlowMat
   add('experimental.cel_expression', filter.experimental?.celExpression ?? [], (text) => celMatch(text, context));
   // Flows carry nothing of these: such a filter is checked, and matches none.
   add('source_ip_xlated', filter.sourceIpXlated, (text) => ipMatch('source_ip_xlated', text, () => ''));
-  add('interface', filter.interface, () => none);
   add('trace_id', filter.traceId, () => none);
   add('ip_trace_id', filter.ipTraceId, () => none);
   add('http_status_code', filter.httpStatusCode, (text) => httpStatusMatch(text) && none);

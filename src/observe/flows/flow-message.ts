@@ -15,6 +15,8 @@ export interface FlowContext {
   readonly run: string;
   /** Of the node, as `k8s:key=value`; another list when they have changed. */
   readonly nodeLabels?: () => readonly string[];
+  /** The name of a device of this node; empty when it is gone. */
+  readonly deviceName?: (ifindex: number) => string;
 }
 
 /** Event types of the contract. */

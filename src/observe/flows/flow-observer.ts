@@ -24,6 +24,7 @@ export interface FlowObserverOptions extends EndTables {
   readonly version: string;
   /** Of FlowContext. */
   readonly run: string;
+  readonly deviceName?: (ifindex: number) => string;
   readonly startedAtMs: number;
   readonly capacity: number;
   readonly events: RingBuffer;
@@ -168,6 +169,7 @@ export function createFlowObserver(options: FlowObserverOptions): FlowObserver {
     version: options.version,
     run: options.run,
     nodeLabels: labelsOf(options.nodes, options.nodeName),
+    deviceName: options.deviceName,
   };
   return {
     serve: (address, listener, onListenError) =>

@@ -81,6 +81,8 @@ export interface FlowRow {
   readonly sourcePort: number;
   readonly destinationPort: number;
   readonly tcpFlags: number;
+  /** The device of this node by which the packet came in, or the originator's packets do; 0: none is known. */
+  readonly ifindex: number;
   readonly icmpType: number;
   readonly icmpCode: number;
   /** DropReason of a drop, EndCause of an end. */

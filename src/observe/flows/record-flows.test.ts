@@ -52,6 +52,7 @@ test('a flow is all that the contract can say of an event', () => {
     Type: 'L3_L4',
     node_name: 'node1',
     is_reply: false,
+    interface: { index: 101, name: 'weir101' },
     event_type: { type: 4 },
     traffic_direction: 'INGRESS',
     trace_observation_point: 'TO_ENDPOINT',

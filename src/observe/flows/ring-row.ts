@@ -122,6 +122,9 @@ export class RingRow implements FlowRow {
     const sent = this.#u8(EventOffset.tcpFlags);
     return shownTcpFlags(this.type, this.#u8(EventOffset.reason), sent, this.#u8(EventOffset.tcpFlags + 1));
   }
+  get ifindex(): number {
+    return this.#u32(EventOffset.ifindex);
+  }
   get icmpType(): number {
     return this.#u8(EventOffset.icmpType);
   }
@@ -202,6 +205,7 @@ export function copyOfRow(row: FlowRow): FlowRow {
     sourcePort: row.sourcePort,
     destinationPort: row.destinationPort,
     tcpFlags: row.tcpFlags,
+    ifindex: row.ifindex,
     icmpType: row.icmpType,
     icmpCode: row.icmpCode,
     reason: row.reason,

@@ -21,6 +21,7 @@ import { reservedIdentities } from '../../core/identity.ts';
 import { createReconciler, type Reconciler } from '../../core/reconciler.ts';
 import type { AddressRow, EndpointRow, PrefixRow } from '../../core/rows.ts';
 import { createTable, type ReadTable } from '../../core/table.ts';
+import { createDeviceNames } from '../../kernel/device-names.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { findAccess } from '../../kube/kubeconfig.ts';
 import type { WatchState } from '../../kube/watch.ts';
@@ -62,6 +63,8 @@ export interface Agent {
   readonly reconcilers: readonly Reconciler[];
   readonly compiler: PolicyCompiler;
   readonly datapath: Datapath;
+  /** The name of a device of this node; empty when it is gone. */
+  readonly deviceName: (ifindex: number) => string;
   readonly services: AgentServices;
   /** Set while flows and processes are exported. */
   exports: AgentExports | undefined;
@@ -450,6 +453,7 @@ export async function startAgent(settings: AgentSettings, node: TakenNode, log: 
     startedAtMs,
     client,
     sources,
+    deviceName: createDeviceNames(netlink),
     policies,
     endpoints,
     addresses,

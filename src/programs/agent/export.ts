@@ -14,7 +14,7 @@ export type AgentExports = Pick<Exporters, 'status' | 'problems' | 'close'>;
 
 /** Starts exporting what `file` says. */
 export async function startExport(options: {
-  readonly agent: Pick<Agent, 'settings'>;
+  readonly agent: Pick<Agent, 'settings' | 'deviceName'>;
   readonly file: string;
   readonly flows: Pick<AgentFlows, 'observer'>;
   readonly processes: Pick<AgentProcesses, 'subscribe'> | undefined;
@@ -23,7 +23,7 @@ export async function startExport(options: {
 }): Promise<AgentExports> {
   const { agent, file, flows, processes, metrics, log } = options;
   const { nodeName, stateDir } = agent.settings;
-  const context = { nodeName, version: `weir v${version}`, run: metrics.run };
+  const context = { nodeName, version: `weir v${version}`, run: metrics.run, deviceName: agent.deviceName };
   const exporters = await startExporters({
     file,
     context,

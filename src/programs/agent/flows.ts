@@ -51,6 +51,7 @@ export async function startFlows(
     nodeName: settings.nodeName,
     version: `weir v${version}`,
     run: metrics.run,
+    deviceName: agent.deviceName,
     onRow: metrics.onRow,
     startedAtMs: agent.startedAtMs,
     capacity: settings.flowCapacity,

@@ -130,7 +130,12 @@ export function createScene(
   );
   const recorder = createFlowRecorder({ ring, ends, clock, cookie, services });
   const bytes = new Uint8Array(event.size);
-  const context: FlowContext = { nodeName: 'node1', version: 'weir v0', run: '0123456789abcdef' };
+  const context: FlowContext = {
+    nodeName: 'node1',
+    version: 'weir v0',
+    run: '0123456789abcdef',
+    deviceName: (ifindex) => (ifindex === 101 ? 'weir101' : ''),
+  };
   const encoder = createFlowEncoder(context);
   return {
     tables,
