@@ -1,26 +1,35 @@
 // A real agent under load: what flows cost it, and what is lost, while two pods of its node open connections and one client
-// follows all flows. At a fixed rate, and as fast as they can.
-// usage: flow-load.ts [--seconds N] [--json]
+// follows all flows. At a fixed rate, and as fast as they can; and with a hundred thousand datagrams a second, each of which
+// begins a connection of its own, when all that counts is that what is lost is told.
+// usage: flow-load.ts [--seconds N] [--flood-seconds N] [--json]
 import { execFile, spawn } from 'node:child_process';
 import { parseArgs, promisify } from 'node:util';
 import { podCommand } from '../lab/lab.ts';
 import { addPods, type BenchLab, cpuSeconds, insideRoot, residentBytes, root, waitFor, withLab } from './bench-lab.ts';
-import { ensureLoad } from './load/build.ts';
+import { ensureLoad, ensureTool } from './load/build.ts';
 import { type Measure, printReport } from './report.ts';
 
 const { values: options } = parseArgs({
-  options: { json: { type: 'boolean', default: false }, seconds: { type: 'string', default: '20' } },
+  options: {
+    json: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '20' },
+    'flood-seconds': { type: 'string', default: '60' },
+  },
 });
 const run = promisify(execFile);
 const seconds = Number(options.seconds);
 const node = 'node1';
 const port = 5001;
 const load = ensureLoad(root).replace(root, `${insideRoot}/`);
+const flood = ensureTool(root, 'flood').replace(root, `${insideRoot}/`);
+const floodRate = 100_000;
 const mib = 2 ** 20;
 
 interface Counts {
   readonly events: number;
   readonly events_lost: number;
+  /** Reports that were held back. */
+  readonly drops_unreported: number;
 }
 
 async function counts(lab: BenchLab): Promise<Counts> {
@@ -47,6 +56,8 @@ function follow(lab: BenchLab) {
   });
   return { told, stop: () => child.kill('SIGTERM') };
 }
+
+const commandOf = ([command = '', ...args]: readonly string[]) => [command, args] as const;
 
 const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => {
   const [client, server] = await addPods(
@@ -79,6 +90,20 @@ const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => 
     100,
   );
   await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const settled = async () => {
+    let before = -1;
+    await waitFor(
+      'all flows to be told',
+      async () => {
+        const now = follower.told.flows + follower.told.lost;
+        const done = now === before;
+        before = now;
+        return done;
+      },
+      60_000,
+      1_000,
+    );
+  };
   for (const rate of [5_000, 0]) {
     const before = await counts(lab);
     const flowsBefore = { ...follower.told };
@@ -96,18 +121,7 @@ const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => 
     const { stdout } = await run(command, rest);
     const cores = (cpuSeconds(pid) - cpu) / ((performance.now() - from) / 1000);
     const result = JSON.parse(stdout) as { count: number; seconds: number };
-    let settled = -1;
-    await waitFor(
-      'all flows to be told',
-      async () => {
-        const now = follower.told.flows + follower.told.lost;
-        const done = now === settled;
-        settled = now;
-        return done;
-      },
-      60_000,
-      1_000,
-    );
+    await settled();
     const after = await counts(lab);
     const name = rate > 0 ? `${rate} connections/s` : 'as fast as they can';
     const lost = after.events_lost - before.events_lost;
@@ -137,6 +151,46 @@ const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => 
         ...(rate > 0
           ? { goal: 0.2, rival: 0.73, met: cores < 0.2 ? 'yes' : 'no' }
           : { goal: 1, met: cores < 1 ? 'yes' : 'no' }),
+      },
+    );
+  }
+  {
+    const { stdout: link } = await run(...commandOf(inPod(client, ['ip', '-j', 'link', 'show', 'dev', 'eth0'])));
+    const [{ address: mac }] = JSON.parse(link) as [{ address: string }];
+    const from = client!.addresses.find((each) => !each.includes(':'))!;
+    const [before, toldBefore] = [await counts(lab), { ...follower.told }];
+    const cpu = cpuSeconds(pid);
+    // The node's end of a pod's pair has the pod's address but for the first byte.
+    const argv = [flood, 'eth0', mac.replace(/^0a/, '0e'), from, address, '6000', '100000000', '0', '0'];
+    const { stdout } = await run(...commandOf(inPod(client, [...argv, options['flood-seconds']!, String(floodRate)])));
+    const { sent, seconds: took } = JSON.parse(stdout) as { sent: number; seconds: number };
+    const cores = (cpuSeconds(pid) - cpu) / took;
+    await settled();
+    const after = await counts(lab);
+    const since = (name: keyof Counts) => after[name] - before[name];
+    const given = follower.told.flows - toldBefore.flows;
+    const told = follower.told.lost - toldBefore.lost;
+    const untold = since('events') + since('events_lost') + since('drops_unreported') - given - told;
+    const name = `${floodRate} datagrams/s of flows of their own`;
+    measured.push(
+      { measure: `${name}: sent`, unit: '/s', median: sent / took },
+      { measure: `${name}: events of the datapath`, unit: '/s', median: since('events') / took },
+      { measure: `${name}: lost in the kernel’s ring`, unit: '', median: since('events_lost') },
+      { measure: `${name}: flows that a client was given`, unit: '/s', median: given / took },
+      { measure: `${name}: flows that it was told it was not given`, unit: '/s', median: told / took },
+      {
+        measure: `${name}: neither given nor told`,
+        unit: '',
+        median: untold,
+        goal: 0,
+        met: untold === 0 ? 'yes' : 'no',
+      },
+      {
+        measure: `${name}: the agent, one client following`,
+        unit: 'cores',
+        median: cores,
+        goal: 1,
+        met: cores < 1 ? 'yes' : 'no',
       },
     );
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Sends small UDP packets of IPv4 as fast as one thread can, past the stack: what is measured is what happens to them.
- *   flood DEVICE TO_MAC FROM_IP TO_IP TO_PORT FLOWS FIRST_FLOW PACKETS SECONDS
- * Flows differ by source port, and every 50 000 by source address. Ends after so many packets, 0 for any number, or seconds;
+ *   flood DEVICE TO_MAC FROM_IP TO_IP TO_PORT FLOWS FIRST_FLOW PACKETS SECONDS [RATE]
+ * Flows differ by source port, and every 50 000 by source address; with a RATE, so many packets a second are sent, and every
+ * 50 000 flows differ by the port that they go to: a pod has one address. Ends after so many packets, 0 for any number, or seconds;
  * prints {"sent", "seconds"}. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -58,11 +59,11 @@ int main(int argc, char **argv)
 	struct ifreq device = {};
 	uint64_t flows, first, most, sent = 0;
 	uint32_t from;
-	double began, seconds;
-	int fd, on = 1;
+	double began, seconds, rate;
+	int fd, on = 1, port;
 
-	if (argc != 10) {
-		fprintf(stderr, "usage: flood DEVICE TO_MAC FROM_IP TO_IP TO_PORT FLOWS FIRST_FLOW PACKETS SECONDS\n");
+	if (argc != 10 && argc != 11) {
+		fprintf(stderr, "usage: flood DEVICE TO_MAC FROM_IP TO_IP TO_PORT FLOWS FIRST_FLOW PACKETS SECONDS [RATE]\n");
 		return 2;
 	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -79,6 +80,8 @@ int main(int argc, char **argv)
 	first = strtoull(argv[7], NULL, 10);
 	most = strtoull(argv[8], NULL, 10);
 	seconds = atof(argv[9]);
+	rate = argc > 10 ? atof(argv[10]) : 0;
+	port = atoi(argv[5]);
 	for (int i = 0; i < BATCH; i++) {
 		struct frame *f = &frames[i];
 		uint8_t *mac = f->eth.h_dest;
@@ -89,7 +92,6 @@ int main(int argc, char **argv)
 		f->eth.h_proto = htons(ETH_P_IP);
 		f->ip = (struct iphdr){ .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .daddr = inet_addr(argv[4]) };
 		f->ip.tot_len = htons(sizeof(*f) - sizeof(f->eth));
-		f->udp.dest = htons(atoi(argv[5]));
 		f->udp.len = htons(sizeof(f->udp) + sizeof(f->body));
 		parts[i] = (struct iovec){ f, sizeof(*f) };
 		messages[i].msg_hdr = (struct msghdr){ .msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &parts[i], .msg_iovlen = 1 };
@@ -101,7 +103,8 @@ int main(int argc, char **argv)
 		for (int i = 0; i < batch; i++) {
 			uint64_t flow = first + (sent + i) % flows;
 
-			frames[i].ip.saddr = htonl(from + flow / PORTS);
+			frames[i].ip.saddr = htonl(rate > 0 ? from : from + flow / PORTS);
+			frames[i].udp.dest = htons(rate > 0 ? port + (int)(flow / PORTS) : port);
 			frames[i].udp.source = htons(2000 + flow % PORTS);
 			frames[i].ip.check = 0;
 			frames[i].ip.check = ip_checksum(&frames[i].ip);
@@ -109,6 +112,8 @@ int main(int argc, char **argv)
 		done = sendmmsg(fd, messages, batch, 0);
 		if (done > 0)
 			sent += done;
+		if (rate > 0 && sent / rate > now() - began)
+			nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL);
 	}
 	printf("{\"sent\": %llu, \"seconds\": %f}\n", (unsigned long long)sent, now() - began);
 	return 0;
