@@ -91,4 +91,6 @@ export async function run(argv: readonly string[]): Promise<number> {
 if (import.meta.main) {
   exitWhenOutputCloses();
   process.exitCode = await run(process.argv.slice(2));
+  // What failed may have left streams of other nodes open, which would keep the process. All that was written goes first.
+  if (process.exitCode !== 0) process.stdout.write('', () => process.stderr.write('', () => process.exit()));
 }

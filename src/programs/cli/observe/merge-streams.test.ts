@@ -13,6 +13,27 @@ test('mergeByTime() gives all streams in order of time', async () => {
   assert.deepEqual(got, [1, 2, 3, 4, 5, 9, 10]);
 });
 
+test('mergeByTime() ends all streams when its reader has enough, and when one of them fails', async () => {
+  let open = 0;
+  async function* held(fails: boolean) {
+    open++;
+    try {
+      yield { timeNs: 1n };
+      if (fails) throw new Error('it failed');
+      yield { timeNs: 2n };
+    } finally {
+      open--;
+    }
+  }
+  for await (const _ of mergeByTime([held(false), held(false)])) break;
+  assert.equal(open, 0);
+  const all = async () => {
+    for await (const _ of mergeByTime([held(true), held(false)]));
+  };
+  await assert.rejects(all, /it failed/);
+  assert.equal(open, 0);
+});
+
 test('createReorder() puts what comes together in order, and keeps nothing back for ever', async () => {
   const got: number[] = [];
   await new Promise<void>((resolve) => {

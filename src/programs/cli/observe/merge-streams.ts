@@ -8,20 +8,25 @@ export interface Timed {
   readonly timeNs: bigint;
 }
 
-/** Merges streams that are each in order of time and that end. */
+/** Merges streams that are each in order of time and that end. Who stops early ends them all. */
 export async function* mergeByTime<T extends Timed>(streams: readonly AsyncIterable<T>[]): AsyncGenerator<T> {
   const iterators = streams.map((each) => each[Symbol.asyncIterator]());
-  const heads = await Promise.all(iterators.map((each) => each.next()));
-  for (;;) {
-    let earliest = -1;
-    for (const [i, head] of heads.entries()) {
-      if (head.done) continue;
-      const best = earliest < 0 ? undefined : heads[earliest]!;
-      if (best === undefined || best.done || head.value.timeNs < best.value.timeNs) earliest = i;
+  try {
+    const heads = await Promise.all(iterators.map((each) => each.next()));
+    for (;;) {
+      let earliest = -1;
+      for (const [i, head] of heads.entries()) {
+        if (head.done) continue;
+        const best = earliest < 0 ? undefined : heads[earliest]!;
+        if (best === undefined || best.done || head.value.timeNs < best.value.timeNs) earliest = i;
+      }
+      if (earliest < 0) return;
+      yield heads[earliest]!.value as T;
+      heads[earliest] = await iterators[earliest]!.next();
     }
-    if (earliest < 0) return;
-    yield heads[earliest]!.value as T;
-    heads[earliest] = await iterators[earliest]!.next();
+  } finally {
+    // A stream that is left as it is keeps its connection, and that the process. One that has failed is over.
+    for (const each of iterators) void each.return?.(undefined).catch(() => {});
   }
 }
 
