@@ -422,3 +422,38 @@ test('an owner has no more rows of ports than its share: its pods are closed, ot
   policy.putPeer(of(7, 2, 11));
   assert.deepEqual(policy.status().over, over, 'what was removed is counted once');
 });
+
+test('a ruleset that takes the place of another one has its room, though the other stays until it is there', () => {
+  const { policy, ports, written } = setUp({ peers: 10, ports: 100 }, { peers: 10, ports: 10 });
+  const rows = (ruleset: number, count: number) =>
+    Array.from({ length: count }, (_, i) => (i === 0 ? port(ruleset, false) : port(ruleset, true, 24, i)));
+  const put = (ruleset: number, count: number) => {
+    policy.ownRuleset(ruleset, 'one');
+    for (const row of rows(ruleset, count)) policy.putPort(row);
+  };
+  put(2, 6);
+  policy.putPeer(peer(0, 2));
+  put(3, 7);
+  policy.putPeer(peer(0, 3));
+  for (const row of rows(2, 6)) policy.removePort(row);
+  policy.retry();
+  assert.deepEqual([written(), policy.status()], [[3], { waiting: 0, closed: [], over: [] }]);
+  assert.equal(ports.held.size, 7);
+  put(4, 3);
+  assert.equal(ports.held.size, 10, 'what went is counted no more, and what is there once');
+  put(5, 1);
+  assert.equal(ports.held.size, 10);
+});
+
+test('rows that found the map full count for their owner: when there is room again, it gets its share', () => {
+  const { policy, ports } = setUp({ peers: 10, ports: 20 }, { peers: 10, ports: 10 });
+  for (let i = 0; i < 20; i++) policy.putPort(port(2, i > 0, i > 0 ? 24 : 0, i));
+  policy.ownRuleset(3, 'greedy');
+  for (let i = 0; i < 50; i++) policy.putPort(port(3, i > 0, i > 0 ? 24 : 0, i));
+  policy.putPeer(peer(0, 3));
+  for (let i = 0; i < 20; i++) policy.removePort(port(2, i > 0, i > 0 ? 24 : 0, i));
+  ports.map.retry();
+  policy.retry();
+  assert.equal(ports.held.size, 10);
+  assert.deepEqual(policy.status().over, [{ owner: 'greedy', map: 'policy_ports', share: 10 }]);
+});

@@ -60,8 +60,8 @@ const noRuleset = 0;
 
 interface RulesetRows {
   owner: string;
-  /** Rows that are in the kernel. */
-  placed: number;
+  /** Rows that count for the owner: those in the kernel and those that found the map full, unless they are leaving. */
+  counted: number;
   /** Rows that are not. */
   readonly missing: Set<string>;
   /** Those of them that are more than the owner's share. */
@@ -122,7 +122,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     if (rows === undefined) {
       rows = {
         owner: '',
-        placed: 0,
+        counted: 0,
         missing: new Set(),
         beyond: new Map(),
         denies: false,
@@ -187,7 +187,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
   }
 
   function countPorts(rows: RulesetRows, by: number): void {
-    rows.placed += by;
+    rows.counted += by;
     const count = (portsOfOwner.get(rows.owner) ?? 0) + by;
     if (count > 0) portsOfOwner.set(rows.owner, count);
     else portsOfOwner.delete(rows.owner);
@@ -197,11 +197,13 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
   function fill(rows: RulesetRows, failing: ReadonlySet<string>): void {
     for (const key of rows.missing) {
       const row = rows.beyond.get(key);
-      if (row === undefined ? failing.has(key) : isBeyondShare(rows)) continue;
-      rows.beyond.delete(key);
-      if (row !== undefined && !ports.put(portKey(row), portValue(row), key)) continue;
-      rows.missing.delete(key);
-      countPorts(rows, 1);
+      if (row === undefined) {
+        if (!failing.has(key)) rows.missing.delete(key);
+      } else if (!isBeyondShare(rows)) {
+        rows.beyond.delete(key);
+        countPorts(rows, 1);
+        if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
+      }
     }
   }
 
@@ -318,7 +320,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
   function remove(row: PolicyPortRow): void {
     ports.remove(portKey(row), policyPortKey(row));
     const rows = rulesets.get(row.ruleset);
-    if (rows !== undefined) countPorts(rows, -rows.placed);
+    if (rows !== undefined) countPorts(rows, -rows.counted);
     rulesets.delete(row.ruleset);
   }
 
@@ -356,19 +358,24 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
       else rows.denies = true;
       const key = policyPortKey(row);
       // It is wanted again: it must not go when those go who held it.
-      const isThere = rows.leaving.delete(key) && !rows.missing.has(key);
-      if (!isThere && isBeyondShare(rows)) rows.beyond.set(key, row);
-      else if (ports.put(portKey(row), portValue(row), key)) {
-        rows.missing.delete(key);
-        if (!isThere) countPorts(rows, 1);
+      const isThere = rows.leaving.delete(key);
+      const counts = !isThere && rows.missing.has(key) && !rows.beyond.has(key);
+      if (!isThere && !counts && isBeyondShare(rows)) {
+        rows.beyond.set(key, row);
+        rows.missing.add(key);
         return;
       }
-      rows.missing.add(key);
+      if (!counts) countPorts(rows, 1);
+      rows.beyond.delete(key);
+      if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
+      else rows.missing.add(key);
     },
     removePort(row) {
       const rows = rulesetOf(row.ruleset);
-      if (rows.holders > 0) rows.leaving.set(policyPortKey(row), row);
-      else remove(row);
+      if (rows.holders === 0) return remove(row);
+      // It goes as soon as what takes its place is there, which must not wait for its room.
+      if (!rows.leaving.has(policyPortKey(row))) countPorts(rows, -1);
+      rows.leaving.set(policyPortKey(row), row);
     },
     putPeer(row) {
       putPeer(row);
