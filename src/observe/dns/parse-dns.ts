@@ -123,17 +123,17 @@ export function parseDns(bytes: Uint8Array): DnsMessage | undefined {
 }
 
 /**
- * Reads the first message of a segment of a stream (RFC 1035, 4.2.2), of `whole` bytes, of which these are the first. The length
- * before the message may have come in a segment of its own. Undefined for what is the middle of a message, which most segments
- * of a long answer are: it must not look like another one.
+ * Reads the first message of a segment of a stream (RFC 1035, 4.2.2), or as much of it as there is. The length before the message
+ * may have come in a segment of its own. Undefined for what is the middle of a message, which most segments of a long answer
+ * are: it must not look like another one.
  */
-export function parseDnsStream(bytes: Uint8Array, whole: number): DnsMessage | undefined {
+export function parseDnsStream(bytes: Uint8Array): DnsMessage | undefined {
   if (bytes.length < 2) return undefined;
   const lenBytes = bytes[0]! * 256 + bytes[1]!;
   // The whole message, the first segment of a longer one, or one of several that were asked for at once.
   const message = lenBytes < 12 ? undefined : parseDns(bytes.subarray(2, 2 + lenBytes));
   if (message !== undefined && isPlain(bytes.subarray(2))) return message;
-  return whole <= bytes.length && isPlain(bytes) ? parseDns(bytes) : undefined;
+  return isPlain(bytes) ? parseDns(bytes) : undefined;
 }
 
 /** Whether the header is one that is seen: one question, and the bit that has to be zero is. */

@@ -41,7 +41,7 @@ export function createDnsRecorder(options: RecordOptions): { record(view: DataVi
       const length = Math.min(whole, payloadBytes);
       const payload = new Uint8Array(view.buffer, view.byteOffset + offset + DnsEventOffset.payload, length);
       const protocol = view.getUint8(offset + DnsEventOffset.protocol);
-      const message = protocol === TCP ? parseDnsStream(payload, whole) : parseDns(payload);
+      const message = protocol === TCP ? parseDnsStream(payload) : parseDns(payload);
       if (message === undefined) return protocol === TCP;
       const atNs =
         view.getUint32(offset + DnsEventOffset.timeNs, true) +
