@@ -28,13 +28,20 @@ const mib = 2 ** 20;
 interface Counts {
   readonly events: number;
   readonly events_lost: number;
-  /** Reports that were held back. */
-  readonly drops_unreported: number;
 }
 
 async function counts(lab: BenchLab): Promise<Counts> {
   return (await lab.agent<{ counters: Counts }>(node, '/v1/status')).counters;
 }
+
+/** Flows that the agent has made of events, and what it has told of losses. */
+interface Flows {
+  readonly seenFlows: number;
+  readonly lostInKernel: number;
+  readonly heldBack: number;
+}
+
+const flowsOf = (lab: BenchLab) => lab.agent<Flows>(node, '/v1/flow-status');
 
 /** Follows all flows of the node; how many it was given, and told that it was not. */
 function follow(lab: BenchLab) {
@@ -158,7 +165,7 @@ const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => 
     const { stdout: link } = await run(...commandOf(inPod(client, ['ip', '-j', 'link', 'show', 'dev', 'eth0'])));
     const [{ address: mac }] = JSON.parse(link) as [{ address: string }];
     const from = client!.addresses.find((each) => !each.includes(':'))!;
-    const [before, toldBefore] = [await counts(lab), { ...follower.told }];
+    const [before, flowsBefore, toldBefore] = [await counts(lab), await flowsOf(lab), { ...follower.told }];
     const cpu = cpuSeconds(pid);
     // The node's end of a pod's pair has the pod's address but for the first byte.
     const argv = [flood, 'eth0', mac.replace(/^0a/, '0e'), from, address, '6000', '100000000', '0', '0'];
@@ -166,16 +173,18 @@ const measures = await withLab({ nodes: 1 }, async (lab): Promise<Measure[]> => 
     const { sent, seconds: took } = JSON.parse(stdout) as { sent: number; seconds: number };
     const cores = (cpuSeconds(pid) - cpu) / took;
     await settled();
-    const after = await counts(lab);
+    const [after, flows] = [await counts(lab), await flowsOf(lab)];
     const since = (name: keyof Counts) => after[name] - before[name];
+    const made = (name: keyof Flows) => flows[name] - flowsBefore[name];
     const given = follower.told.flows - toldBefore.flows;
     const told = follower.told.lost - toldBefore.lost;
-    const untold = since('events') + since('events_lost') + since('drops_unreported') - given - told;
+    const untold = made('seenFlows') + made('lostInKernel') + made('heldBack') - given - told;
     const name = `${floodRate} datagrams/s of flows of their own`;
     measured.push(
       { measure: `${name}: sent`, unit: '/s', median: sent / took },
       { measure: `${name}: events of the datapath`, unit: '/s', median: since('events') / took },
       { measure: `${name}: lost in the kernel’s ring`, unit: '', median: since('events_lost') },
+      { measure: `${name}: flows made of them`, unit: '/s', median: made('seenFlows') / took },
       { measure: `${name}: flows that a client was given`, unit: '/s', median: given / took },
       { measure: `${name}: flows that it was told it was not given`, unit: '/s', median: told / took },
       {
