@@ -308,12 +308,13 @@ async function pump(
       bytes += framed.length;
       if (bytes >= batchBytes) {
         flush();
-        if (stream.writableNeedDrain) await drained(stream, signal);
       } else if (!scheduled) {
         scheduled = true;
         // What comes in the same turn goes with it.
         setImmediate(flush);
       }
+      // Also for what trickles: small pieces pile up as well when nobody reads.
+      if (stream.writableNeedDrain) await drained(stream, signal);
       if (signal.aborted) return;
     }
   } finally {
