@@ -26,3 +26,23 @@ test('createDeviceNames() asks once for each device, again after a while, and ke
   now.ms = 120_000;
   assert.deepEqual([nameOf(2), nameOf(2), asked], ['lan0', 'lan0', 5]);
 });
+
+test('createDeviceNames() takes a kernel that does not answer as a device that is gone, and asks again soon', () => {
+  const now = { ms: 0 };
+  let answers = true;
+  const nameOf = createDeviceNames(
+    {} as Netlink,
+    () => now.ms,
+    () => {
+      if (!answers) throw new Error('ENOBUFS');
+      return { name: 'eth0' };
+    },
+  );
+  assert.equal(nameOf(2), 'eth0');
+  answers = false;
+  now.ms = 60_000;
+  assert.deepEqual([nameOf(2), nameOf(3)], ['eth0', '']);
+  answers = true;
+  now.ms = 61_000;
+  assert.equal(nameOf(3), 'eth0');
+});
