@@ -18,13 +18,21 @@ export function createResponseBatch(context: FlowContext, mask?: FieldMask): Flo
   const encoder = createFlowEncoder(context, mask, out);
   return {
     flow(row) {
+      const start = out.length;
       const frame = out.openFrame();
-      encoder.writeResponse(row);
+      try {
+        encoder.writeResponse(row);
+      } catch (error) {
+        // Half a message would make what was written before it unreadable, too.
+        out.takeFrom(start);
+        throw error;
+      }
       out.closeFrame(frame);
     },
     lost(loss) {
+      const message = lostResponse(loss, context);
       const frame = out.openFrame();
-      out.raw(lostResponse(loss, context));
+      out.raw(message);
       out.closeFrame(frame);
     },
     get isFull() {
