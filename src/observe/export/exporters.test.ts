@@ -102,6 +102,19 @@ test('each exporter gets what it is configured for', async (t) => {
   );
 });
 
+test('a flow that cannot be read costs none of those that come after it', async (t) => {
+  const { scene, flow, lines } = await start(t, `exporters: [${fileExporter('all')}]`);
+  const get = scene.ring.get;
+  scene.ring.get = () => {
+    throw new Error('not to be read');
+  };
+  assert.throws(() => flow(), /not to be read/);
+  scene.ring.get = get;
+  flow();
+  flow();
+  await until('the others are there', () => lines('all').length === 2);
+});
+
 test('flows that are alike are counted', async (t) => {
   const { flow, lines, close } = await start(
     t,

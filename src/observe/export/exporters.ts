@@ -141,13 +141,18 @@ export async function startExporters(options: ExportersOptions): Promise<Exporte
   function walk(): void {
     if (walking || closed || applying) return;
     walking = true;
-    takeTurn();
-    if (seq < ring.next)
-      setImmediate(() => {
-        walking = false;
-        walk();
-      });
-    else walking = false;
+    try {
+      takeTurn();
+    } finally {
+      // Also when a row could not be taken: those after it still can.
+      walking = false;
+    }
+    if (seq === ring.next) return;
+    walking = true;
+    setImmediate(() => {
+      walking = false;
+      walk();
+    });
   }
 
   function takeTurn(): void {
