@@ -14,7 +14,7 @@ export interface Counted {
   readonly name: string;
   readonly help: string;
   readonly labelNames: readonly string[];
-  /** Adds one to the row `key`; false when there is none. */
+  /** Adds one to the row `key`; false when there is none yet but room for it: then it is to `begin`. */
   add(key: string | number, seq: number): boolean;
   /** Adds the row, with one. */
   begin(key: string | number, seq: number, labels: Readonly<Record<string, string>>): void;
@@ -34,14 +34,18 @@ export function createCounted(name: string, help: string, labelNames: readonly s
     labelNames,
     add(key, seq) {
       const known = cells.get(key);
-      if (known === undefined) return false;
+      if (known === undefined) {
+        if (cells.size < limit) return false;
+        // Whoever is refused is told as if it were added, so that no labels are made for nothing.
+        refused++;
+        return true;
+      }
       known.value++;
       known.lastSeq = seq;
       return true;
     },
     begin(key, seq, labels) {
-      if (cells.size < limit) cells.set(key, { value: 1, lastSeq: seq, labels });
-      else refused++;
+      cells.set(key, { value: 1, lastSeq: seq, labels });
     },
     cells: () => cells.values(),
     get size() {
