@@ -222,6 +222,8 @@ async function showAll(
   let count = 0;
   for await (const item of items) {
     await show(item);
+    // Without an end nobody has to look into what is passed on as it came.
+    if (most === Number.POSITIVE_INFINITY) continue;
     if (item.response.responseTypes.case === 'flow' && wanted(item) && ++count >= most) return;
   }
 }
