@@ -406,7 +406,7 @@ function createTail(number: number, budget: { left: number }) {
       if (budget.left < size)
         throw new RpcError(
           RpcCode.resourceExhausted,
-          'the last flows of all nodes that were asked for do not fit into memory: ask for fewer, or by a time',
+          'the last of all nodes that were asked for do not fit into memory: ask for fewer, or by a time',
         );
       // A copy: a small flow would keep the whole piece that it came in.
       const copy = Buffer.allocUnsafe(size + prefixBytes);

@@ -23,6 +23,7 @@ import type { ProcessRow } from '../processes/process-row.ts';
 import { processService } from '../processes/process-service.ts';
 import { connectRpc } from '../rpc/rpc-connection.ts';
 import { methodPath } from '../rpc/rpc-service.ts';
+import { RpcCode } from '../rpc/rpc-status.ts';
 import { type RpcServer, serveRpc } from '../rpc/serve-rpc.ts';
 import { createPeerPool } from './peer-pool.ts';
 import { everythingViewer, type GrantListener, openAccess, type RelayAccess } from './relay-access.ts';
@@ -103,7 +104,8 @@ async function relayOver(t: TestContext, agents: readonly Agent[], access: Relay
     tailBytes: { left: 1 << 20 },
     counts,
     onLate() {},
-    patience: { again: 100 },
+    // Where the machine is busy, nodes that are there are connected to late.
+    patience: { again: 100, connect: 10_000 },
   });
   const address = `unix:${join(folder, 'relay.sock')}`;
   const server = await serveRpc({ address, services: [service] });
@@ -338,4 +340,26 @@ test('relay GetProcesses: those of all nodes, with the node of each', async (t) 
   assert.deepEqual(await ask({}), ['a 1', 'b 2', 'b 3']);
   assert.deepEqual(await ask({ namespaces: ['bank'] }), ['b 2']);
   await assert.rejects(ask({ binaries: [''] }), (error: grpc.ServiceError) => /filter\.binaries/.test(error.details));
+});
+
+test('relay GetProcesses: what is too much for one node, or for all, and a node that does not answer are said', async (t) => {
+  const agents = await Promise.all(['a', 'b', 'c', 'd', 'e', 'f'].map((name) => agent(t, name)));
+  const { client, pool } = await relayOver(t, agents);
+  const fails = (code: number, details: RegExp) =>
+    assert.rejects(callUnary(client, Processes.method.getProcesses, {}), (error: grpc.ServiceError) => {
+      assert.deepEqual([error.code, details.test(error.details)], [code, true], error.details);
+      return true;
+    });
+  const large = (bytes: number) => row(1, 'shop', { arguments: 'x'.repeat(bytes) });
+  const b = agents[1]!;
+  b.running.push(large(5 << 20));
+  await fails(RpcCode.resourceExhausted, /^b cannot answer that much: ask by namespace or pod: /);
+  for (const each of agents) each.running.splice(0, 1, large(3 << 20));
+  await fails(RpcCode.resourceExhausted, /^the processes of all nodes are too many/);
+  for (const each of agents) each.running.length = 0;
+  pool.set({ name: 'nobody', address: 'unix:/nowhere/hubble.sock' });
+  await fails(RpcCode.unavailable, /^no answer from nobody$/);
+  pool.delete('nobody');
+  const answer = (await callUnary(client, Processes.method.getProcesses, {})) as GetProcessesResponse;
+  assert.deepEqual(answer.processes, []);
 });

@@ -1,11 +1,11 @@
 // The service of processes over all nodes: what they did merged by time, what runs united.
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type GetProcessEventsRequest,
   GetProcessEventsRequestSchema,
   type GetProcessesRequest,
   GetProcessesRequestSchema,
+  type GetProcessesResponse,
   GetProcessesResponseSchema,
   type Process,
   ProcessEventSchema,
@@ -13,8 +13,8 @@ import {
 } from '../../../proto/gen/process/process_pb.js';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
-import { type MergeQuery, type MergeShared, mergeNodes } from './merge-nodes.ts';
-import { askAll, nodeStates, nodeTimeoutMs, rangeOf, resumed, uncounted } from './relay-requests.ts';
+import { type MergeShared, mergeNodes } from './merge-nodes.ts';
+import { askEach, nodeNews, nodeTimeoutMs, rangeOf, resumed, uncounted } from './relay-requests.ts';
 import type { RelayOptions } from './relay-service.ts';
 import { processShape } from './response-view.ts';
 
@@ -36,22 +36,6 @@ export function relayProcessService(options: Omit<RelayOptions, 'version'>): Rpc
     patience: options.patience,
   };
 
-  /** News of nodes. Why one is not reached is nothing for those who see a part only. */
-  const statusFor =
-    (everything: boolean): MergeQuery['status'] =>
-    (news, nodes, message) =>
-      toBinary(
-        ProcessEventSchema,
-        create(ProcessEventSchema, {
-          event: {
-            case: 'nodeStatus',
-            value: { stateChange: nodeStates[news], nodeNames: [...nodes], message: everything ? message : '' },
-          },
-          nodeName: options.name,
-          time: timestampFromMs(Date.now()),
-        }),
-      );
-
   return rpcService(Processes, {
     getProcessEvents: {
       async *stream(request: GetProcessEventsRequest, call: RpcCall) {
@@ -70,7 +54,12 @@ export function relayProcessService(options: Omit<RelayOptions, 'version'>): Rpc
               ),
             show,
             changes: follow,
-            status: statusFor(viewer.everything),
+            status: nodeNews(options.name, viewer.everything, ({ value, ...rest }) =>
+              toBinary(
+                ProcessEventSchema,
+                create(ProcessEventSchema, { event: { case: 'nodeStatus', value }, ...rest }),
+              ),
+            ),
           },
           call.signal,
         );
@@ -85,34 +74,36 @@ export function relayProcessService(options: Omit<RelayOptions, 'version'>): Rpc
           create(GetProcessesRequestSchema, { filter: grant.request().filter }),
         );
         const path = methodPath(Processes.method.getProcesses);
-        let refusal: RpcError | undefined;
+        const answers: GetProcessesResponse[] = [];
         let bytes = 0;
-        const answers = await askAll(pool, async ({ connection }) => {
-          try {
-            const answer = await connection!.unary(path, request, nodeTimeoutMs);
-            bytes += answer.length;
-            return bytes > maxAnswerBytes ? undefined : fromBinary(GetProcessesResponseSchema, answer);
-          } catch (error) {
-            // What one node does not understand, none does: it is the client's mistake.
-            if (error instanceof RpcError && error.code === RpcCode.invalidArgument) refusal = error;
-            throw error;
-          }
+        await askEach(pool, async ({ peer, connection }) => {
+          const answer = await connection!.unary(path, request, nodeTimeoutMs).catch((error: unknown) => {
+            throw refusalOf(error, peer.name, viewer.everything);
+          });
+          bytes += answer.length;
+          if (bytes > maxAnswerBytes)
+            throw new RpcError(
+              RpcCode.resourceExhausted,
+              'the processes of all nodes are too many: ask by namespace or pod',
+            );
+          answers.push(fromBinary(GetProcessesResponseSchema, answer));
         });
-        if (refusal !== undefined) throw refusal;
-        if (bytes > maxAnswerBytes)
-          throw new RpcError(
-            RpcCode.resourceExhausted,
-            'the processes of all nodes are too many: ask by namespace or pod',
-          );
         return create(GetProcessesResponseSchema, {
           processes: answers
-            .filter((each) => each !== undefined)
             .sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
             .flatMap(({ processes }) => shownOf(processes, grant.showProcess)),
         });
       },
     },
   });
+}
+
+/** What a node says against a request, for who asked; any other failure is as it was. */
+function refusalOf(error: unknown, node: string, everything: boolean): unknown {
+  if (!(error instanceof RpcError) || error.code !== RpcCode.resourceExhausted) return error;
+  // How much it has is nothing for those who see a part only.
+  const why = everything ? `: ${error.message}` : '';
+  return new RpcError(error.code, `${node} cannot answer that much: ask by namespace or pod${why}`);
 }
 
 function shownOf(processes: readonly Process[], show: ((process: Process) => Process | undefined) | undefined) {

@@ -1,20 +1,45 @@
 // What the relay's services have in common: the range of a request over all nodes, and calls to every node.
 import { create } from '@bufbuild/protobuf';
-import { type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
-import type { NodeNews } from './merge-nodes.ts';
+import { type Timestamp, TimestampSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { NodeState, type NodeStatusEvent, NodeStatusEventSchema } from '../../../proto/gen/relay/relay_pb.js';
+import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
+import type { MergeQuery, NodeNews } from './merge-nodes.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
 
-/** For each node; one that does not answer is left out. */
+/** For each node. */
 export const nodeTimeoutMs = 3_000;
 
+/** Nodes that are asked at the same time where answers are large. */
+const askedAtOnce = 8;
+/** Nodes that are named in an error; the rest is only counted. */
+const namedNodes = 10;
+
 /** News of nodes in the contract's words. */
-export const nodeStates: Readonly<Record<NodeNews, NodeState>> = {
+const nodeStates: Readonly<Record<NodeNews, NodeState>> = {
   connected: NodeState.NODE_CONNECTED,
   unavailable: NodeState.NODE_UNAVAILABLE,
   gone: NodeState.NODE_GONE,
   error: NodeState.NODE_ERROR,
 };
+
+/** News of nodes from the relay `name`, as `encode` writes them into a response. */
+export function nodeNews(
+  name: string,
+  everything: boolean,
+  encode: (news: { value: NodeStatusEvent; nodeName: string; time: Timestamp }) => Uint8Array,
+): MergeQuery['status'] {
+  return (news, nodes, message) =>
+    encode({
+      value: create(NodeStatusEventSchema, {
+        stateChange: nodeStates[news],
+        nodeNames: [...nodes],
+        // Why one is not reached is nothing for those who see a part only.
+        message: everything ? message : '',
+      }),
+      nodeName: name,
+      time: timestampFromMs(Date.now()),
+    });
+}
 
 /** The part of a request that says which of all responses are wanted. */
 interface Ranged {
@@ -59,4 +84,38 @@ export async function askAll<T>(pool: PeerPool, ask: (link: NodeLink) => Promise
   return Promise.all(
     pool.nodes().map((link) => (link.connection === undefined ? undefined : ask(link).catch(() => undefined))),
   );
+}
+
+/**
+ * Asks all nodes, a few at a time, for what is wrong when a part of it is missing. A node that does not answer ends it with
+ * UNAVAILABLE and the node's name; what `ask` throws as INVALID_ARGUMENT or RESOURCE_EXHAUSTED ends it as it is.
+ */
+export async function askEach(pool: PeerPool, ask: (link: NodeLink) => Promise<void>): Promise<void> {
+  await pool.settled(nodeTimeoutMs);
+  const waiting = pool.nodes();
+  const silent = waiting.filter(({ connection }) => connection === undefined).map(({ peer }) => peer.name);
+  let refusal: RpcError | undefined;
+
+  async function askNext(): Promise<void> {
+    while (refusal === undefined && silent.length === 0) {
+      const link = waiting.shift();
+      if (link === undefined) return;
+      try {
+        await ask(link);
+      } catch (error) {
+        // What one node does not understand, none does: it is the client's mistake.
+        const refuses =
+          error instanceof RpcError &&
+          [RpcCode.invalidArgument, RpcCode.resourceExhausted].includes(error.code as never);
+        if (refuses) refusal ??= error;
+        // One that left the cluster meanwhile is not missing.
+        else if (pool.nodes().includes(link)) silent.push(link.peer.name);
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: askedAtOnce }, askNext));
+  if (refusal !== undefined) throw refusal;
+  if (silent.length === 0) return;
+  const more = silent.length > namedNodes ? ` and ${silent.length - namedNodes} more` : '';
+  throw new RpcError(RpcCode.unavailable, `no answer from ${silent.sort().slice(0, namedNodes).join(', ')}${more}`);
 }

@@ -7,7 +7,6 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type GetFlowsRequest,
   GetFlowsRequestSchema,
@@ -20,10 +19,10 @@ import {
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
-import { type MergeQuery, type MergeShared, mergeNodes, type patienceMs, type RelayCounts } from './merge-nodes.ts';
+import { type MergeShared, mergeNodes, type patienceMs, type RelayCounts } from './merge-nodes.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
 import type { RelayAccess } from './relay-access.ts';
-import { askAll, nodeStates, nodeTimeoutMs, rangeOf, resumed, uncounted } from './relay-requests.ts';
+import { askAll, nodeNews, nodeTimeoutMs, rangeOf, resumed, uncounted } from './relay-requests.ts';
 import { flowShape } from './response-view.ts';
 
 /** What a relay is made of. */
@@ -59,22 +58,6 @@ export function relayService(options: RelayOptions): RpcService {
     onLate: options.onLate,
     patience: options.patience,
   };
-
-  /** News of nodes. Why one is not reached is nothing for those who see a part only. */
-  const statusFor =
-    (everything: boolean): MergeQuery['status'] =>
-    (news, nodes, message) =>
-      toBinary(
-        GetFlowsResponseSchema,
-        create(GetFlowsResponseSchema, {
-          responseTypes: {
-            case: 'nodeStatus',
-            value: { stateChange: nodeStates[news], nodeNames: [...nodes], message: everything ? message : '' },
-          },
-          nodeName: options.name,
-          time: timestampFromMs(Date.now()),
-        }),
-      );
 
   /** One call to a node, with all defaults. */
   const asking =
@@ -125,7 +108,12 @@ export function relayService(options: RelayOptions): RpcService {
               toBinary(GetFlowsRequestSchema, resumed(show === undefined ? asked() : uncounted(asked()), fromUs)),
             show,
             changes: follow,
-            status: statusFor(viewer.everything),
+            status: nodeNews(options.name, viewer.everything, ({ value, ...rest }) =>
+              toBinary(
+                GetFlowsResponseSchema,
+                create(GetFlowsResponseSchema, { responseTypes: { case: 'nodeStatus', value }, ...rest }),
+              ),
+            ),
           },
           call.signal,
         );
