@@ -62,6 +62,13 @@ test('createProcessSight() leaves out what was not asked for where there are mor
   assert.equal(sight.showProcess(process('other')), undefined);
 });
 
+test('createProcessSight() takes no more namespaces than agents do', () => {
+  const asked = (count: number) =>
+    sightOf(new Map([['ns-5', own(true)]]), { namespaces: Array.from({ length: count }, (_, i) => `ns-${i}`) });
+  assert.deepEqual(asked(1_024).request().filter!.namespaces, ['ns-5']);
+  assert.throws(() => asked(1_025), { code: 3, message: 'filter.namespaces: more than 1024 values' });
+});
+
 test('createProcessSight() says a loss without number and node, and seldom', () => {
   let now = 1_000_000;
   const sight = sightOf(new Map([['shop', own(true)]]), undefined, () => now);

@@ -9,6 +9,7 @@ import {
   ProcessEventSchema,
   ProcessFilterSchema,
 } from '../../../proto/gen/process/process_pb.js';
+import { RpcCode, RpcError } from '../rpc/rpc-status.ts';
 import type { AccessRights } from './rights.ts';
 
 /** What is shown of processes. */
@@ -33,18 +34,21 @@ export function processNamespaces(rights: AccessRights): string[] {
   return [...rights].filter(([, { processes }]) => processes).map(([namespace]) => namespace);
 }
 
-/** Makes the sight. */
+/** Makes the sight. Throws INVALID_ARGUMENT when more namespaces are asked for than agents take. */
 export function createProcessSight(options: {
   readonly request: GetProcessEventsRequest;
   readonly rights: () => AccessRights;
   readonly nowMs?: () => number;
 }): ProcessSight {
   const { request, rights, nowMs = Date.now } = options;
-  const wanted = request.filter?.namespaces ?? [];
+  const wanted = new Set(request.filter?.namespaces);
+  // Agents do not see this list: they would refuse it.
+  if ((request.filter?.namespaces.length ?? 0) > maxNamespaces)
+    throw new RpcError(RpcCode.invalidArgument, `filter.namespaces: more than ${maxNamespaces} values`);
   let lossSaidMs = Number.NEGATIVE_INFINITY;
 
   function asked(): string[] {
-    const own = processNamespaces(rights()).filter((each) => wanted.length === 0 || wanted.includes(each));
+    const own = processNamespaces(rights()).filter((each) => wanted.size === 0 || wanted.has(each));
     if (own.length === 0) return [nowhere];
     // All of them are asked for, and what is not to be seen is left out here.
     return own.length > maxNamespaces ? [] : own;
@@ -53,7 +57,7 @@ export function createProcessSight(options: {
   function showProcess(process: Process): Process | undefined {
     const { container } = process;
     const namespace = container?.namespace || undefined;
-    if (namespace === undefined || (wanted.length > 0 && !wanted.includes(namespace))) return undefined;
+    if (namespace === undefined || (wanted.size > 0 && !wanted.has(namespace))) return undefined;
     const own = rights().get(namespace);
     if (own === undefined || !own.processes) return undefined;
     return own.redactions.has('arguments') ? { ...process, arguments: '', cwd: '' } : process;
