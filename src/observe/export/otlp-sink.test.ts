@@ -95,30 +95,29 @@ test('metrics are sent one after another; the same trouble is told once, and wha
   });
   const told: string[] = [];
   t.mock.timers.enable({ apis: ['setInterval'] });
-  const tick = async (until_: () => boolean) => {
-    t.mock.timers.tick(1_000);
-    await until('the tick was seen', until_);
+  let asked = 0;
+  const metrics = async () => {
+    asked++;
+    return [];
   };
-  const sink = simpleSink(url, ', metricsSeconds: 1', undefined, (message) => told.push(message));
-  await tick(() => told.length === 1);
+  const sink = simpleSink(url, ', metricsSeconds: 1', metrics, (message) => told.push(message));
+  /** Time goes on until it is so: what is under way when it does lets a tick pass. */
+  const tickUntil = (what: string, holds: () => boolean) =>
+    until(what, () => {
+      if (!holds()) t.mock.timers.tick(1_000);
+      return holds();
+    });
+  await tickUntil('the trouble is told', () => told.length === 1);
   assert.match(told[0]!, /metrics were not sent: the receiver answers 503: no room/);
-  await tick(() => requests.length === 2);
+  await tickUntil('the same trouble again', () => requests.length === 2);
   answer = { status: 200, body: '{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}' };
-  // The one before has been answered when the next one goes out.
-  for (let tries = 0; told.length < 2 && tries < 100; tries++) {
-    t.mock.timers.tick(1_000);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await tickUntil('what was rejected is told', () => told.length === 2);
   assert.deepEqual(told.slice(1), ['metrics were not sent: the receiver rejects 2 data points: too old']);
   answer = undefined;
-  for (let tries = 0; waiting.length < 1 && tries < 100; tries++) {
-    t.mock.timers.tick(1_000);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  const sent = requests.length;
+  await tickUntil('one waits', () => waiting.length === 1);
+  const before = asked;
   t.mock.timers.tick(5_000);
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.equal(requests.length, sent, 'one waits: no other beside it');
+  assert.equal(asked, before, 'one waits: no other beside it');
   assert.equal(requests[0]!.path, '/v1/metrics');
   for (const release of waiting) release();
   await sink.close();
