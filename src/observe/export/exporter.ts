@@ -38,7 +38,7 @@ export interface ExporterStatus {
   /** Flows that were counted instead of sent. */
   readonly aggregated: number;
   readonly sent: number;
-  /** The receiver can never take them. */
+  /** The receiver can never take them; with a loss, what it tells of. */
   readonly refused: number;
   /** Were lost before they came to it, and the receiver was told so. */
   readonly told: number;

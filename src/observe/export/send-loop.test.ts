@@ -98,6 +98,30 @@ test('a batch with one bad event is halved until only that one is given up', asy
   assert.deepEqual([loop.counts.refused, loop.refusal?.message], [1, 'one of them is bad']);
 });
 
+test('what an event of loss tells of is told once it has arrived, and refused with it', async (t) => {
+  const results: (() => SendResult)[] = [
+    () => {
+      throw new BatchRefused('400');
+    },
+    () => ({ again: [], refused: 1, why: '400' }),
+    () => allArrived,
+  ];
+  const { loop, queue } = scene(t, async () => results.shift()!());
+  const counts: number[][] = [];
+  for (const tellsOf of [5, 7, 11]) {
+    queue.push({ timeMs: 1, id: '', key: '', kind: 'lost', body: '', tellsOf });
+    queue.flush();
+    await until('all is done', idle(queue));
+    const { sent, refused, told } = loop.counts;
+    counts.push([sent, refused, told]);
+  }
+  assert.deepEqual(counts, [
+    [0, 6, 0],
+    [0, 14, 0],
+    [1, 14, 11],
+  ]);
+});
+
 test('a receiver that hangs is left after its time, and fills only its own queue; what was given up is told to it', async (t) => {
   let hang = true;
   const bodies: string[] = [];

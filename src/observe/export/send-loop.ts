@@ -8,9 +8,9 @@ import { BatchRefused, ReceiverBusy, type Sink } from './sink.ts';
 /** What has been sent. */
 export interface SendCounts {
   sent: number;
-  /** Given up because the receiver can never take them. */
+  /** Given up because the receiver can never take them; with an event of loss, what it tells of. */
   refused: number;
-  /** Losses of which those told that are counted here. */
+  /** What delivered events of loss tell of. Where it is not known which of a batch were refused, none of it counts here. */
   told: number;
   retries: number;
 }
@@ -76,7 +76,6 @@ export function startSending(options: SendLoopOptions): SendLoop {
       if (lost > 0) events = [options.onLost(lost, events[0]!), ...events];
       if (!(await deliver(events))) return;
       queue.acknowledge(lastSeq);
-      for (const { tellsOf = 0 } of taken.events) counts.told += tellsOf;
       if (events.length < batch.events && taken.bytes * 2 < batch.bytes) await gather();
     }
   }
@@ -96,8 +95,10 @@ export function startSending(options: SendLoopOptions): SendLoop {
       let wantedMs: number | undefined;
       try {
         const { again, refused, why, retryAfterMs } = await attempt(part);
+        const losses = lossesOf(part) - lossesOf(again);
         counts.sent += part.length - again.length - refused;
-        if (refused > 0) giveUp(refused, why ?? 'the receiver refuses them');
+        if (refused > 0) giveUp(refused + losses, why ?? 'the receiver refuses them');
+        else counts.told += losses;
         if (again.length === 0) {
           parts.shift();
           pauseMs = firstPauseMs;
@@ -113,7 +114,7 @@ export function startSending(options: SendLoopOptions): SendLoop {
         const message = (error as Error).message;
         if (error instanceof BatchRefused) {
           parts.shift();
-          if (part.length === 1) giveUp(1, message);
+          if (part.length === 1) giveUp(1 + lossesOf(part), message);
           else {
             const half = part.length >> 1;
             parts.unshift(part.slice(0, half), part.slice(half));
@@ -175,4 +176,9 @@ export function startSending(options: SendLoopOptions): SendLoop {
       await sink.close();
     },
   };
+}
+
+/** How much was lost by what these tell. */
+function lossesOf(events: readonly QueuedEvent[]): number {
+  return events.reduce((sum, { tellsOf = 0 }) => sum + tellsOf, 0);
 }
