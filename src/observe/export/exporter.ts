@@ -110,7 +110,8 @@ export function startExporter(options: {
       queue.push(event.kind === 'lost' ? { ...encode(event), tellsOf: event.loss.count } : encode(event));
     } catch (error) {
       // One event that cannot be written must not keep the others.
-      if (broken++ === 0) warn('an event could not be written', { exporter: name, error: (error as Error).message });
+      if (broken === 0) warn('an event could not be written', { exporter: name, error: (error as Error).message });
+      broken += event.kind === 'lost' ? 1 + event.loss.count : 1;
     }
   }
 

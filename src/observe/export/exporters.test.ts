@@ -152,6 +152,14 @@ test('what was offered is what was left out, counted, sent, given up, or waits',
   assert.deepEqual(of('sums'), { ...both, offered: 17 + 29, filtered: 1, aggregated: 13, sent: 3 });
 });
 
+test('an event of loss that cannot be written is lost with what it tells of', async (t) => {
+  const { scene, exporters } = await start(t, `exporters: [${fileExporter('f')}]`);
+  scene.losses.add(LossSource.kernelRing, 17, 0, Number.NaN);
+  await until('it is counted', () => exporters.status()[0]!.offered === 18);
+  const { lost, sent, told } = exporters.status()[0]!;
+  assert.deepEqual([lost, sent, told], [18, 0, 0]);
+});
+
 test('losses of the kernel, and of this agent, are events', async (t) => {
   const { scene, flow, lines } = await start(t, `exporters: [${fileExporter('f')}]`, 8);
   scene.losses.add(LossSource.kernelRing, 17, 0, Date.now());
