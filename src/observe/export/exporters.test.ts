@@ -153,11 +153,10 @@ test('what was offered is what was left out, counted, sent, given up, or waits',
 });
 
 test('an event of loss that cannot be written is lost with what it tells of', async (t) => {
-  const { scene, exporters } = await start(t, `exporters: [${fileExporter('f')}]`);
-  scene.losses.add(LossSource.kernelRing, 17, 0, Number.NaN);
-  await until('it is counted', () => exporters.status()[0]!.offered === 18);
-  const { lost, sent, told } = exporters.status()[0]!;
-  assert.deepEqual([lost, sent, told], [18, 0, 0]);
+  const { exporters, tellProcess } = await start(t, `exporters: [${fileExporter('f', ', processes: true')}]`);
+  tellProcess({ kind: 'lost', timeMs: Number.NaN, count: 17 });
+  const { offered, lost, sent, told } = exporters.status()[0]!;
+  assert.deepEqual([offered, lost, sent, told], [18, 18, 0, 0]);
 });
 
 test('losses of the kernel, and of this agent, are events', async (t) => {
