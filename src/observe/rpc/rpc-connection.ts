@@ -54,7 +54,7 @@ const maxMessageBytes = 4 << 20;
 const connectionWindowBytes = 4 << 20;
 
 /**
- * Connects; fails with UNAVAILABLE and the reason. A stream that is not read holds `windowBytes` at most: few for who
+ * Connects; fails with UNAVAILABLE and the reason, the socket's error as its cause. A stream that is not read holds `windowBytes` at most: few for who
  * reads many streams at once, many for who reads one and is far away.
  */
 export async function connectRpc(
@@ -64,7 +64,7 @@ export async function connectRpc(
 ): Promise<RpcConnection> {
   const { address, tls } = target;
   const where = parseAddress(address);
-  const unavailable = (reason: string) => new RpcError(RpcCode.unavailable, reason);
+  const unavailable = (reason: string, cause?: Error) => new RpcError(RpcCode.unavailable, reason, { cause });
   const socket =
     where.path !== undefined
       ? connectPlain({ path: where.path })
@@ -84,7 +84,7 @@ export async function connectRpc(
     const timer = setTimeout(() => socket.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
     socket.once('error', (error) => {
       clearTimeout(timer);
-      reject(unavailable(error.message));
+      reject(unavailable(error.message, error));
     });
     socket.once(secure ? 'secureConnect' : 'connect', () => {
       clearTimeout(timer);

@@ -21,8 +21,8 @@ export const RpcCode = {
 export class RpcError extends Error {
   readonly code: number;
 
-  constructor(code: number, message: string) {
-    super(message);
+  constructor(code: number, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.name = 'RpcError';
     this.code = code;
   }

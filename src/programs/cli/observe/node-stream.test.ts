@@ -3,11 +3,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { type GetFlowsRequest, GetFlowsRequestSchema, Observer } from '../../../../proto/gen/observer/observer_pb.js';
 import { WeirError } from '../../../core/errors.ts';
 import { createFlowEncoder } from '../../../observe/flows/encode-flow.ts';
 import { addresses, createScene, makeEvent } from '../../../observe/flows/testdata/scene.ts';
+import { frame } from '../../../observe/rpc/message-frames.ts';
 import { type RpcCall, type RpcService, rpcService } from '../../../observe/rpc/rpc-service.ts';
 import { RpcCode, RpcError } from '../../../observe/rpc/rpc-status.ts';
 import { serveRpc } from '../../../observe/rpc/serve-rpc.ts';
@@ -15,7 +17,7 @@ import { makeTestCertificates } from '../../../observe/rpc/testdata/certificates
 import { watchTlsFiles } from '../../../observe/rpc/tls-files.ts';
 import { flowServerTarget } from '../flow-server.ts';
 import type { Target } from '../targets.ts';
-import { followNode, readNode } from './node-stream.ts';
+import { followNode, readLimits, readNode } from './node-stream.ts';
 
 function scratch(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'weir-stream-'));
@@ -93,27 +95,37 @@ test('readNode() says in its own words what a node refuses, and that one is not 
   });
 });
 
-test('a reader that stops ends the call, and one that is slow holds it back', async (t) => {
-  let given = 0;
-  const gone = Promise.withResolvers<void>();
-  const target = await serve(
-    t,
-    observer(async function* (_, { signal }) {
-      signal.addEventListener('abort', () => gone.resolve());
-      for (; !signal.aborted && given < 1_000_000; given++) yield encoded;
-    }),
-  );
-  for await (const _ of readNode(target, request)) {
-    let before = -1;
-    while (before !== given) {
-      before = given;
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
-    break;
-  }
-  await gone.promise;
-  assert.ok(given < 100_000, `${given} flows were made for who reads one`);
+test('readLimits() gives many nodes together no more than a few', () => {
+  assert.deepEqual(readLimits(1), { windowBytes: 4 << 20, queueBytes: 1 << 20 });
+  assert.deepEqual(readLimits(1024), { windowBytes: 128 << 10, queueBytes: 128 << 10 });
 });
+
+for (const nodes of [1, 256])
+  test(`a reader that stops ends the call, and one that is slow holds it back: one of ${nodes}`, async (t) => {
+    const { windowBytes, queueBytes } = readLimits(nodes);
+    // What is on its way between window and queue, and what the server has ready.
+    const betweenBytes = 512 << 10;
+    const frameBytes = frame(encoded).length;
+    let givenBytes = 0;
+    const gone = Promise.withResolvers<void>();
+    const target = await serve(
+      t,
+      observer(async function* (_, { signal }) {
+        signal.addEventListener('abort', () => gone.resolve());
+        for (; !signal.aborted && givenBytes < 64 << 20; givenBytes += frameBytes) yield encoded;
+      }),
+    );
+    for await (const _ of readNode(target, request, nodes)) {
+      // The server is held when the window is full and it makes no more, however often it could.
+      for (let before = -1; givenBytes < windowBytes || before !== givenBytes; ) {
+        before = givenBytes;
+        for (let turn = 0; turn < 1_000; turn++) await setImmediate();
+      }
+      break;
+    }
+    await gone.promise;
+    assert.ok(givenBytes < windowBytes + queueBytes + betweenBytes, `${givenBytes} bytes were made for who reads one`);
+  });
 
 test('followNode() goes on after the last flow that was shown when the node is back', async (t) => {
   const asked: GetFlowsRequest[] = [];
@@ -165,8 +177,10 @@ test('a server on the network is held against its name or address, and told who 
   );
   assert.equal(await read('127.0.0.1', { tlsCaCertFiles: [file('other.crt')], tlsAllowInsecure: true }), 1);
   assert.deepEqual(tokens, ['Bearer secret', undefined, undefined, undefined]);
-  const unreachable = { code: 'AGENT_UNREACHABLE' };
-  await assert.rejects(read('127.0.0.1', { tlsCaCertFiles: [file('other.crt')] }), unreachable);
-  await assert.rejects(read('127.0.0.1', { tlsServerName: 'elsewhere' }), unreachable);
+  const unreachable = (message: RegExp) => ({ code: 'AGENT_UNREACHABLE', message });
+  const began = performance.now();
+  await assert.rejects(read('127.0.0.1', { tlsCaCertFiles: [file('other.crt')] }), unreachable(/certificate/));
+  await assert.rejects(read('127.0.0.1', { tlsServerName: 'elsewhere' }), unreachable(/elsewhere/));
+  assert.ok(performance.now() - began < 3_000, 'wrong papers are not shown again and again');
   await assert.rejects(read('127.0.0.1', { tokenFile: file('none') }), { code: 'CONFIG_INVALID' });
 });

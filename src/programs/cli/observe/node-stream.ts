@@ -29,25 +29,43 @@ export interface NodeFlow {
 const connectTimeoutMs = 3_000;
 const connectAgainMs = 100;
 const retryMs = { first: 250, most: 5_000 } as const;
-/**
- * What a node may send before it hears of this reader again: with the 64 KiB that are usual, a reader that is given the
- * processor ten times a second gets some thousand flows a second.
- */
-const windowBytes = 4 << 20;
-/** Messages that wait here; what is more waits in the window. */
-const queueBytes = 1 << 20;
 
-/** Reads once, until the node has told all that was asked for. Throws AGENT_UNREACHABLE, or CONFIG_INVALID for what the node refuses. */
-export async function* readNode(target: Target, request: GetFlowsRequest): AsyncGenerator<NodeFlow> {
-  for await (const piece of readNodePieces(target, request)) yield* piece;
+/** How much of a node's stream may wait in this process. */
+interface ReadLimits {
+  /**
+   * What a node may send before it hears of this reader again: with the 64 KiB that are usual, a reader that is given
+   * the processor ten times a second gets some thousand flows a second.
+   */
+  readonly windowBytes: number;
+  /** Messages that wait here; what is more waits in the window. */
+  readonly queueBytes: number;
+}
+
+/** For the windows of all nodes that are read at the same time, and again for their queues. */
+const sharedBytes = 128 << 20;
+
+/** The limits of one of so many nodes that are read at the same time: together they hold no more than a few do. */
+export function readLimits(nodes: number): ReadLimits {
+  const share = Math.floor(sharedBytes / nodes);
+  return { windowBytes: Math.min(4 << 20, share), queueBytes: Math.min(1 << 20, share) };
+}
+
+/**
+ * Reads once, until the node has told all that was asked for. `nodes` are read at the same time, this one among them.
+ * Throws AGENT_UNREACHABLE, or CONFIG_INVALID for what the node refuses.
+ */
+export async function* readNode(target: Target, request: GetFlowsRequest, nodes = 1): AsyncGenerator<NodeFlow> {
+  for await (const piece of readNodePieces(target, request, readLimits(nodes))) yield* piece;
 }
 
 async function* readNodePieces(
   target: Target,
   request: GetFlowsRequest,
+  limits: ReadLimits,
   onConnected: () => void = () => {},
 ): AsyncGenerator<Iterable<NodeFlow>> {
-  for await (const piece of readPieces(target, Observer.method.getFlows, request, onConnected)) yield flowsIn(piece);
+  for await (const piece of readPieces(target, Observer.method.getFlows, request, limits, onConnected))
+    yield flowsIn(piece);
 }
 
 /** A response as it came, decoded when somebody looks into it. */
@@ -92,7 +110,7 @@ export async function* readStream<M extends DescMethod>(
   method: M,
   request: Message,
 ): AsyncGenerator<MessageShape<M['output']>> {
-  for await (const { bytes, starts, ends } of readPieces(target, method, request))
+  for await (const { bytes, starts, ends } of readPieces(target, method, request, readLimits(1)))
     for (const [i, start] of starts.entries())
       yield fromBinary(method.output, bytes.subarray(start, ends[i])) as MessageShape<M['output']>;
 }
@@ -101,9 +119,10 @@ async function* readPieces(
   target: Target,
   method: DescMethod,
   request: Message,
+  { windowBytes, queueBytes }: ReadLimits,
   onConnected: () => void = () => {},
 ): AsyncGenerator<Piece> {
-  const connection = await connect(target);
+  const connection = await connect(target, windowBytes);
   onConnected();
   let pieces: Piece[] = [];
   let queued = 0;
@@ -154,18 +173,25 @@ async function* readPieces(
 }
 
 /** Connects to a node's flow server, which may be about to begin. */
-async function connect(target: Target): Promise<RpcConnection> {
+async function connect(target: Target, windowBytes: number): Promise<RpcConnection> {
   if (target.server === undefined && !existsSync(target.hubbleSocket))
     throw unreachable(target, `its flow socket ${target.hubbleSocket} is not there`);
   const where = target.server ?? flowServerTarget({ server: `unix:${target.hubbleSocket}` });
   for (const until = performance.now() + connectTimeoutMs; ; ) {
     try {
       return await connectRpc(where.rpc, windowBytes, until - performance.now());
-    } catch {
-      if (performance.now() + connectAgainMs > until) throw unreachable(target, `nothing answers on ${where.address}`);
+    } catch (error) {
+      if (!mayPass(error) || performance.now() + connectAgainMs > until)
+        throw unreachable(target, `no connection to ${where.address}: ${errorText(error)}`);
       await new Promise((resolve) => setTimeout(resolve, connectAgainMs));
     }
   }
+}
+
+/** Whether to connect again may help: papers that are refused, as all that TLS says, stay so. Codes of sockets have no `_`. */
+function mayPass(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return code === undefined || /^E[A-Z0-9]+$/.test(code);
 }
 
 function asWeirError(target: Target, error: unknown): Error {
@@ -192,11 +218,15 @@ function asWeirError(target: Target, error: unknown): Error {
   return error;
 }
 
-/** Follows for ever, in pieces that came together. `say` is told when the node goes and when it is back, in words and which of the two. */
+/**
+ * Follows for ever, in pieces that came together. `say` is told when the node goes and when it is back, in words and
+ * which of the two. `nodes` are followed at the same time, this one among them.
+ */
 export async function* followNode(
   target: Target,
   request: GetFlowsRequest,
   say: (message: string, state: 'away' | 'back') => void,
+  nodes = 1,
 ): AsyncGenerator<Iterable<NodeFlow>> {
   let asked = request;
   let lastNs = 0n;
@@ -216,7 +246,7 @@ export async function* followNode(
         down = false;
         waitMs = 0;
       };
-      for await (const piece of readNodePieces(target, asked, connected)) yield noting(piece);
+      for await (const piece of readNodePieces(target, asked, readLimits(nodes), connected)) yield noting(piece);
       if (request.until !== undefined) return;
       throw unreachable(target, 'it ended the stream');
     } catch (error) {

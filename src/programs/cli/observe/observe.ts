@@ -107,7 +107,7 @@ async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<num
 
   if (flags.follow) {
     const following = followAll(
-      targets.map((target) => followNode(target, request, counter === undefined ? say : () => {})),
+      targets.map((target) => followNode(target, request, counter === undefined ? say : () => {}, targets.length)),
       show,
     );
     await (counter === undefined ? following : Promise.race([following, untilStopped(counter)]));
@@ -118,7 +118,7 @@ async function observeTo(out: PiecewiseOutput, flags: ObserveFlags): Promise<num
     inputFile !== undefined
       ? [readFlowFile(inputFile, say)]
       : targets.map((target) =>
-          tolerant(readNode(target, request), (error) => {
+          tolerant(readNode(target, request, targets.length), (error) => {
             failures++;
             if (targets.length === 1) throw error;
             say(error.message);

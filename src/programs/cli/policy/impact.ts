@@ -113,10 +113,11 @@ async function seenConnections(flags: ImpactFlags): Promise<SeenConnection[]> {
     { last: flags.last, ...(flags.since !== undefined && { since: flags.since }), filters: [] },
     Date.now(),
   );
+  const { targets } = resolveTargets(flags);
   const perNode = await Promise.all(
-    resolveTargets(flags).targets.map(async (target) => {
+    targets.map(async (target) => {
       const seen: SeenConnection[] = [];
-      for await (const { response, timeNs } of readNode(target, request)) {
+      for await (const { response, timeNs } of readNode(target, request, targets.length)) {
         if (response.responseTypes.case !== 'flow') continue;
         const connection = connectionOf(response.responseTypes.value, Number(timeNs / 1_000_000n));
         if (connection !== undefined) seen.push({ node: response.nodeName || (target.node ?? ''), ...connection });

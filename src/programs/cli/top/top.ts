@@ -67,7 +67,8 @@ export async function top(flags: TopFlags): Promise<number> {
       else away.add(name);
       tell(message);
     };
-    for await (const piece of followNode(target, request, onChange)) for (const item of piece) take(item);
+    for await (const piece of followNode(target, request, onChange, targets.length))
+      for (const item of piece) take(item);
   };
   const failed = Promise.all(targets.map(follow)).then(() => new Promise<never>(() => {}));
   const ended = live ? watch() : new Promise((resolve) => setTimeout(resolve, flags.seconds * 1000));
