@@ -246,6 +246,13 @@ export declare type GetProcessesResponse = Message<"weir.process.GetProcessesRes
    * @generated from field: repeated weir.process.Process processes = 2;
    */
   processes: Process[];
+
+  /**
+   * Of a relay: the nodes that did not answer, by name. Their processes are missing.
+   *
+   * @generated from field: repeated string missing_nodes = 3;
+   */
+  missingNodes: string[];
 };
 
 /**

@@ -76,7 +76,7 @@ export function relayProcessService(options: Omit<RelayOptions, 'version'>): Rpc
         const path = methodPath(Processes.method.getProcesses);
         const answers: GetProcessesResponse[] = [];
         let bytes = 0;
-        await askEach(pool, async ({ peer, connection }) => {
+        const missingNodes = await askEach(pool, async ({ peer, connection }) => {
           const answer = await connection!.unary(path, request, nodeTimeoutMs).catch((error: unknown) => {
             throw refusalOf(error, peer.name, viewer.everything);
           });
@@ -89,6 +89,7 @@ export function relayProcessService(options: Omit<RelayOptions, 'version'>): Rpc
           answers.push(fromBinary(GetProcessesResponseSchema, answer));
         });
         return create(GetProcessesResponseSchema, {
+          missingNodes,
           processes: answers
             .sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
             .flatMap(({ processes }) => shownOf(processes, grant.showProcess)),
