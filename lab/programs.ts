@@ -137,20 +137,20 @@ export async function buildPrograms(progress: Progress, force = false): Promise<
 
 /** Builds the stock client of flows unless it is in the cache, about 2 minutes on two cores; its path. */
 export async function buildFlowClient(progress: Progress): Promise<string> {
-  if (!isBuilt(flowClient)) {
-    const go = await findGo(progress);
-    await progress.phase(`built ${flowClient.name}`, () => buildProgram(go, flowClient, progress));
-  }
-  return join(programDir(flowClient), flowClient.name);
+  return buildOne(flowClient, progress);
 }
 
 /** Builds the collector of OpenTelemetry unless it is in the cache, about 3 minutes on two cores; its path. */
 export async function buildCollector(progress: Progress): Promise<string> {
-  if (!isBuilt(collector)) {
-    const go = await findGo(progress, collectorGoMinor);
-    await progress.phase(`built ${collector.name}`, () => buildProgram(go, collector, progress));
+  return buildOne(collector, progress, collectorGoMinor);
+}
+
+async function buildOne(program: GoProgram, progress: Progress, goMinor?: number): Promise<string> {
+  if (!isBuilt(program)) {
+    const go = await findGo(progress, goMinor);
+    await progress.phase(`built ${program.name}`, () => buildProgram(go, program, progress));
   }
-  return join(programDir(collector), collector.name);
+  return join(programDir(program), program.name);
 }
 
 /** What conformance is tested with: paths of programs, and the sources that their images take files from. */
@@ -198,6 +198,11 @@ async function buildProgram(go: string, program: GoProgram, progress: Progress):
     ...options,
     onStderrLine: (line) => progress.tick(`${program.name}: ${line}`),
   });
+  if (listed.status !== 0)
+    throw new WeirError(
+      'LAB_PACKAGE_FAILED',
+      `the modules of ${program.name} cannot be had: ${lastWords(listed.stderr)}`,
+    );
   const total = listed.stdout.split('\n').length - 1;
   let compiled = 0;
   const compile = program.tests ? ['test', '-c', '-vet=off'] : ['build'];
@@ -213,12 +218,15 @@ async function buildProgram(go: string, program: GoProgram, progress: Progress):
   );
   if (built.status !== 0) {
     rmSync(partial, { force: true });
-    const words = `${listed.stderr}${built.stderr}`.trim().split('\n').slice(-8).join('; ');
-    throw new WeirError('LAB_BUILD_FAILED', `go could not build ${program.name}: ${words}`);
+    throw new WeirError('LAB_BUILD_FAILED', `go could not build ${program.name}: ${lastWords(built.stderr)}`);
   }
   renameSync(partial, join(folder, program.name));
   for (const alias of program.aliases) {
     rmSync(join(folder, alias), { force: true });
     symlinkSync(program.name, join(folder, alias));
   }
+}
+
+function lastWords(output: string): string {
+  return output.trim().split('\n').slice(-8).join('; ');
 }

@@ -106,8 +106,8 @@ export const errorTable = {
     hint: '`weir lab status` shows what runs and where the logs are.',
   },
   LAB_PACKAGE_FAILED: {
-    message: 'A Debian package could not be fetched or installed.',
-    hint: 'Check the network and the sources of apt, then try again.',
+    message: 'A Debian package or a Go module could not be fetched or installed.',
+    hint: 'Check the network, the sources of apt and GOPROXY, then try again.',
   },
   LAB_PROGRAM_MISSING: {
     message: 'A program that the lab runs is not on this machine.',

@@ -5,14 +5,16 @@ import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { WeirError } from '../../src/core/errors.ts';
 
 const startMs = 120_000;
 
-/** Skips visibly where what is needed cannot be had. */
+/** Skips visibly where what is needed cannot be had. What is had and cannot be built is a fault. */
 export async function obtained<T>(t: TestContext, what: string, get: () => T | Promise<T>): Promise<T | undefined> {
   try {
     return await get();
   } catch (error) {
+    if (error instanceof WeirError && error.code === 'LAB_BUILD_FAILED') throw error;
     t.skip(`${what} cannot be had: ${(error as Error).message.split('\n')[0]}`);
     return undefined;
   }
