@@ -457,3 +457,20 @@ test('rows that found the map full count for their owner: when there is room aga
   assert.equal(ports.held.size, 10);
   assert.deepEqual(policy.status().over, [{ owner: 'greedy', map: 'policy_ports', share: 10 }]);
 });
+
+test('peers that found the map full count for their owner: when there is room again, it gets its share', () => {
+  const { policy, peers, room } = setUp({ peers: 20, ports: 100 }, { peers: 10, ports: 100 });
+  policy.putPort(port(2, true));
+  policy.putPort(port(3, true, 24, 22));
+  policy.own(7, 'greedy');
+  for (let i = 1; i <= 20; i++) policy.putPeer({ ...peer(i, 3), subject: 9 });
+  for (let i = 1; i <= 50; i++) policy.putPeer(peer(i, 3));
+  room.peers.rows = 100;
+  peers.map.retry();
+  policy.retry();
+  assert.equal(peers.held.size, 30);
+  assert.deepEqual(policy.status().over, [{ owner: 'greedy', map: 'policy_peer', share: 10 }]);
+  for (let i = 1; i <= 50; i++) policy.removePeer(peer(i, 3));
+  for (let i = 1; i <= 10; i++) policy.putPeer(peer(i, 3));
+  assert.deepEqual([peers.held.size, policy.status()], [30, { waiting: 0, closed: [], over: [] }]);
+});

@@ -5,15 +5,10 @@
 // Addresses without room are judged as the block around them: subjects whose policy tells the two apart take from the block
 // what those addresses may not have. Rows of peers beyond the share of a subject's owner are treated as if the map were full,
 // and so are rows of ports beyond the share of whose policies made them.
-import {
-  type Direction,
-  type PolicyPeerRow,
-  type PolicyPortRow,
-  policyPeerKey,
-  policyPortKey,
-} from '../../core/rows.ts';
+import { type Direction, type PolicyPeerRow, type PolicyPortRow, policyPeerKey } from '../../core/rows.ts';
 import { datapathMaps, Direction as KernelDirection } from '../../kernel/datapath.gen.ts';
 import type { KernelMap } from './kernel-map.ts';
+import { createRulesetRows, type RulesetMeaning } from './ruleset-rows.ts';
 
 /** Addresses of one class have no row, and are judged as another class meanwhile: 0 where nothing is known around them. */
 export interface StandIn {
@@ -58,23 +53,6 @@ export interface PolicyRows {
 /** A ruleset without entries: as the fallback it denies everything, for a peer it says what the fallback says. */
 const noRuleset = 0;
 
-interface RulesetRows {
-  owner: string;
-  /** Rows that count for the owner: those in the kernel and those that found the map full, unless they are leaving. */
-  counted: number;
-  /** Rows that are not. */
-  readonly missing: Set<string>;
-  /** Those of them that are more than the owner's share. */
-  readonly beyond: Map<string, PolicyPortRow>;
-  denies: boolean;
-  /** Protocols and ports that are allowed. */
-  readonly allows: Set<number>;
-  /** Peers that should point elsewhere and still point here: it stays until they do. */
-  holders: number;
-  /** To be removed once nobody holds it. */
-  readonly leaving: Map<string, PolicyPortRow>;
-}
-
 /** A peer whose row did not fit. */
 interface Waiting {
   readonly row: PolicyPeerRow;
@@ -99,11 +77,13 @@ const noShares: OwnersShare = { peers: Number.POSITIVE_INFINITY, ports: Number.P
 /** Takes the maps over. All subjects of one owner together have at most its share of rows, and so have its rulesets. */
 export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: OwnersShare = noShares): PolicyRows {
   const owners = new Map<number, string>();
-  /** Peers with a row of their own in the kernel by subject and direction, and how many rows each owner has. */
+  /**
+   * Peers with a row of their own, in the kernel or tried again because the map is full, by subject and direction; and how many
+   * rows each owner has.
+   */
   const placed = new Map<string, Set<number>>();
   const rowsOfOwner = new Map<string, number>();
-  const portsOfOwner = new Map<string, number>();
-  const rulesets = new Map<number, RulesetRows>();
+  const rulesets = createRulesetRows(ports, share.ports);
   /** Fallbacks as they should be, by subject and direction. */
   const fallbacks = new Map<string, PolicyPeerRow>();
   const waiting = new Map<string, Waiting>();
@@ -117,45 +97,28 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
   const narrowed = new Map<string, number>();
   const kept = new Map<string, PolicyPeerRow>();
 
-  function rulesetOf(number: number): RulesetRows {
-    let rows = rulesets.get(number);
-    if (rows === undefined) {
-      rows = {
-        owner: '',
-        counted: 0,
-        missing: new Set(),
-        beyond: new Map(),
-        denies: false,
-        allows: new Set(),
-        holders: 0,
-        leaving: new Map(),
-      };
-      rulesets.set(number, rows);
-    }
-    return rows;
-  }
-
   /** Without the rows of its ruleset a peer row is not written at all. */
   function tryPeer(row: PolicyPeerRow): boolean {
     if (narrowed.has(policyPeerKey(row))) {
       kept.set(policyPeerKey(row), row);
       if (peers.get(peerKey(row)) !== undefined) return pointToNothing(row);
-      peers.forget(peerKey(row));
+      forget(row);
       return true;
     }
-    if (rulesetOf(row.ruleset).missing.size > 0) {
-      // What was refused for this peer before is not its policy any more.
-      peers.forget(peerKey(row));
+    // What was refused for this peer before is not its policy any more.
+    if (!rulesets.isWhole(row.ruleset) || isOverShare(row)) {
+      forget(row);
       return false;
     }
-    if (isOverShare(row)) {
-      peers.forget(peerKey(row));
-      return false;
-    }
+    countPlaced(row, true);
     const value = datapathMaps.policy_peer.value.encode({ ruleset: row.ruleset });
-    const fits = peers.put(peerKey(row), value, policyPeerKey(row));
-    if (fits) countPlaced(row, true);
-    return fits;
+    return peers.put(peerKey(row), value, policyPeerKey(row));
+  }
+
+  /** Nobody tries again to write the row; it counts only if it is there as it was before. */
+  function forget(row: PolicyPeerRow): void {
+    peers.forget(peerKey(row));
+    if (peers.get(peerKey(row)) === undefined) countPlaced(row, false);
   }
 
   /** Whether a row would be one too many for its owner. Fallbacks never are: without one the subject is shut. */
@@ -181,32 +144,6 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     rowsOfOwner.set(owner, (rowsOfOwner.get(owner) ?? 0) + (there ? 1 : -1));
   }
 
-  /** Whether the next row of a ruleset would be one too many for its owner. */
-  function isBeyondShare({ owner }: RulesetRows): boolean {
-    return owner !== '' && (portsOfOwner.get(owner) ?? 0) >= share.ports;
-  }
-
-  function countPorts(rows: RulesetRows, by: number): void {
-    rows.counted += by;
-    const count = (portsOfOwner.get(rows.owner) ?? 0) + by;
-    if (count > 0) portsOfOwner.set(rows.owner, count);
-    else portsOfOwner.delete(rows.owner);
-  }
-
-  /** Notes the rows of a ruleset that are in the kernel by now, and writes those for which its owner has a share again. */
-  function fill(rows: RulesetRows, failing: ReadonlySet<string>): void {
-    for (const key of rows.missing) {
-      const row = rows.beyond.get(key);
-      if (row === undefined) {
-        if (!failing.has(key)) rows.missing.delete(key);
-      } else if (!isBeyondShare(rows)) {
-        rows.beyond.delete(key);
-        countPorts(rows, 1);
-        if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
-      }
-    }
-  }
-
   function subjectKey({ subject, direction }: { subject: number; direction: Direction }): string {
     return `${subject}/${direction}`;
   }
@@ -230,15 +167,6 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     return closed.has(subjectKey(row)) ? pointToNothing(row) : tryPeer(row);
   }
 
-  /** Whether a ruleset lets nothing through that another one does not. Of one from an earlier run nothing is known. */
-  function isNarrower(number: number, than: Pick<RulesetRows, 'denies' | 'allows'>): boolean {
-    const rows = rulesets.get(number);
-    if (rows === undefined) return false;
-    if (rows.allows.size === 0) return rows.denies;
-    if (than.denies) return false;
-    return than.allows.has(everyPort) || [...rows.allows].every((ports) => than.allows.has(ports));
-  }
-
   /** The ruleset that a peer should have by a row of its own. */
   function wanted(row: Omit<PolicyPeerRow, 'ruleset'>): number | undefined {
     if (row.peer === 0) return undefined;
@@ -251,9 +179,9 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     const due = wanted({ subject, direction, peer: of });
     const has = wanted({ subject, direction, peer: as });
     if (due === has) return nothingTaken;
-    const than = due === undefined ? saysNothing : (rulesets.get(due) ?? unknown);
-    const narrows = has !== undefined && !isNarrower(has, than);
-    const closes = than.denies || (narrows && (rulesets.get(has) ?? unknown).denies);
+    const than = due === undefined ? saysNothing : (rulesets.meaning(due) ?? unknown);
+    const narrows = has !== undefined && !rulesets.isNarrower(has, than);
+    const closes = than.denies || (narrows && (rulesets.meaning(has) ?? unknown).denies);
     return { closes, narrows };
   }
 
@@ -301,27 +229,14 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
   function narrow(row: PolicyPeerRow): number | undefined {
     const old = rulesetInKernel(row);
     if (old === undefined || old === noRuleset) return undefined;
-    return isNarrower(old, rulesetOf(row.ruleset)) || !pointToNothing(row) ? old : undefined;
+    const now = rulesets.meaning(row.ruleset) ?? saysNothing;
+    return rulesets.isNarrower(old, now) || !pointToNothing(row) ? old : undefined;
   }
 
   function stopWaiting(found: Waiting | undefined): void {
     if (found === undefined) return;
     if (found.closes) countClosing(found.row, -1);
-    if (found.old !== undefined) hold(found.old, -1);
-  }
-
-  function hold(ruleset: number, by: 1 | -1): void {
-    const rows = rulesetOf(ruleset);
-    rows.holders += by;
-    if (rows.holders === 0) for (const row of rows.leaving.values()) remove(row);
-  }
-
-  /** All rows of a ruleset go together. */
-  function remove(row: PolicyPortRow): void {
-    ports.remove(portKey(row), policyPortKey(row));
-    const rows = rulesets.get(row.ruleset);
-    if (rows !== undefined) countPorts(rows, -rows.counted);
-    rulesets.delete(row.ruleset);
+    if (found.old !== undefined) rulesets.hold(found.old, -1);
   }
 
   function rulesetInKernel(row: Omit<PolicyPeerRow, 'ruleset'>): number | undefined {
@@ -337,11 +252,11 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     const fits = row.peer === 0 ? writeFallback(row) : tryPeer(row);
     if (fits) waiting.delete(key);
     else {
-      const closes = row.peer !== 0 && rulesetOf(row.ruleset).denies;
+      const closes = row.peer !== 0 && (rulesets.meaning(row.ruleset) ?? saysNothing).denies;
       if (closes) countClosing(row, 1);
       const old = narrow(row);
       waiting.set(key, { row, old, closes });
-      if (old !== undefined) hold(old, 1);
+      if (old !== undefined) rulesets.hold(old, 1);
     }
     stopWaiting(before);
     return fits;
@@ -349,34 +264,9 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
 
   return {
     own: (subject, owner) => void owners.set(subject, owner),
-    ownRuleset(ruleset, owner) {
-      rulesetOf(ruleset).owner = owner;
-    },
-    putPort(row) {
-      const rows = rulesetOf(row.ruleset);
-      if (row.allow) rows.allows.add(portsNumber(row));
-      else rows.denies = true;
-      const key = policyPortKey(row);
-      // It is wanted again: it must not go when those go who held it.
-      const isThere = rows.leaving.delete(key);
-      const counts = !isThere && rows.missing.has(key) && !rows.beyond.has(key);
-      if (!isThere && !counts && isBeyondShare(rows)) {
-        rows.beyond.set(key, row);
-        rows.missing.add(key);
-        return;
-      }
-      if (!counts) countPorts(rows, 1);
-      rows.beyond.delete(key);
-      if (ports.put(portKey(row), portValue(row), key)) rows.missing.delete(key);
-      else rows.missing.add(key);
-    },
-    removePort(row) {
-      const rows = rulesetOf(row.ruleset);
-      if (rows.holders === 0) return remove(row);
-      // It goes as soon as what takes its place is there, which must not wait for its room.
-      if (!rows.leaving.has(policyPortKey(row))) countPorts(rows, -1);
-      rows.leaving.set(policyPortKey(row), row);
-    },
+    ownRuleset: rulesets.own,
+    putPort: rulesets.put,
+    removePort: rulesets.remove,
     putPeer(row) {
       putPeer(row);
       reviewPeer(row);
@@ -413,8 +303,7 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
     },
     retry() {
       if (waiting.size === 0) return false;
-      const failing = new Set(ports.status().failing.map((each) => each.row));
-      for (const rows of rulesets.values()) fill(rows, failing);
+      rulesets.retry();
       let fits = false;
       for (const { row } of [...waiting.values()]) if (!isOverShare(row) && putPeer(row)) fits = true;
       return fits;
@@ -425,8 +314,8 @@ export function createPolicyRows(peers: KernelMap, ports: KernelMap, share: Owne
         over.set(`${map} ${owner}`, { owner, map, share: rows });
       for (const { row } of waiting.values()) {
         if (isOverShare(row)) isOver(owners.get(row.subject)!, 'policy_peer', share.peers);
-        const ruleset = rulesets.get(row.ruleset);
-        if (ruleset !== undefined && ruleset.beyond.size > 0) isOver(ruleset.owner, 'policy_ports', share.ports);
+        const owner = rulesets.overShare(row.ruleset);
+        if (owner !== undefined) isOver(owner, 'policy_ports', share.ports);
       }
       const shut = [...waiting.values()].filter(({ row, old }) => row.peer === 0 && old === undefined);
       return {
@@ -443,34 +332,9 @@ function peerKey(row: Omit<PolicyPeerRow, 'ruleset'>): Uint8Array {
   return datapathMaps.policy_peer.key.encode({ subject: row.subject, peer: row.peer, direction });
 }
 
-function portKey(row: PolicyPortRow): Uint8Array {
-  return datapathMaps.policy_ports.key.encode({
-    prefixlen: 32 + row.prefixBits,
-    ruleset: row.ruleset,
-    protocol: row.protocol,
-    portHi: row.port >> 8,
-    portLo: row.port & 255,
-  });
-}
-
-/** Protocol and ports of a row as one number. */
-function portsNumber(row: Pick<PolicyPortRow, 'protocol' | 'port' | 'prefixBits'>): number {
-  return (row.protocol * 65_536 + row.port) * 64 + row.prefixBits;
-}
-
-function portValue(row: PolicyPortRow): Uint8Array {
-  return datapathMaps.policy_ports.value.encode({
-    cookie: row.cookie,
-    proxyPort: row.proxyPort,
-    allow: row.allow ? 1 : 0,
-    stagedAllow: row.stagedAllow ? 1 : 0,
-  });
-}
-
-const everyPort = portsNumber({ protocol: 0, port: 0, prefixBits: 0 });
-const saysNothing: Pick<RulesetRows, 'denies' | 'allows'> = { denies: false, allows: new Set() };
+const saysNothing: RulesetMeaning = { denies: false, allows: new Set() };
 /** What must be thought of a ruleset of which nothing is known: that it denies whatever another allows. */
-const unknown: Pick<RulesetRows, 'denies' | 'allows'> = { denies: true, allows: new Set() };
+const unknown: RulesetMeaning = { denies: true, allows: new Set() };
 
 function standInKey({ of, as }: StandIn): string {
   return `${of} ${as}`;
