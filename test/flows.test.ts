@@ -13,7 +13,7 @@ import type { AddressRow, EndpointRow, IdentityRow, NodeRow } from '../src/core/
 import { createTable } from '../src/core/table.ts';
 import { u32Codec } from '../src/kernel/codec.ts';
 import { createFlowObserver } from '../src/observe/flows/flow-observer.ts';
-import { serviceClient } from '../src/observe/flows/grpc-service.ts';
+import { serviceClient } from '../src/observe/rpc/testdata/grpc-client.ts';
 import { readPolicies } from '../src/secure/policy/read-policies.ts';
 import { type Bed, createBed } from './bed/bed.ts';
 

@@ -7,8 +7,8 @@ import { create } from '@bufbuild/protobuf';
 import { GetFlowsRequestSchema, type GetFlowsResponse, Observer } from '../../../proto/gen/observer/observer_pb.js';
 import { Counter, event } from '../../kernel/datapath.gen.ts';
 import { ringOver } from '../../kernel/ring-buffer.ts';
+import { serviceClient } from '../rpc/testdata/grpc-client.ts';
 import { createFlowObserver, type FlowCounters } from './flow-observer.ts';
-import { serviceClient } from './grpc-service.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 
 const page = 4096;

@@ -19,8 +19,8 @@ import {
   Observer,
 } from '../../../proto/gen/observer/observer_pb.js';
 import { type ChangeNotification, NotifyRequestSchema, Peer } from '../../../proto/gen/peer/peer_pb.js';
+import { callUnary, serviceClient } from '../rpc/testdata/grpc-client.ts';
 import { createAgentEvents } from './agent-events.ts';
-import { callUnary, serviceClient } from './grpc-service.ts';
 import { serveFlows } from './serve-flows.ts';
 import { addresses, createScene, makeEvent } from './testdata/scene.ts';
 

@@ -14,8 +14,8 @@ import {
   type ProcessEvent,
   Processes,
 } from '../../../proto/gen/process/process_pb.js';
-import { callUnary, serviceClient } from '../flows/grpc-service.ts';
 import { serveRpc } from '../rpc/serve-rpc.ts';
+import { callUnary, serviceClient } from '../rpc/testdata/grpc-client.ts';
 import { createProcessEvents } from './process-events.ts';
 import type { ProcessRow } from './process-row.ts';
 import { processService } from './process-service.ts';

@@ -17,7 +17,6 @@ import {
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { createProcessSight } from '../access/process-sight.ts';
 import type { AccessRights } from '../access/rights.ts';
-import { callUnary, serviceClient } from '../flows/grpc-service.ts';
 import { createProcessEvents, type ProcessEvents } from '../processes/process-events.ts';
 import type { ProcessRow } from '../processes/process-row.ts';
 import { processService } from '../processes/process-service.ts';
@@ -25,6 +24,7 @@ import { connectRpc } from '../rpc/rpc-connection.ts';
 import { methodPath } from '../rpc/rpc-service.ts';
 import { RpcCode } from '../rpc/rpc-status.ts';
 import { type RpcServer, serveRpc } from '../rpc/serve-rpc.ts';
+import { callUnary, serviceClient } from '../rpc/testdata/grpc-client.ts';
 import { createPeerPool } from './peer-pool.ts';
 import { everythingViewer, type GrantListener, openAccess, type RelayAccess } from './relay-access.ts';
 import { relayProcessService } from './relay-processes.ts';

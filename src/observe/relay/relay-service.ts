@@ -18,6 +18,7 @@ import {
   ServerStatusResponseSchema,
 } from '../../../proto/gen/observer/observer_pb.js';
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
+import { askFor } from '../rpc/rpc-connection.ts';
 import { methodPath, type RpcCall, type RpcService, rpcService } from '../rpc/rpc-service.ts';
 import { type MergeShared, mergeNodes, type patienceMs, type RelayCounts } from './merge-nodes.ts';
 import type { NodeLink, PeerPool } from './peer-pool.ts';
@@ -59,14 +60,10 @@ export function relayService(options: RelayOptions): RpcService {
     patience: options.patience,
   };
 
-  /** One call to a node, with all defaults. */
   const asking =
     <M extends DescMethodUnary>(method: M) =>
-    async (link: NodeLink): Promise<MessageShape<M['output']>> =>
-      fromBinary<M['output']>(
-        method.output,
-        await link.connection!.unary(methodPath(method), toBinary(method.input, create(method.input)), nodeTimeoutMs),
-      );
+    (link: NodeLink): Promise<MessageShape<M['output']>> =>
+      askFor(link.connection!, method, nodeTimeoutMs);
   const statusOf = asking(Observer.method.serverStatus);
   const nodesOf = asking(Observer.method.getNodes);
   const namespacesOf = asking(Observer.method.getNamespaces);

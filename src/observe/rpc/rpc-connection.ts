@@ -3,8 +3,10 @@
 import * as http2 from 'node:http2';
 import { connect as connectPlain } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { create, type DescMethodUnary, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { createFrameReader, frame } from './message-frames.ts';
 import { parseAddress } from './rpc-address.ts';
+import { methodPath } from './rpc-service.ts';
 import { asRpcError, decodeStatusMessage, RpcCode, RpcError } from './rpc-status.ts';
 import type { TlsMaterial } from './tls-files.ts';
 
@@ -45,6 +47,16 @@ export interface RpcConnection {
   stream(path: string, request: Uint8Array, sink: RpcSink): RpcStream;
   unary(path: string, request: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
   close(): void;
+}
+
+/** Calls a method that takes nothing and gives one message. */
+export async function askFor<M extends DescMethodUnary>(
+  connection: Pick<RpcConnection, 'unary'>,
+  method: M,
+  timeoutMs: number,
+): Promise<MessageShape<M['output']>> {
+  const request = toBinary(method.input, create(method.input));
+  return fromBinary<M['output']>(method.output, await connection.unary(methodPath(method), request, timeoutMs));
 }
 
 const connectTimeoutMs = 5_000;

@@ -15,7 +15,6 @@ import * as grpc from '@grpc/grpc-js';
 import { Health, HealthCheckRequestSchema, type HealthCheckResponse } from '../../../proto/gen/health/health_pb.js';
 import { ServerReflection, type ServerReflectionResponse } from '../../../proto/gen/reflection/v1_pb.js';
 import { ServerReflection as V1Alpha } from '../../../proto/gen/reflection/v1alpha_pb.js';
-import { callUnary, serviceClient } from '../flows/grpc-service.ts';
 import { healthService } from './health-service.ts';
 import { frame } from './message-frames.ts';
 import { reflectionServices } from './reflection-service.ts';
@@ -24,6 +23,7 @@ import { type MessageHandler, rpcService } from './rpc-service.ts';
 import { RpcError } from './rpc-status.ts';
 import { type RpcLimits, type RpcTls, serveRpc } from './serve-rpc.ts';
 import { makeTestCertificates } from './testdata/certificates.ts';
+import { callUnary, serviceClient } from './testdata/grpc-client.ts';
 import { watchTlsFiles } from './tls-files.ts';
 
 function scratch(t: TestContext): string {

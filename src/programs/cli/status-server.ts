@@ -1,5 +1,4 @@
 // `weir status --server`: how a relay, or one agent's server of flows, is, and the nodes it reads.
-
 import { toJson } from '@bufbuild/protobuf';
 import {
   type GetNodesResponse,
@@ -11,22 +10,27 @@ import {
 import { NodeState } from '../../../proto/gen/relay/relay_pb.js';
 import { errorText, WeirError } from '../../core/errors.ts';
 import { exitCodes } from '../../core/exit-codes.ts';
-import { callUnary } from '../../observe/flows/grpc-service.ts';
+import { askFor, connectRpc } from '../../observe/rpc/rpc-connection.ts';
 import { durationText } from './display-units.ts';
-import { flowServerClient, flowServerTarget } from './flow-server.ts';
+import { flowServerTarget } from './flow-server.ts';
 import { type Column, type OutputOptions, printValue, tableText, terminalColumns } from './output.ts';
 import type { ServerOptions } from './server-options.ts';
 
 type Node = GetNodesResponse['nodes'][number];
 
+const answerMs = 10_000;
+
 /** Asks and prints. Exit code 1 when a node is not reached. */
 export async function showServerStatus(
   options: OutputOptions & ServerOptions & { readonly server: string; readonly brief?: boolean },
 ): Promise<void> {
-  const client = flowServerClient(Observer, flowServerTarget(options));
+  const { rpc } = flowServerTarget(options);
   try {
-    const status = (await callUnary(client, Observer.method.serverStatus, {})) as ServerStatusResponse;
-    const nodes = (await callUnary(client, Observer.method.getNodes, {})) as GetNodesResponse;
+    const connection = await connectRpc(rpc);
+    const [status, nodes] = await Promise.all([
+      askFor(connection, Observer.method.serverStatus, answerMs),
+      askFor(connection, Observer.method.getNodes, answerMs),
+    ]).finally(connection.close);
     const missing = Number(status.numUnavailableNodes ?? 0);
     if (missing > 0) process.exitCode ??= exitCodes.failed;
     if (options.output !== 'table')
@@ -50,8 +54,6 @@ export async function showServerStatus(
       `no answer from ${options.server}: ${errorText(error)}`,
       'Is its address right, and are its certificates? See `weir status --help`.',
     );
-  } finally {
-    client.close();
   }
 }
 

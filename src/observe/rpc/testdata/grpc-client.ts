@@ -1,4 +1,4 @@
-// Clients of the contracts by the usual library: for commands and tests, which read little and once.
+// Clients of the contracts by the library that others use: what servers here say, somebody else has to understand.
 import {
   create,
   type DescService,
@@ -8,7 +8,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import * as grpc from '@grpc/grpc-js';
-import { methodPath } from '../rpc/rpc-service.ts';
+import { methodPath } from '../rpc-service.ts';
 
 /** The methods of a service, by name in lower camel case as generated. */
 function serviceDefinition(service: DescService): grpc.ServiceDefinition {
