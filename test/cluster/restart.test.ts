@@ -283,18 +283,18 @@ describe('restart', { skip }, () => {
     const folder = await stateDir(near);
     const rows = await ownEndpoints(near);
     const { id } = rows.find((row) => row.pod === 'victim')!;
+    const counters = ['flow-counters.json', 'process-counters.json'];
+    const files = ['numbers.json', 'resting-addresses.json', ...counters, `endpoints/${id}.json`];
     const steady = traffic();
     const doors = knockOnClosedDoors();
     await steady.more(100);
     await kill(near);
-    for (const file of ['numbers.json', 'resting-addresses.json', 'flow-counters.json', `endpoints/${id}.json`])
-      writeFileSync(join(folder, file), '{"half a');
+    for (const file of files) writeFileSync(join(folder, file), '{"half a');
     await start(near);
     await steady.more(300);
     assert.deepEqual(await doors.stop(), []);
     await lossesOf(steady);
-    for (const file of ['numbers.json', 'resting-addresses.json', 'flow-counters.json', `endpoints/${id}.json`])
-      assert.equal(readFileSync(join(folder, `${file}.corrupt`), 'utf8'), '{"half a', file);
+    for (const file of files) assert.equal(readFileSync(join(folder, `${file}.corrupt`), 'utf8'), '{"half a', file);
     assert.deepEqual(await ownEndpoints(near), rows);
     assert.equal(await scene.probe('stranger', 'victim', 80), 'ok');
     assert.equal(await scene.probe('victim', 'server-near', port), 'silent', 'policy knows it as before');
