@@ -87,6 +87,8 @@ export async function setPodRoutes(lab: string, blocks: readonly { cidr: string;
 
 /** Removes the namespace of a host, and with it all its devices. */
 export async function removeHost(lab: string, host: string): Promise<void> {
+  // The kernel takes a namespace apart later, when nobody is in it any more: until then its name on the bridge would be taken.
+  await attempt(['ip', '-n', netnsName(lab, 'cp'), 'link', 'delete', host]);
   if (existsSync(netnsFile(lab, host))) await attempt(['ip', 'netns', 'delete', netnsName(lab, host)]);
 }
 
