@@ -1,6 +1,6 @@
 // Names the ends of flows: address and identity → pod, labels, workload. Answers are remembered per address and shared
 // by all flows of it; what changes in the tables is forgotten. A pod that is gone keeps its name for what still comes.
-import { reservedIdentities, reservedIdentityRows } from '../../core/identity.ts';
+import { podOfIdentity, reservedIdentities, reservedIdentityRows } from '../../core/identity.ts';
 import { formatAddress, type IpAddress } from '../../core/ip.ts';
 import type { AddressRow, IdentityRow } from '../../core/rows.ts';
 import type { ReadTable } from '../../core/table.ts';
@@ -96,13 +96,22 @@ export function createFlowEnds(tables: EndTables, nowMs: () => number = Date.now
     };
   }
 
-  function resolve(address: string, identity: number): FlowEnd {
+  /** Who was at the address with this identity. */
+  function holderOf(address: string, identity: number): AddressRow | undefined {
     const row = addresses.get(address);
-    if (row !== undefined) return endOf(address, row, identity || row.identity);
+    if (row?.identity === identity || (row !== undefined && identity === 0)) return row;
+    // Connections of a pod that is gone may end when another one has had its address for long.
     const gone = departed.get(address);
-    if (gone !== undefined && gone.untilMs > nowMs() && (identity === 0 || identity === gone.row.identity)) {
-      return endOf(address, gone.row, gone.row.identity);
-    }
+    if (gone !== undefined && gone.untilMs > nowMs() && (identity === 0 || identity === gone.row.identity))
+      return gone.row;
+    const labels = labelsOf(identity);
+    const namespace = labels && podOfIdentity(labels)?.namespace;
+    return namespace !== undefined && namespace !== row?.namespace ? undefined : row;
+  }
+
+  function resolve(address: string, identity: number): FlowEnd {
+    const row = holderOf(address, identity);
+    if (row !== undefined) return endOf(address, row, identity || row.identity);
     const world = address.includes(':') ? reservedIdentities['world-ipv6'] : reservedIdentities['world-ipv4'];
     return endOf(address, undefined, identity || world);
   }

@@ -245,6 +245,29 @@ test('labels that come after the first flow are in the next', () => {
   );
 });
 
+test('what ends for a pod whose address another one has by now is not told of that one', () => {
+  const scene = createScene();
+  const { addresses: rows, identities } = scene.tables;
+  const before = rows.get(db)!;
+  identities.upsert([
+    { id: 300, labels: ['k8s:app=vault', 'k8s:io.kubernetes.pod.namespace=bank'] },
+    { id: 301, labels: ['k8s:app=old', 'k8s:io.kubernetes.pod.namespace=bank'] },
+  ]);
+  rows.delete(db);
+  rows.upsert([{ ...before, namespace: 'bank', pod: 'vault-0', identity: 300, ifindex: 109, endpointId: 9 }]);
+  const named = (identity: number) => {
+    scene.record(makeEvent({ from: far, to: db, identity: [258, identity], type: EventType.EVENT_END }));
+    const { namespace, pod, labels } = scene.rows().at(-1)!.destination;
+    return [namespace, pod, labels[0]];
+  };
+  assert.deepEqual(named(300), ['bank', 'vault-0', 'k8s:app=vault']);
+  assert.deepEqual(named(257), ['shop', 'db-0', 'k8s:app=db']);
+  assert.deepEqual(named(301), ['bank', 'vault-0', 'k8s:app=old'], 'its labels were others');
+  assert.deepEqual(named(999), ['bank', 'vault-0', undefined], 'its labels are on their way');
+  scene.now.ms += 11 * 60_000;
+  assert.deepEqual(named(257), ['', '', 'k8s:app=db'], 'who it was is forgotten, and that it was another one is not');
+});
+
 test('a rule is still named when its policy has gone since', () => {
   const scene = createScene();
   scene.record(makeEvent({ from: far, to: db, cookie: [0, 7] }));
